@@ -1,0 +1,5 @@
+"""Callbacks that watch the gradients of a model while it trains."""
+
+from kerasrnn.callbacks.gradient_norm_monitor import GradientNormMonitor
+
+__all__ = ["GradientNormMonitor"]

@@ -1,0 +1,19 @@
+"""Recurrent nets for Keras, with their gradients in view."""
+
+import importlib
+
+from kerasrnn import callbacks, cells, layers
+
+__version__ = "0.1.0"
+
+# These import keras-tuner and the like, which a program that only trains should not wait for.
+_ON_DEMAND = ("export", "tuning")
+
+
+def __getattr__(name):
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"kerasrnn.{name}")
+    raise AttributeError(f"module 'kerasrnn' has no attribute {name!r}")
+
+
+__all__ = ["callbacks", "cells", "export", "layers", "tuning"]

@@ -1,0 +1,97 @@
+"""Models as artifacts that run without this package."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import tensorflow as tf
+
+
+def export_saved_model(model, path, preprocessing=None, overwrite=False):
+    """Writes a model as a SavedModel directory with the signature `serving_default`.
+
+    The artifact needs neither this package nor Keras: `tf.saved_model.load`, TensorFlow Serving and
+    a TF1 session load it. It is written in full beside its place before it takes that place.
+
+    Args:
+        model: A built Keras model.
+        path: The directory to write.
+        preprocessing: What turns raw inputs into the model's, to become part of the artifact: a
+            `keras.layers.TextVectorization`, after which the signature takes a vector of strings
+            named `text`, or a Keras model. `None` for the model's own inputs.
+        overwrite: Whether to replace what stands at `path`.
+
+    Returns:
+        The directory, a `pathlib.Path`.
+
+    Raises:
+        FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
+        TypeError: `preprocessing` is neither a `TextVectorization` nor a Keras model.
+        ValueError: the model is not built.
+
+    Source: Keras, `keras.export.ExportArchive`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((None, 3)), kerasrnn.layers.GRU(4)])
+    >>> path = kerasrnn.export.export_saved_model(model, "artifact")
+    >>> served = tf.saved_model.load("artifact").signatures["serving_default"]
+    """
+    path = pathlib.Path(path)
+    if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"`path` must name a new or empty directory; choose another or pass overwrite=True. "
+            f"Received: path={str(path)!r}, which exists"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built before it is exported: call it on a batch, or give it an "
+            f"`Input`. Received: model={model.name}"
+        )
+    signature = None if preprocessing is None else _signature(preprocessing)
+    with _in_place_of(path) as unfinished:
+        if preprocessing is None:
+            model.export(str(unfinished), verbose=False)
+        else:
+            archive = keras.export.ExportArchive()
+            archive.track(model)
+            archive.track(preprocessing)
+            archive.add_endpoint("serve", lambda x: model(preprocessing(x)), signature)
+            archive.write_out(str(unfinished), verbose=False)
+    return path
+
+
+def _signature(preprocessing):
+    if isinstance(preprocessing, keras.layers.TextVectorization):
+        return [tf.TensorSpec([None], "string", name="text")]
+    if isinstance(preprocessing, keras.Model):
+        inputs = preprocessing.inputs
+        structure = inputs[0] if len(inputs) == 1 else preprocessing.input
+        return [
+            keras.tree.map_structure(
+                lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), structure
+            )
+        ]
+    raise TypeError(
+        "`preprocessing` must be a keras.layers.TextVectorization or a keras.Model. "
+        f"Received: preprocessing={preprocessing!r}"
+    )
+
+
+@contextlib.contextmanager
+def _in_place_of(path):
+    """A directory to write to, which takes the place of `path` once the block has gone well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
+        yield new
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
+            shutil.move(old, path)
+            raise

@@ -1,0 +1,278 @@
+"""Recurrent layers: a cell, run over time by `kerasrnn.recurrence`."""
+
+from operator import attrgetter
+
+import keras
+from keras import tree
+
+from kerasrnn import cells, recurrence
+from kerasrnn.cells.base import parameters
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class RNN(keras.layers.RNN):
+    """Runs a cell over a sequence; takes the place of `keras.layers.RNN`.
+
+    Args:
+        cell: A cell of this package or of Keras, a list of cells, or the name of a registered cell
+            (a key of `kerasrnn.cells.CELLS`), whose arguments then follow as keywords.
+        return_sequences: Whether to return the output of every step or of the last one only.
+        return_state: Whether to return the final states too.
+        go_backwards: Whether to run from the last step to the first; the outputs come in that
+            order too.
+        stateful: Whether a batch starts from the final states of the one before.
+        unroll: Whether to write one copy of the step per time step into the graph.
+        zero_output_for_mask: Whether a masked step gives zeros; otherwise it repeats the output of
+            the step before.
+
+    Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time),
+    `training`, as in Keras.
+
+    Returns:
+        (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
+        `return_state`.
+
+    Raises:
+        ValueError: `cell` names no registered cell, or `sequences` is not of rank 3.
+
+    Example:
+
+    >>> layer = kerasrnn.layers.RNN("gru", units=8, return_sequences=True)
+    >>> layer(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 8])
+    """
+
+    def __init__(
+        self,
+        cell,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        zero_output_for_mask=False,
+        **kwargs,
+    ):
+        if isinstance(cell, str):
+            cell_class = cells.get(cell)
+            own = {name: kwargs.pop(name) for name in parameters(cell_class) if name in kwargs}
+            if "units" not in own:
+                raise ValueError(
+                    f"A cell given by name needs its size: pass `units`. Received: cell={cell!r}"
+                )
+            cell = cell_class(
+                **own,
+                dtype=kwargs.get("dtype"),
+                trainable=kwargs.get("trainable", True),
+                name=f"{cell}_cell",
+            )
+        super().__init__(
+            cell,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        _check_rank(sequences_shape)
+        super().build(sequences_shape, initial_state_shape)
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        _check_rank(sequences.shape)
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        return recurrence.run(
+            self.cell,
+            sequences,
+            initial_state,
+            mask=tree.flatten(mask)[0] if mask is not None else None,
+            training=training,
+            go_backwards=self.go_backwards,
+            unroll=self.unroll,
+            zero_output_for_mask=self.zero_output_for_mask,
+            return_sequences=self.return_sequences,
+        )
+
+
+def _check_rank(shape):
+    if len(shape) != 3:
+        raise ValueError(
+            "`sequences` must have rank 3, (batch, time, features); one feature per step needs an "
+            f"axis of its own, as in x[..., None]. Received: sequences.shape={tuple(shape)}"
+        )
+
+
+class _OneCell(RNN):
+    """A layer that takes its cell's arguments beside its own, and shows them as attributes."""
+
+    cell_name = None
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.cell_class = cells.CELLS[cls.cell_name]
+        for name in parameters(cls.cell_class):
+            setattr(cls, name, property(attrgetter(f"cell.{name}")))
+
+    def _configure(self, arguments):
+        """Sets what a constructor was called with; `arguments` is the constructor's `locals()`."""
+        named = {name: arguments[name] for name in parameters(type(self))} | arguments["kwargs"]
+        use_cudnn = named.pop("use_cudnn", "auto")
+        if use_cudnn not in ("auto", False):
+            raise ValueError(
+                "`use_cudnn` must be 'auto' or False: this version has no cuDNN path. "
+                f"Received: use_cudnn={use_cudnn!r}"
+            )
+        super().__init__(self.cell_name, **named)
+        self.use_cudnn = use_cudnn
+
+    def get_config(self):
+        config = super().get_config()
+        del config["cell"]
+        cell = self.cell.get_config()
+        return {name: cell[name] for name in parameters(self.cell_class)} | config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class SimpleRNN(_OneCell):
+    """Vanilla recurrent layer; takes the place of `keras.layers.SimpleRNN`.
+
+    Equations, weights and source: `kerasrnn.cells.SimpleRNNCell`. Arguments, call arguments, shapes
+    and errors: those of `keras.layers.SimpleRNN` and `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.SimpleRNN(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "simple_rnn"
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        seed=None,
+        **kwargs,
+    ):
+        self._configure(locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LSTM(_OneCell):
+    """Long short-term memory layer; takes the place of `keras.layers.LSTM`.
+
+    Equations, weights and source: `kerasrnn.cells.LSTMCell`. Arguments, call arguments, shapes and
+    errors: those of `keras.layers.LSTM` and `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> layer = kerasrnn.layers.LSTM(8, return_sequences=True, return_state=True)
+    >>> y, h, c = layer(np.ones((2, 5, 3), "float32"))
+    >>> y.shape, h.shape, c.shape
+    (TensorShape([2, 5, 8]), TensorShape([2, 8]), TensorShape([2, 8]))
+    """
+
+    cell_name = "lstm"
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias=True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        use_cudnn="auto",
+        **kwargs,
+    ):
+        self._configure(locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class GRU(_OneCell):
+    """Gated recurrent unit layer; takes the place of `keras.layers.GRU`.
+
+    Equations, weights and source: `kerasrnn.cells.GRUCell`. Arguments, call arguments, shapes and
+    errors: those of `keras.layers.GRU` and `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.GRU(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "gru"
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        reset_after=True,
+        use_cudnn="auto",
+        **kwargs,
+    ):
+        self._configure(locals())
