@@ -268,12 +268,12 @@ class GradientNormMonitor(keras.callbacks.Callback):
             )
         findings += self._clip_findings()
         if not findings:
-            clip = f" The clip at {self.clip[1]:g} fired on {self.clip_rate:.0%} of them."
             findings.append(
                 f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, with "
                 f"a median of {median:.3g} and a 99th percentile of {top:.3g}."
-                + (clip if self.clip else "")
             )
+            if self.clip:
+                findings.append(f"The clip fired on {self.clip_rate:.0%} of them.")
         return "\n".join(findings)
 
     def _clip_findings(self):
@@ -423,20 +423,19 @@ class _Hook:
         return rows
 
     def _record(self, grads, clipped):
-        columns = [self._columns[id(v)] for v in self._updated]
-        before, after = self._norms(grads), self._norms(clipped)
-        half = len(self.paths)
-        row = tf.scatter_nd(
-            [[c] for c in columns] + [[half + c] for c in columns], before + after, [2 * half]
-        )
-        self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
-        self._count.assign_add(1)
-
-    def _norms(self, grads):
         replica = tf.distribute.get_replica_context()
         if replica and replica.num_replicas_in_sync > 1:
-            grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        return [tf.norm(tf.cast(_dense_rows(g), "float32")) for g in grads]
+            grads, clipped = (
+                replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in (grads, clipped)
+            )
+            if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
+                return
+        norms = [tf.norm(tf.cast(_dense_rows(g), "float32")) for g in [*grads, *clipped]]
+        columns = [self._columns[id(v)] for v in self._updated]
+        columns += [len(self.paths) + c for c in columns]
+        row = tf.scatter_nd([[c] for c in columns], norms, [2 * len(self.paths)])
+        self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
+        self._count.assign_add(1)
 
 
 def _dense_rows(gradient):

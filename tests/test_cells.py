@@ -1,0 +1,151 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import twins
+
+from kerasrnn import cells
+
+CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
+over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
+
+
+def test_every_registered_cell_has_a_twin():
+    assert set(twins.TWINS) == set(cells.CELLS)
+
+
+@over_twins
+def test_step_is_the_papers(name, options, twin, rng, random_weights):
+    cell = cells.get(name)(5, dtype="float64", **options)
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(4, 3))
+    states = [rng.normal(size=(4, 5)) for _ in cell.states]
+
+    output, new_states = cell(x, states)
+
+    expected = twin(cell.get_weights(), x, states)
+    np.testing.assert_allclose(output, expected[0], rtol=1e-12)
+    for new, want in zip(new_states, expected, strict=True):
+        np.testing.assert_allclose(new, want, rtol=1e-12)
+
+
+@over_twins
+def test_gradient_is_that_of_finite_differences(name, options, twin, rng, random_weights):
+    cell = cells.get(name)(3, dtype="float64", **options)
+    cell.build((None, 2))
+    random_weights(cell)
+    x = rng.normal(size=(2, 2))
+    states = [rng.normal(size=(2, 3)) for _ in cell.states]
+    weights = cell.get_weights()
+    with tf.GradientTape() as tape:
+        _, new_states = cell(x, states)
+        loss = sum(tf.reduce_sum(tf.sin(s)) for s in new_states)
+    gradients = tape.gradient(loss, cell.trainable_weights)
+
+    def loss_at(shifted):
+        return sum(np.sin(s).sum() for s in twin(shifted, x, states))
+
+    for which, gradient in enumerate(gradients):
+        for index in np.ndindex(*weights[which].shape):
+            up, down = ([w.copy() for w in weights] for _ in range(2))
+            up[which][index] += 1e-6
+            down[which][index] -= 1e-6
+            slope = (loss_at(up) - loss_at(down)) / 2e-6
+            np.testing.assert_allclose(gradient[index], slope, atol=1e-8)
+
+
+@over_twins
+def test_runs_inside_keras(name, options, twin, rng, random_weights):
+    cell = cells.get(name)(5, **options)
+    layer = keras.layers.RNN(cell, return_sequences=True)
+    x = rng.normal(size=(2, 6, 3)).astype("float32")
+    layer.build(x.shape)
+    random_weights(layer)
+
+    zeros = [np.zeros((2, 5)) for _ in cell.states]
+    expected = twins.run(twin, layer.get_weights(), x, zeros)[0]
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_configuration_survives(name):
+    cell = cells.get(name)(
+        4,
+        activation="relu",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.3),
+        recurrent_regularizer=keras.regularizers.L2(0.1),
+        bias_constraint="non_neg",
+        dropout=0.1,
+        recurrent_dropout=0.2,
+        seed=7,
+        implementation=1,
+    )
+    config = keras.saving.serialize_keras_object(cell)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert keras.saving.serialize_keras_object(copy) == config
+    assert copy.activation is keras.activations.relu
+    assert copy.kernel_initializer.stddev == 0.3
+    assert copy.recurrent_regularizer.l2 == pytest.approx(0.1)
+    assert (copy.dropout, copy.recurrent_dropout, copy.seed, copy.implementation) == (
+        0.1,
+        0.2,
+        7,
+        1,
+    )
+
+
+def test_forget_bias_starts_at_one():
+    cell = cells.LSTMCell(3, bias_initializer=keras.initializers.Constant(0.5))
+    cell.build((None, 2))
+    np.testing.assert_array_equal(cell.bias, np.repeat([0.5, 1, 0.5, 0.5], 3))
+    plain = cells.LSTMCell(3, unit_forget_bias=False)
+    plain.build((None, 2))
+    np.testing.assert_array_equal(plain.bias, np.zeros(12))
+
+
+@pytest.mark.parametrize("implementation", [1, 2])
+def test_dropout_masks_are_per_gate_only_with_implementation_1(implementation):
+    cell = cells.LSTMCell(4, dropout=0.5, implementation=implementation)
+    masks, recurrent = cell.dropout_masks(tf.ones((2, 7, 3)), [tf.ones((2, 4))] * 2, training=True)
+    assert len(masks) == (4 if implementation == 1 else 1)
+    assert recurrent == (None,)
+    # One mask for all steps, and what is kept is scaled up to keep the mean.
+    assert masks[0].shape == (2, 1, 3)
+    assert set(np.unique(masks[0])) <= {0.0, 2.0}
+
+
+def test_gates_with_masks_of_their_own_see_their_own_inputs(rng, random_weights):
+    cell = cells.LSTMCell(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(2, 5, 3))
+    masks = [rng.integers(0, 2, size=(2, 1, 3)) * 2.0 for _ in range(4)]
+    W, _, b = cell.get_weights()
+    expected = np.concatenate(
+        [(x * m) @ w for m, w in zip(masks, np.split(W, 4, axis=1), strict=True)], axis=-1
+    )
+    np.testing.assert_allclose(cell.project(x, masks), expected + b, rtol=1e-12)
+
+    h = rng.normal(size=(2, 4))
+    state_masks = [rng.integers(0, 2, size=(2, 4)) * 2.0 for _ in range(4)]
+    U = np.split(cell.get_weights()[1], 4, axis=1)
+    expected = np.concatenate([(h * state_masks[k]) @ U[k] for k in (1, 2)], axis=-1)
+    np.testing.assert_allclose(cell.product("fg", h, state_masks), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("units", [0, -3, 2.5, "8"])
+def test_bad_units(units):
+    with pytest.raises(ValueError, match=r"`units` must be a positive integer.*units="):
+        cells.GRUCell(units)
+
+
+@pytest.mark.parametrize("argument", ["dropout", "recurrent_dropout"])
+def test_bad_dropout(argument):
+    with pytest.raises(ValueError, match=rf"`{argument}` must lie in \[0, 1\).*{argument}=1.5"):
+        cells.GRUCell(3, **{argument: 1.5})
+
+
+def test_unknown_cell_lists_the_known():
+    with pytest.raises(ValueError, match="simple_rnn, lstm, gru.*cell='grru'"):
+        cells.get("grru")

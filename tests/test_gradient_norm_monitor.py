@@ -1,0 +1,451 @@
+"""What the monitor records, against a training loop of its own with a GradientTape."""
+
+import copy
+import csv
+import pathlib
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrnn import layers
+from kerasrnn.callbacks import GradientNormMonitor
+
+RNG = np.random.default_rng(2)
+TOKENS = RNG.integers(0, 12, (48, 7))
+LABELS = RNG.integers(0, 2, (48, 1)).astype("float32")
+BATCH = 8
+
+
+def build(sparse=False, dtype=None):
+    """A small net; `sparse` gives it what is hard: an embedding's gradients, and a mask."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((None,), dtype="int64")
+    if sparse:
+        x = keras.layers.Embedding(12, 6, mask_zero=True, dtype=dtype)(inputs)
+    else:
+        x = keras.layers.Dense(6, use_bias=False, dtype=dtype)(keras.ops.one_hot(inputs, 12))
+    x = layers.LSTM(5, dtype=dtype)(x)
+    return keras.Model(inputs, keras.layers.Dense(1, dtype=dtype)(x))
+
+
+def compiled(optimizer, sparse=False, dtype=None, **options):
+    model = build(sparse, dtype)
+    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), **options)
+    return model
+
+
+def fit(model, *callbacks, **options):
+    options = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0} | options
+    return model.fit(TOKENS, LABELS, callbacks=list(callbacks), **options)
+
+
+def expected_norms(optimizer, epochs=2, accumulate=1, sparse=False, dtype=None, scale=1.0):
+    """Trains by hand and gives the norms per variable, before and after clipping, per update."""
+    model = build(sparse, dtype)
+    loss_function = keras.losses.BinaryCrossentropy(from_logits=True)
+    config = optimizer.get_config() | {"gradient_accumulation_steps": None}
+    optimizer = type(optimizer).from_config(config)
+    rows, pending = [], []
+    for _ in range(epochs):
+        for start in range(0, len(TOKENS), BATCH):
+            batch = slice(start, start + BATCH)
+            with tf.GradientTape() as tape:
+                predictions = model(TOKENS[batch], training=True)
+                loss = loss_function(LABELS[batch], predictions) * scale
+            variables = model.trainable_variables
+            gradients = tape.gradient(loss, [v.value for v in variables])
+            pending.append([tf.convert_to_tensor(g) / scale for g in gradients])
+            if len(pending) == accumulate:
+                mean = [sum(parts) / accumulate for parts in zip(*pending, strict=True)]
+                before = np.array([np.linalg.norm(g) for g in mean])
+                after = clipped_by_hand(config, mean, before)
+                rows.append((before, after))
+                # Keras's optimizers treat a sparse gradient in a way of their own.
+                step = gradients if sparse else mean
+                optimizer.apply_gradients(zip(step, variables, strict=True))
+                pending = []
+    return [np.array(part) for part in zip(*rows, strict=True)]
+
+
+def clipped_by_hand(config, gradients, norms):
+    if config["clipnorm"]:
+        return np.minimum(norms, config["clipnorm"])
+    if config["global_clipnorm"]:
+        return norms * min(1, config["global_clipnorm"] / np.linalg.norm(norms))
+    if config["clipvalue"]:
+        limit = config["clipvalue"]
+        return np.array([np.linalg.norm(np.clip(g, -limit, limit)) for g in gradients])
+    return norms
+
+
+SGD = keras.optimizers.SGD
+MODES = {
+    "plain": (lambda: SGD(0.5), {}),
+    "adam": (lambda: keras.optimizers.Adam(0.01), {}),
+    "global_clipnorm": (lambda: SGD(0.5, global_clipnorm=0.2), {}),
+    "clipvalue": (lambda: SGD(0.5, clipvalue=0.02), {}),
+    "eager": (lambda: SGD(0.5, global_clipnorm=0.2), {"run_eagerly": True}),
+    "jit_compile": (lambda: SGD(0.5, global_clipnorm=0.2), {"jit_compile": True}),
+    "steps_per_execution": (lambda: SGD(0.5, global_clipnorm=0.2), {"steps_per_execution": 4}),
+    "accumulation": (lambda: SGD(0.5, clipnorm=0.2, gradient_accumulation_steps=3), {}),
+}
+over_modes = pytest.mark.parametrize("mode", MODES)
+
+
+@over_modes
+def test_norms_are_those_of_an_independent_tape(mode):
+    optimizer, options = MODES[mode]
+    monitor = GradientNormMonitor()
+    fit(compiled(optimizer(), **options), monitor)
+
+    steps = optimizer().gradient_accumulation_steps or 1
+    before, after = expected_norms(optimizer(), accumulate=steps)
+    history = monitor.history
+    np.testing.assert_allclose(history["variable_norms"], before, rtol=1e-5)
+    np.testing.assert_allclose(history["clipped_variable_norms"], after, rtol=1e-5)
+    np.testing.assert_allclose(history["global_norm"], np.linalg.norm(before, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(history["clipped_norm"], np.linalg.norm(after, axis=1), rtol=1e-5)
+    fired = (after < before * (1 - 1e-5)).any(axis=1)
+    assert monitor.clip_rate == pytest.approx(fired.mean())
+
+
+def test_loss_scaling():
+    monitor = GradientNormMonitor()
+    optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.5), initial_scale=128.0)
+    fit(compiled(optimizer, dtype="mixed_float16"), monitor)
+    before, _ = expected_norms(SGD(0.5), dtype="mixed_float16", scale=128.0)
+    # Half precision inside the net: what has to be right is the scale, not the seventh digit.
+    np.testing.assert_allclose(monitor.history["variable_norms"], before, rtol=2e-2)
+
+
+def test_duplicate_embedding_rows_are_summed_before_the_norm():
+    """Keras clips an embedding's gradient by the norm of its rows with duplicates counted apart, so
+    what is applied may be larger or smaller than the threshold; the monitor shows what is."""
+    monitor = GradientNormMonitor()
+    model = compiled(SGD(0.5, clipnorm=0.02), sparse=True)
+    start = model.layers[1].embeddings.numpy()
+    fit(model, monitor, epochs=1, batch_size=len(TOKENS))
+    step = (start - model.layers[1].embeddings.numpy()) / 0.5
+    applied = monitor.history["clipped_variable_norms"][0, 0]
+    np.testing.assert_allclose(applied, np.linalg.norm(step), rtol=1e-4)
+    assert abs(applied - 0.02) > 1e-4
+
+
+@pytest.mark.parametrize("mode", ["plain", "adam", "eager", "jit_compile", "steps_per_execution"])
+def test_sparse_gradients(mode):
+    optimizer, options = MODES[mode]
+    optimizer = type(optimizer())(0.01)
+    before, _ = expected_norms(optimizer, sparse=True)
+    monitor = GradientNormMonitor()
+    fit(compiled(type(optimizer)(0.01), sparse=True, **options), monitor)
+    np.testing.assert_allclose(monitor.history["variable_norms"], before, rtol=1e-5)
+
+
+@over_modes
+def test_training_is_the_same_to_the_bit(mode):
+    optimizer, options = MODES[mode]
+    watched, plain = (compiled(optimizer(), sparse=True, **options) for _ in range(2))
+    fit(watched, GradientNormMonitor())
+    fit(plain)
+    for mine, other in zip(
+        watched.weights + watched.optimizer.variables,
+        plain.weights + plain.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_a_variable_without_gradient_counts_as_zero():
+    inputs = keras.Input((3,))
+    used, unused = keras.layers.Dense(1), keras.layers.Dense(1)
+    model = keras.Model(inputs, [used(inputs), unused(inputs)])
+    model.compile(SGD(), [keras.losses.MeanSquaredError(), None])
+    monitor = GradientNormMonitor()
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        model.fit(np.ones((4, 3)), [np.ones((4, 1))] * 2, callbacks=[monitor], verbose=0)
+    norms = dict(zip(monitor.variables, monitor.history["variable_norms"][0], strict=True))
+    assert [norms[v.path] > 0 for v in (used.kernel, unused.kernel)] == [True, False]
+
+
+def test_a_model_that_is_built_in_its_first_step():
+    model = keras.Sequential([layers.GRU(3), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monitor = GradientNormMonitor()
+    model.fit(np.ones((4, 5, 2)), np.ones((4, 1)), callbacks=[monitor], verbose=0)
+    assert monitor.variables == [v.path for v in model.trainable_variables]
+    assert monitor.history["variable_norms"].shape == (1, 5)
+
+
+def test_appears_in_logs_and_on_the_progress_bar(capsys):
+    seen = {}
+
+    class After(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch] = dict(logs)
+
+    monitor = GradientNormMonitor()
+    history = fit(compiled(SGD(0.5, global_clipnorm=0.2)), monitor, After(), verbose=2).history
+    norms = monitor.history["global_norm"].reshape(2, -1)
+    np.testing.assert_allclose(history["grad_norm"], np.median(norms, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(history["clip_rate"], (norms > 0.2).mean(axis=1))
+    assert seen[1]["grad_norm"] == history["grad_norm"][1]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss:" in line]
+    assert all("grad_norm:" in line and "clip_rate:" in line for line in lines)
+    assert len(lines) == 2
+
+
+def test_more_updates_than_the_buffer_holds(monkeypatch):
+    monkeypatch.setattr("kerasrnn.callbacks.gradient_norm_monitor._CAPACITY", 5)
+    few = GradientNormMonitor()
+    fit(compiled(SGD(0.5)), few, epochs=4)
+    monkeypatch.undo()
+    many = GradientNormMonitor()
+    fit(compiled(SGD(0.5)), many, epochs=4)
+    assert few.rows.shape == (24, 12)
+    np.testing.assert_array_equal(few.rows, many.rows)
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "new" / "norms.csv"
+    monitor = GradientNormMonitor(csv=path)
+    model = compiled(SGD(0.5, global_clipnorm=0.2))
+    fit(model, monitor)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["update"]) for row in rows] == list(range(12))
+    for column in ("global_norm", "clipped_norm"):
+        np.testing.assert_allclose(
+            [float(row[column]) for row in rows], monitor.history[column], rtol=1e-6
+        )
+    assert np.mean([int(row["clipped"]) for row in rows]) == monitor.clip_rate
+    kernel = monitor.variables[1]
+    np.testing.assert_allclose(
+        [float(row[kernel]) for row in rows], monitor.history["variable_norms"][:, 1], rtol=1e-6
+    )
+
+
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monitor = GradientNormMonitor(log_dir=tmp_path)
+    fit(compiled(SGD(0.5)), monitor)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    logged = [
+        float(tf.make_ndarray(event.tensor_proto))
+        for event in events.Tensors("gradients/global_norm")
+    ]
+    np.testing.assert_allclose(logged, monitor.history["global_norm"], rtol=1e-6)
+    assert f"gradients/{monitor.variables[0]}" in events.Tags()["tensors"]
+
+
+def test_leaves_the_model_as_it_was(tmp_path):
+    model = compiled(SGD(0.5, momentum=0.9))
+    monitor = GradientNormMonitor()
+    fit(model, monitor, keras.callbacks.ModelCheckpoint(tmp_path / "during.keras"))
+    assert not {"_clip_gradients", "_backend_apply_gradients"} & set(vars(model.optimizer))
+    recorded = monitor.rows.copy()
+    fit(model)
+    np.testing.assert_array_equal(monitor.rows, recorded)
+
+    loaded = keras.models.load_model(tmp_path / "during.keras")
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    assert int(loaded.optimizer.iterations) == 12
+    assert np.abs(loaded.optimizer.variables[2]).max() > 0
+
+
+def test_an_interrupted_fit():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 3:
+                raise KeyboardInterrupt
+
+    model = compiled(SGD(0.5))
+    interrupted = GradientNormMonitor()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted, Interrupt())
+    assert interrupted.history["global_norm"].shape == (4,)
+
+    again = GradientNormMonitor()
+    fit(model, again)
+    assert again.history["global_norm"].shape == (12,)
+    assert interrupted.history["global_norm"].shape == (4,)
+
+
+def test_fitting_again_starts_a_new_record():
+    model = compiled(SGD(0.5))
+    monitor = GradientNormMonitor()
+    fit(model, monitor)
+    first = monitor.rows
+    fit(model, monitor, epochs=1)
+    assert monitor.rows.shape == (6, 12)
+    assert not np.array_equal(monitor.rows, first[:6])
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_hooked_or_not(copier, tmp_path):
+    class Copy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.copied = copier(monitor)
+
+    monitor, during = GradientNormMonitor(csv=tmp_path / "norms.csv"), Copy()
+    fit(compiled(SGD(0.5, clipnorm=0.1)), monitor, during)
+    for copied in (during.copied, copier(monitor)):
+        np.testing.assert_array_equal(copied.rows, monitor.rows)
+        assert (copied.csv, copied.clip, copied.variables) == (
+            monitor.csv,
+            ("clipnorm", 0.1),
+            monitor.variables,
+        )
+        fit(compiled(SGD(0.5)), copied, epochs=1)
+
+
+def test_inside_keras_tuner(tmp_path, quiet_tuner):
+    tuner = keras_tuner.RandomSearch(
+        lambda hp: compiled(SGD(hp.Float("lr", 0.1, 1.0))),
+        "loss",
+        max_trials=2,
+        directory=tmp_path,
+    )
+    tuner.search(
+        TOKENS,
+        LABELS,
+        epochs=1,
+        verbose=0,
+        callbacks=[GradientNormMonitor(log_dir=tmp_path / "logs")],
+    )
+    scores = [trial.metrics.get_best_value("grad_norm") for trial in tuner.oracle.trials.values()]
+    assert len(scores) == 2
+    assert all(np.isfinite(scores))
+
+
+def test_under_two_replicas():
+    """In a process of its own, since the devices have to be split before TensorFlow starts."""
+    code = """
+        import sys
+        sys.path.insert(0, "tests")
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        import numpy as np
+        import test_gradient_norm_monitor as t
+
+        alone, both = t.GradientNormMonitor(), t.GradientNormMonitor()
+        t.fit(t.compiled(t.SGD(0.5)), alone)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = t.compiled(t.SGD(0.5))
+        t.fit(model, both)
+        np.testing.assert_allclose(both.rows, alone.rows, rtol=1e-5)
+        print(both.rows.shape)
+    """
+    root = pathlib.Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(12, 12)" in done.stdout
+
+
+def recorded(before, after=None, clip=None):
+    """A monitor that holds the given norms of two variables."""
+    monitor = GradientNormMonitor()
+    before = np.asarray(before, "float32")
+    monitor._rows = np.concatenate([before, before if after is None else after], axis=1)
+    monitor.variables, monitor.clip = ["cell/kernel", "dense/kernel"], clip
+    return monitor
+
+
+def norms(size=1000, sigma=0.2):
+    return np.random.default_rng(0).lognormal(0, sigma, (size, 2)).astype("float32")
+
+
+def test_suggestion_follows_pascanus_rule():
+    before = norms()
+    suggestion = recorded(before).suggest_clipnorm()
+    total = np.linalg.norm(before, axis=1)
+    assert suggestion == pytest.approx(np.percentile(total, 90), rel=1e-6)
+    assert (suggestion.argument, "global" in suggestion.reason) == ("global_clipnorm", True)
+    # A long tail does not carry it beyond ten times the median.
+    heavy = before.copy()
+    heavy[::5] *= 1e4
+    median = np.median(np.linalg.norm(heavy, axis=1))
+    assert recorded(heavy).suggest_clipnorm() == pytest.approx(10 * median, rel=1e-6)
+    # For a clip per variable it looks at what that clip looks at.
+    per_variable = recorded(before, clip=("clipnorm", 1.0)).suggest_clipnorm()
+    assert per_variable == pytest.approx(np.percentile(before.max(axis=1), 90), rel=1e-6)
+    assert str(per_variable).startswith(f"clipnorm={float(per_variable):.3g}: ")
+
+
+def test_verdicts():
+    healthy = norms()
+    cut = healthy.copy()
+    cut[healthy > 1.2] = 1.2
+    assert recorded(healthy).verdict().startswith("HEALTHY")
+    assert "fired on" in recorded(healthy, cut, ("clipnorm", 1.2)).verdict()
+
+    tight = recorded(healthy, healthy * 0.1, ("global_clipnorm", 0.1)).verdict()
+    assert tight.startswith("CLIP TOO TIGHT: global_clipnorm=0.1 cut 100%")
+    idle = recorded(healthy, healthy, ("clipnorm", 50.0)).verdict()
+    assert idle.startswith("CLIP IDLE: clipnorm=50")
+
+    exploding = healthy.copy()
+    exploding[::50] *= 1e3
+    assert recorded(exploding).verdict().startswith("EXPLODING")
+
+    broken = healthy.copy()
+    broken[300:, 1] = np.nan
+    verdict = recorded(broken).verdict()
+    assert verdict.startswith("NON-FINITE: update 300 was the first of 700")
+    assert "dense/kernel" in verdict
+
+
+def test_a_nan_in_training_is_named():
+    model = compiled(SGD(0.5))
+    labels = LABELS.copy()
+    labels[20] = np.nan
+    monitor = GradientNormMonitor()
+    model.fit(TOKENS, labels, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    assert "NON-FINITE: update 2 was the first of 4" in monitor.verdict()
+
+
+@pytest.mark.parametrize("clip", [None, ("clipnorm", 1.0), ("global_clipnorm", 1.0)])
+def test_plot(clip, tmp_path):
+    before = norms()
+    figure = recorded(before, np.minimum(before, 1.0), clip).plot()
+    axes = figure.axes
+    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), np.linalg.norm(before, axis=1))
+    if clip:
+        np.testing.assert_array_equal(axes[-1].lines[-1].get_ydata(), [1.0, 1.0])
+    if clip and clip[0] == "clipnorm":
+        np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), before.max(axis=1))
+    assert axes[-1].get_xlabel() == "optimizer update"
+    figure.savefig(tmp_path / "norms.png")
+
+
+def test_nothing_recorded_yet():
+    for method in ("suggest_clipnorm", "verdict"):
+        with pytest.raises(ValueError, match="after fit"):
+            getattr(GradientNormMonitor(), method)()
+
+
+def test_needs_an_optimizer():
+    model = build()
+    with pytest.raises(ValueError, match="compiled with an optimizer"):
+        callbacks = keras.callbacks.CallbackList([GradientNormMonitor()], model=model)
+        callbacks.on_train_begin()
+
+
+def test_labels_of_the_wrong_length_lose_nothing():
+    model = compiled(SGD(0.5))
+    monitor = GradientNormMonitor()
+    fit(model, monitor)
+    with pytest.raises(ValueError, match=r"same number of samples(.|\n)*48(.|\n)*40"):
+        model.fit(TOKENS, LABELS[:40], callbacks=[monitor], verbose=0)
+    assert monitor.history["global_norm"].shape == (12,)

@@ -1,0 +1,280 @@
+"""The layers against `keras.layers`, which they replace: same weights in, same numbers out."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrnn import cells, layers
+
+PAIRS = {
+    "simple_rnn": (layers.SimpleRNN, keras.layers.SimpleRNN, {}),
+    "lstm": (layers.LSTM, keras.layers.LSTM, {}),
+    "gru": (layers.GRU, keras.layers.GRU, {}),
+    "gru_reset_before": (layers.GRU, keras.layers.GRU, {"reset_after": False}),
+}
+over_pairs = pytest.mark.parametrize("pair", PAIRS)
+
+MASKS = {
+    "none": None,
+    "right": [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]],
+    "left": [[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 1]],
+    "holes": [[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1]],
+    "empty_row": [[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]],
+}
+
+
+@pytest.fixture
+def make(rng, random_weights):
+    """Our layer and Keras's of the same configuration, with the same random weights."""
+
+    def make(pair, **options):
+        ours, theirs, fixed = PAIRS[pair]
+        ours, theirs = ours(5, **fixed, **options), theirs(5, **fixed, **options)
+        theirs.build((3, 6, 4))
+        ours.build((3, 6, 4))
+        random_weights(theirs)
+        ours.set_weights(theirs.get_weights())
+        return ours, theirs
+
+    return make
+
+
+def assert_same(ours, theirs):
+    """Equal to 1e-5 of each tensor's largest entry."""
+    for mine, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+        scale = np.abs(other).max(initial=1e-30)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5 * scale)
+
+
+def outputs_and_gradients(layer, x, **call):
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, **call)
+        loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
+    return y, tape.gradient(loss, [x, *layer.trainable_weights])
+
+
+@over_pairs
+def test_takes_the_same_arguments_in_the_same_order(pair):
+    ours, theirs, _ = PAIRS[pair]
+    ours, theirs = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
+    shared = [p for p in ours.values() if p.name in theirs]
+    assert [(p.name, p.default) for p in shared] == [
+        (p.name, p.default) for p in theirs.values()
+    ]
+
+
+@over_pairs
+def test_holds_the_same_weights(pair, make):
+    ours, theirs = make(pair)
+    assert [(w.name, w.shape) for w in ours.weights] == [(w.name, w.shape) for w in theirs.weights]
+    theirs.set_weights(ours.get_weights())
+
+
+@over_pairs
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("mask", MASKS)
+def test_same_outputs_and_gradients(
+    pair, make, rng, mask, return_sequences, go_backwards, unroll
+):
+    ours, theirs = make(
+        pair,
+        return_sequences=return_sequences,
+        return_state=True,
+        go_backwards=go_backwards,
+        unroll=unroll,
+    )
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
+    assert_same(
+        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
+    )
+
+
+@over_pairs
+@pytest.mark.parametrize("mask", ["right", "holes"])
+def test_zero_output_for_mask(pair, make, rng, mask):
+    ours, theirs = make(pair, return_sequences=True, zero_output_for_mask=True)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = np.array(MASKS[mask], bool)
+    y = ours(x, mask=mask)
+    assert_same(y, theirs(x, mask=mask))
+    assert (y.numpy()[~mask] == 0).all()
+    assert (y.numpy()[mask] != 0).all()
+
+
+@over_pairs
+def test_initial_state(pair, make, rng):
+    ours, theirs = make(pair, return_state=True)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    states = [tf.constant(rng.normal(size=(3, 5)), "float32") for _ in ours.cell.states]
+    assert_same(ours(x, initial_state=states), theirs(x, initial_state=states))
+
+
+@over_pairs
+def test_stateful(pair, make, rng):
+    ours, theirs = make(pair, stateful=True)
+    first, second = rng.normal(size=(2, 3, 6, 4)).astype("float32")
+    assert_same(ours(first), theirs(first))
+    continued = ours(second)
+    assert_same(continued, theirs(second))
+    ours.reset_state()
+    assert not np.allclose(ours(second), continued)
+
+
+@over_pairs
+def test_graph_and_xla_agree_with_eager(pair, make, rng):
+    ours, _ = make(pair, return_sequences=True)
+    mask = np.array(MASKS["holes"], bool)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    eager = outputs_and_gradients(ours, x, mask=mask)
+    for options in ({}, {"jit_compile": True}):
+        compiled = tf.function(outputs_and_gradients, **options)
+        assert_same(compiled(ours, tf.constant(x), mask=tf.constant(mask)), eager)
+
+
+@over_pairs
+def test_unknown_batch_and_time(pair, make, rng):
+    ours, theirs = make(pair, return_sequences=True)
+    call = tf.function(ours, input_signature=[tf.TensorSpec((None, None, 4))])
+    for shape in ((3, 6, 4), (2, 9, 4), (1, 1, 4)):
+        x = rng.normal(size=shape).astype("float32")
+        assert_same(call(x), theirs(x))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "mixed_bfloat16"])
+@over_pairs
+def test_precision(pair, make, rng, dtype):
+    ours, theirs = make(pair, return_sequences=True, dtype=dtype)
+    x = rng.normal(size=(3, 6, 4))
+    y = ours(x)
+    assert y.dtype == theirs(x).dtype
+    tolerance = {"float64": 1e-12, "mixed_float16": 1e-2, "mixed_bfloat16": 1e-1}[dtype]
+    np.testing.assert_allclose(
+        keras.ops.cast(y, "float64"),
+        keras.ops.cast(theirs(x), "float64"),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+
+
+@over_pairs
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
+def test_dropout_has_the_same_distribution(pair, make, rng, options):
+    ours, theirs = make(pair, **options)
+    x = np.repeat(rng.normal(size=(1, 6, 4)).astype("float32"), 4000, axis=0)
+    mine, other = ours(x, training=True).numpy(), theirs(x, training=True).numpy()
+    spread = other.std(axis=0)
+    # Means and deviations of 4,000 draws; their own error is about spread / 63.
+    np.testing.assert_allclose(mine.mean(axis=0), other.mean(axis=0), atol=0.08 * spread.max())
+    np.testing.assert_allclose(mine.std(axis=0), spread, atol=0.08 * spread.max())
+    assert_same(ours(x[:3]), theirs(x[:3]))
+
+
+def test_dropout_drops_the_same_inputs_at_every_step(rng):
+    cell = cells.SimpleRNNCell(
+        4,
+        activation="linear",
+        recurrent_initializer="zeros",
+        kernel_initializer="identity",
+        dropout=0.5,
+    )
+    y = layers.RNN(cell, return_sequences=True)(np.ones((50, 6, 4), "float32"), training=True)
+    assert set(np.unique(y)) == {0.0, 2.0}
+    np.testing.assert_array_equal(y, np.repeat(y[:, :1], 6, axis=1))
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("mask", ["none", "holes"])
+def test_a_list_of_cells_is_keras_s_stack(rng, random_weights, mask, go_backwards):
+    def build(rnn, module):
+        layer = rnn(
+            [module.LSTMCell(5), module.GRUCell(3)],
+            return_sequences=True,
+            return_state=True,
+            go_backwards=go_backwards,
+        )
+        layer.build((3, 6, 4))
+        return layer
+
+    ours, theirs = build(layers.RNN, cells), build(keras.layers.RNN, keras.layers)
+    random_weights(theirs)
+    ours.set_weights(theirs.get_weights())
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
+    assert_same(
+        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
+    )
+
+
+def test_runs_a_keras_cell(rng, random_weights):
+    ours = layers.RNN(keras.layers.LSTMCell(5), return_sequences=True)
+    theirs = keras.layers.RNN(keras.layers.LSTMCell(5), return_sequences=True)
+    theirs.build((3, 6, 4))
+    ours.build((3, 6, 4))
+    random_weights(theirs)
+    ours.set_weights(theirs.get_weights())
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    assert_same(outputs_and_gradients(ours, x), outputs_and_gradients(theirs, x))
+
+
+def test_a_cell_by_name_is_the_layer_of_that_name(rng, random_weights):
+    by_name = layers.RNN("gru", units=5, reset_after=False, return_sequences=True)
+    layer = layers.GRU(5, reset_after=False, return_sequences=True)
+    by_name.build((3, 6, 4))
+    layer.build((3, 6, 4))
+    random_weights(layer)
+    by_name.set_weights(layer.get_weights())
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    np.testing.assert_array_equal(by_name(x), layer(x))
+
+
+@over_pairs
+def test_saved_and_loaded(pair, make, rng, tmp_path):
+    ours, _ = make(
+        pair,
+        recurrent_dropout=0.1,
+        activity_regularizer=keras.regularizers.L2(0.1),
+        recurrent_constraint="max_norm",
+        zero_output_for_mask=True,
+        go_backwards=True,
+    )
+    model = keras.Sequential([keras.Input((6, 4)), ours])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert loaded.layers[0].get_config() == ours.get_config()
+
+
+def test_exposes_the_cells_arguments():
+    layer = layers.GRU(5, dropout=0.25, activation="relu")
+    assert (layer.units, layer.dropout, layer.reset_after) == (5, 0.25, True)
+    assert layer.activation is keras.activations.relu
+
+
+@pytest.mark.parametrize("shape", [(32, 10), (32, 5, 4, 3)])
+def test_bad_rank(shape):
+    with pytest.raises(ValueError, match=r"`sequences` must have rank 3.*shape=\(32, "):
+        layers.LSTM(4)(np.ones(shape, "float32"))
+    built = layers.LSTM(4)
+    built.build((None, None, 10))
+    with pytest.raises(ValueError, match="`sequences` must have rank 3"):
+        built(np.ones(shape, "float32"))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="cell='lstmm'"):
+        layers.RNN("lstmm", units=4)
+    with pytest.raises(ValueError, match="pass `units`"):
+        layers.RNN("lstm")
+    with pytest.raises(ValueError, match="`units` must be a positive integer"):
+        layers.LSTM(0)
+    with pytest.raises(ValueError, match="use_cudnn=True"):
+        layers.LSTM(4, use_cudnn=True)

@@ -1,0 +1,33 @@
+"""The Keras internals this package touches, named: a Keras that moves one breaks a test here."""
+
+import inspect
+
+import keras
+
+from kerasrnn import layers
+
+
+def test_rnn_calls_inner_loop():
+    """kerasrnn.layers.RNN puts its own time loop in the place of Keras's."""
+    parameters = list(inspect.signature(keras.layers.RNN.inner_loop).parameters)
+    assert parameters == ["self", "sequences", "initial_state", "mask", "training"]
+    assert "self.inner_loop(" in inspect.getsource(keras.layers.RNN.call)
+    assert layers.RNN.inner_loop is not keras.layers.RNN.inner_loop
+
+
+def test_optimizers_clip_and_apply_through_two_methods():
+    """GradientNormMonitor shadows both on the optimizer instance."""
+    optimizer = keras.optimizers.Optimizer
+    apply = inspect.signature(optimizer._backend_apply_gradients).parameters
+    assert list(apply) == ["self", "grads", "trainable_variables"]
+    assert list(inspect.signature(optimizer._clip_gradients).parameters) == ["self", "grads"]
+    assert "self._backend_apply_gradients(" in inspect.getsource(optimizer.apply)
+    source = inspect.getsource(optimizer._backend_apply_gradients)
+    # Once for an update from accumulated gradients, once for one without.
+    assert source.count("self._clip_gradients(grads)") == 2
+
+
+def test_loss_scaling_wraps_the_optimizer():
+    """GradientNormMonitor looks for the innermost one."""
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
