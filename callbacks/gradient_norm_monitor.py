@@ -179,7 +179,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         if first == 0:
             writer.writerow(["update", "global_norm", "clipped_norm", "clipped", *self.variables])
         before, after = np.split(rows, 2, axis=1)
-        for update, (b, a, fired) in enumerate(zip(before, after, _fired(rows), strict=True), first):
+        lines = zip(before, after, _fired(rows), strict=True)
+        for update, (b, a, fired) in enumerate(lines, first):
             writer.writerow([update, np.linalg.norm(b), np.linalg.norm(a), int(fired), *b])
         self._csv_file.flush()
 
@@ -269,8 +270,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         findings += self._clip_findings()
         if not findings:
             findings.append(
-                f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, with "
-                f"a median of {median:.3g} and a 99th percentile of {top:.3g}."
+                f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, "
+                f"with a median of {median:.3g} and a 99th percentile of {top:.3g}."
             )
             if self.clip:
                 findings.append(f"The clip fired on {self.clip_rate:.0%} of them.")

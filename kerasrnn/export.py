@@ -7,7 +7,6 @@ import shutil
 import tempfile
 
 import keras
-import tensorflow as tf
 
 
 def export_saved_model(model, path, preprocessing=None, overwrite=False):
@@ -32,7 +31,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
         TypeError: `preprocessing` is neither a `TextVectorization` nor a Keras model.
         ValueError: the model is not built.
 
-    Source: Keras, `keras.export.ExportArchive`.
+    Source: Keras, `Model.export`; what `tf.saved_model.save` writes of a Keras model a TF1 session
+    cannot load.
 
     Example:
 
@@ -51,30 +51,20 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
             "`model` must be built before it is exported: call it on a batch, or give it an "
             f"`Input`. Received: model={model.name}"
         )
-    signature = None if preprocessing is None else _signature(preprocessing)
+    served = model if preprocessing is None else _behind(preprocessing, model)
     with _in_place_of(path) as unfinished:
-        if preprocessing is None:
-            model.export(str(unfinished), verbose=False)
-        else:
-            archive = keras.export.ExportArchive()
-            archive.track(model)
-            archive.track(preprocessing)
-            archive.add_endpoint("serve", lambda x: model(preprocessing(x)), signature)
-            archive.write_out(str(unfinished), verbose=False)
+        served.export(str(unfinished), verbose=False)
     return path
 
 
-def _signature(preprocessing):
+def _behind(preprocessing, model):
+    """One model of both."""
     if isinstance(preprocessing, keras.layers.TextVectorization):
-        return [tf.TensorSpec([None], "string", name="text")]
+        text = keras.Input((), dtype="string", name="text")
+        return keras.Model(text, model(preprocessing(text)))
     if isinstance(preprocessing, keras.Model):
-        inputs = preprocessing.inputs
-        structure = inputs[0] if len(inputs) == 1 else preprocessing.input
-        return [
-            keras.tree.map_structure(
-                lambda x: tf.TensorSpec(x.shape, x.dtype, name=x.name), structure
-            )
-        ]
+        outputs = preprocessing.outputs
+        return keras.Model(preprocessing.inputs, model(outputs if outputs[1:] else outputs[0]))
     raise TypeError(
         "`preprocessing` must be a keras.layers.TextVectorization or a keras.Model. "
         f"Received: preprocessing={preprocessing!r}"

@@ -45,7 +45,7 @@ def run(
             states,
             mask,
             go_backwards,
-            dict(training=training, unroll=unroll, zero_output_for_mask=zero_output_for_mask),
+            {"training": training, "unroll": unroll, "zero_output_for_mask": zero_output_for_mask},
         )
 
     xs, step = _prepare(cell, sequences, states, training)

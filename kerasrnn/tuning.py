@@ -19,8 +19,8 @@ class RNNHyperModel(keras_tuner.HyperModel):
 
         sequence -> [Embedding] -> RNNStack -> mean over the steps -> Dense
 
-    Hyperparameters: `cell`, `units`, `depth`, `dropout`, `learning_rate` and `clipnorm` (a threshold
-    per variable, as Keras's argument of that name). What has one choice only is fixed.
+    Hyperparameters: `cell`, `units`, `depth`, `dropout`, `learning_rate` and `clipnorm` (a
+    threshold per variable, as Keras's argument of that name). What has one choice only is fixed.
 
     Args:
         task: `"binary"` (labels 0 or 1), `"multiclass"` (labels 0 to `outputs` - 1) or

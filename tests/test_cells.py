@@ -147,5 +147,5 @@ def test_bad_dropout(argument):
 
 
 def test_unknown_cell_lists_the_known():
-    with pytest.raises(ValueError, match="simple_rnn, lstm, gru.*cell='grru'"):
+    with pytest.raises(ValueError, match=r"simple_rnn, lstm, gru.*cell='grru'"):
         cells.get("grru")

@@ -333,7 +333,8 @@ def test_under_two_replicas():
         sys.path.insert(0, "tests")
         import tensorflow as tf
         cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        halves = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, halves)
         import numpy as np
         import test_gradient_norm_monitor as t
 
@@ -436,9 +437,8 @@ def test_nothing_recorded_yet():
 
 
 def test_needs_an_optimizer():
-    model = build()
+    callbacks = keras.callbacks.CallbackList([GradientNormMonitor()], model=build())
     with pytest.raises(ValueError, match="compiled with an optimizer"):
-        callbacks = keras.callbacks.CallbackList([GradientNormMonitor()], model=model)
         callbacks.on_train_begin()
 
 

@@ -63,9 +63,7 @@ def test_takes_the_same_arguments_in_the_same_order(pair):
     ours, theirs, _ = PAIRS[pair]
     ours, theirs = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
     shared = [p for p in ours.values() if p.name in theirs]
-    assert [(p.name, p.default) for p in shared] == [
-        (p.name, p.default) for p in theirs.values()
-    ]
+    assert [(p.name, p.default) for p in shared] == [(p.name, p.default) for p in theirs.values()]
 
 
 @over_pairs
@@ -80,9 +78,7 @@ def test_holds_the_same_weights(pair, make):
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("mask", MASKS)
-def test_same_outputs_and_gradients(
-    pair, make, rng, mask, return_sequences, go_backwards, unroll
-):
+def test_same_outputs_and_gradients(pair, make, rng, mask, return_sequences, go_backwards, unroll):
     ours, theirs = make(
         pair,
         return_sequences=return_sequences,

@@ -58,7 +58,7 @@ def test_residual_stack(bidirectional, mask, random_weights):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("connection", [None, "residual"])
 def test_last_step_is_that_of_the_sequence(connection, bidirectional, random_weights):
-    options = dict(connection=connection, bidirectional=bidirectional, project=True)
+    options = {"connection": connection, "bidirectional": bidirectional, "project": True}
     stack = layers.RNNStack("gru", 5, 2, **options)
     stack.build(X.shape)
     random_weights(stack)

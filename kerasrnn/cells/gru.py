@@ -8,7 +8,7 @@ class GRUCell(Cell):
     """Gated recurrent unit (Cho et al., 2014, section 2.3).
 
         z_t = σ(W_z x_t + U_z h_{t-1} + b_z)               update gate: how much of h_{t-1} to keep
-        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)               reset gate: how much of h_{t-1} to show g_t
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)               reset gate: how much of h_{t-1} g_t sees
         g_t = tanh(W_g x_t + U_g (r_t ∘ h_{t-1}) + b_g)    candidate
         h_t = z_t ∘ h_{t-1} + (1 - z_t) ∘ g_t              new state, and the output
 

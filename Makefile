@@ -1,0 +1,32 @@
+# Every target makes the environment it needs; PYTHON chooses the interpreter.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test lint bench test-oldest
+
+demo: .venv/installed-examples
+	$(BIN)/python examples/sentiment.py
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed-bench
+	$(BIN)/python benchmarks/import_time.py
+
+# The lower bounds of setup.cfg, in an environment of their own.
+test-oldest: .venv-oldest/installed-test
+	.venv-oldest/bin/python -m pytest
+
+.venv/installed-%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+.venv-oldest/installed-test: setup.cfg pyproject.toml tests/oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint tests/oldest.txt
+	touch $@

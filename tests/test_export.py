@@ -1,0 +1,121 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrnn import layers
+from kerasrnn.export import export_saved_model
+
+TEXTS = ["a good film", "a bad , bad film .", "good"]
+
+
+@pytest.fixture
+def vectorize():
+    layer = keras.layers.TextVectorization()
+    layer.adapt(TEXTS)
+    return layer
+
+
+@pytest.fixture
+def model(vectorize, random_weights):
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int64"),
+            keras.layers.Embedding(vectorize.vocabulary_size(), 8, mask_zero=True),
+            layers.RNNStack("lstm", 4, 2, connection="residual", bidirectional=True, dropout=0.5),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    random_weights(model)
+    return model
+
+
+def test_takes_raw_strings_in_a_process_without_this_package(model, vectorize, tmp_path):
+    path = export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+    code = """
+import sys, tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+print(serve(text=tf.constant(sys.argv[2:]))["output_0"].numpy()[:, 0].tolist())
+assert "kerasrnn" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, str(path), *TEXTS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    served = np.array(eval(done.stdout))
+    np.testing.assert_allclose(served, model(vectorize(TEXTS))[:, 0], rtol=1e-5)
+
+
+def test_a_tf1_session_serves_it(model, vectorize, tmp_path):
+    """TensorFlow Serving loads an artifact in this way."""
+    path = export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        signature = loaded.signature_def["serving_default"]
+        served = session.run(
+            signature.outputs["output_0"].name, {signature.inputs["text"].name: TEXTS}
+        )
+    np.testing.assert_allclose(served, model(vectorize(TEXTS)), rtol=1e-5)
+
+
+def test_without_preprocessing(model, vectorize, tmp_path):
+    path = export_saved_model(model, tmp_path / "artifact")
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    (name,) = served.structured_input_signature[1]
+    tokens = vectorize(TEXTS)
+    np.testing.assert_allclose(served(**{name: tokens})["output_0"], model(tokens), rtol=1e-5)
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_model_as_preprocessing(functional, tmp_path, rng):
+    model = keras.Sequential([keras.Input((None, 3)), layers.GRU(4)])
+    scale = keras.layers.Rescaling(2.0)
+    raw = keras.Input((None, 3), name="raw")
+    scaled = keras.Model(raw, scale(raw)) if functional else keras.Sequential([raw, scale])
+    path = export_saved_model(model, tmp_path / "artifact", preprocessing=scaled)
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    (name,) = served.structured_input_signature[1]
+    np.testing.assert_allclose(served(**{name: x})["output_0"], model(2 * x), rtol=1e-5)
+
+
+def test_an_existing_place_is_kept_unless_told(model, tmp_path):
+    path = tmp_path / "artifact"
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"overwrite=True.*artifact"):
+        export_saved_model(model, path)
+    assert (path / "notes.txt").read_text() == "mine"
+
+    export_saved_model(model, path, overwrite=True)
+    assert not (path / "notes.txt").exists()
+    assert tf.saved_model.contains_saved_model(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_an_empty_directory_will_do(model, tmp_path):
+    export_saved_model(model, tmp_path)
+    assert tf.saved_model.contains_saved_model(tmp_path)
+
+
+def test_a_failure_leaves_what_was_there(model, tmp_path, monkeypatch):
+    path = export_saved_model(model, tmp_path / "artifact")
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(type(model), "export", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        export_saved_model(model, path, overwrite=True)
+    assert tf.saved_model.contains_saved_model(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_bad_arguments(model, tmp_path):
+    with pytest.raises(TypeError, match=r"TextVectorization or a keras.Model.*preprocessing=<fun"):
+        export_saved_model(model, tmp_path / "artifact", preprocessing=lambda x: x)
+    with pytest.raises(ValueError, match="must be built"):
+        export_saved_model(keras.Sequential([layers.GRU(3)]), tmp_path / "artifact")
+    assert list(tmp_path.iterdir()) == []
