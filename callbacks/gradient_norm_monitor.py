@@ -323,8 +323,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
             axes[-1].axhline(
                 value, color="tab:red", linestyle="--", label=f"threshold, {argument}={value:g}"
             )
-        for axis in axes:
-            axis.legend(loc="upper right", fontsize="small")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         axes[-1].set_xlabel("optimizer update")
         axes[0].set_title(f"Gradients: {len(self.rows)} updates, {self.clip_rate:.0%} clipped")
         return figure

@@ -28,14 +28,15 @@ from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.export import export_saved_model
 from kerasrnn.tuning import RNNHyperModel
 
-# The best two-layer LSTM among the trials of `python examples/sentiment.py --tune --trials 24`.
+# The best two-layer LSTM among the trials of `python examples/sentiment.py --tune --trials 12`,
+# rounded. (The best of all was a GRU, by two hundredths in the validation loss.)
 SETTINGS = {
     "cell": "lstm",
-    "units": 64,
+    "units": 16,
     "depth": 2,
-    "dropout": 0.4,
-    "learning_rate": 1e-3,
-    "clipnorm": 0.5,
+    "dropout": 0.6,
+    "learning_rate": 1.4e-3,
+    "clipnorm": 2.4,
 }
 
 VOCABULARY = 10_000
