@@ -63,8 +63,11 @@ def _behind(preprocessing, model):
         text = keras.Input((), dtype="string", name="text")
         return keras.Model(text, model(preprocessing(text)))
     if isinstance(preprocessing, keras.Model):
-        outputs = preprocessing.outputs
-        return keras.Model(preprocessing.inputs, model(outputs if outputs[1:] else outputs[0]))
+        inputs, outputs = (
+            tensors if tensors[1:] else tensors[0]
+            for tensors in (preprocessing.inputs, preprocessing.outputs)
+        )
+        return keras.Model(inputs, model(outputs))
     raise TypeError(
         "`preprocessing` must be a keras.layers.TextVectorization or a keras.Model. "
         f"Received: preprocessing={preprocessing!r}"

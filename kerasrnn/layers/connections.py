@@ -62,10 +62,12 @@ class Residual(keras.layers.Wrapper):
         )
         self.projection.build(input_shape)
 
-    def call(self, inputs, mask=None):
-        takes_mask = "mask" in inspect.signature(self.layer.call).parameters
+    def call(self, inputs, mask=None, training=None):
+        takes = inspect.signature(self.layer.call).parameters
+        options = {"mask": mask, "training": training}
+        options = {name: value for name, value in options.items() if name in takes}
         shortcut = inputs if self.projection is None else self.projection(inputs)
-        return shortcut + self.layer(inputs, **({"mask": mask} if takes_mask else {}))
+        return shortcut + self.layer(inputs, **options)
 
     def compute_mask(self, inputs, mask=None):
         return self.layer.compute_mask(inputs, mask)

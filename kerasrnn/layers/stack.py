@@ -106,10 +106,10 @@ class RNNStack(keras.layers.Layer):
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs, mask=None, training=None):
         y = inputs
         for layer in self.layers:
-            y = layer(y, mask=mask)
+            y = layer(y, mask=mask, training=training)
         return y if self.return_sequences else self._last(y, mask)
 
     def _last(self, y, mask):
