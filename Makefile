@@ -14,7 +14,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: .venv/installed-bench
+bench: .venv/installed-examples
 	$(BIN)/python benchmarks/import_time.py
 
 # The lower bounds of setup.cfg, in an environment of their own.

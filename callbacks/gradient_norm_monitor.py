@@ -1,31 +1,18 @@
 import csv
 import pathlib
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# A clip that only rounds has not fired; float32 norms agree to about 1e-6.
-_FIRED = 1 - 1e-5
+from kerasrnn.callbacks.gradient_hook import GradientHook, innermost
+from kerasrnn.callbacks.gradient_record import GradientRecord
+
 _CAPACITY = 1024
-
-
-class Suggestion(float):
-    """A clip threshold, usable as the number it is, with the reason for it.
-
-    Attributes:
-        argument: The optimizer's argument it is meant for, `"clipnorm"` or `"global_clipnorm"`.
-        reason: One sentence.
-    """
-
-    def __new__(cls, value, argument, reason):
-        self = super().__new__(cls, value)
-        self.argument = argument
-        self.reason = reason
-        return self
-
-    def __str__(self):
-        return f"{self.argument}={float(self):.3g}: {self.reason}"
+# What an interrupted process loses of its CSV at most, in batches.
+_FLUSH_EVERY = 100
+_COLUMNS = ["update", "global_norm", "clipped_norm", "clipped"]
 
 
 class GradientNormMonitor(keras.callbacks.Callback):
@@ -54,8 +41,17 @@ class GradientNormMonitor(keras.callbacks.Callback):
         clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
         clip_rate: Share of the updates that were clipped.
 
+    Keras clips an embedding by `clipnorm` before it has summed the rows of tokens that occur more
+    than once; the norms here are of the sums, which is what the weights get, so they need not end
+    at the threshold.
+
     Raises:
         ValueError: at the start of `fit`, where the model has no optimizer.
+        FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
+            an earlier `fit` is replaced.
+
+    Warns:
+        UserWarning: at the end of a `fit` in which the model's optimizer made no update.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 3.2, for watching and clipping the norm.
 
@@ -73,128 +69,41 @@ class GradientNormMonitor(keras.callbacks.Callback):
         super().__init__()
         self.csv = csv
         self.log_dir = log_dir
+        self._hook = self._csv_file = self._summaries = None
+        self._forget()
+
+    def _forget(self):
         self.clip = None
         self.variables = []
         self._rows = np.zeros((0, 0), "float32")
-        self._hook = None
-        self._epoch_start = 0
-        self._unread = 0
-        self._csv_file = self._summaries = None
+        self._epoch_start = self._seen = self._read = self._batches = 0
 
-    def __reduce__(self):
+    def __getstate__(self):
         # keras-tuner copies its callbacks for every trial; the hook and the model stay behind.
-        return _restore, (type(self), self.csv, self.log_dir, self.clip, self.variables, self.rows)
-
-    @property
-    def rows(self):
-        """All rows recorded so far: the norms before, then after clipping, (updates, 2 variables).
-
-        After an interrupted `fit` too: what the hook has written is read out here.
-        """
         self._read_out()
-        return self._rows
+        left_behind = (self._hook, self._csv_file, self._summaries, self.model)
+        return {
+            name: None if any(value is one for one in left_behind) else value
+            for name, value in vars(self).items()
+        }
+
+    def _record(self, first=0):
+        self._read_out()
+        return GradientRecord(self._rows[first:], self.variables, self.clip)
 
     @property
     def history(self):
-        before, after = np.split(self.rows, 2, axis=1)
+        record = self._record()
         return {
-            "global_norm": np.linalg.norm(before.astype("float64"), axis=1),
-            "clipped_norm": np.linalg.norm(after.astype("float64"), axis=1),
-            "variable_norms": before,
-            "clipped_variable_norms": after,
+            "global_norm": record.global_norm,
+            "clipped_norm": record.clipped_norm,
+            "variable_norms": record.before,
+            "clipped_variable_norms": record.after,
         }
 
     @property
     def clip_rate(self):
-        return _share(_fired(self.rows))
-
-    def on_train_begin(self, logs=None):
-        if not getattr(self.model, "optimizer", None):
-            raise ValueError(
-                "GradientNormMonitor needs a model compiled with an optimizer. "
-                f"Received: model={self.model.name}"
-            )
-        optimizer = _innermost(self.model.optimizer)
-        self.clip = _clip_of(optimizer)
-        self.variables = []
-        self._rows = np.zeros((0, 0), "float32")
-        self._unread = self._epoch_start = 0
-        self._hook = _Hook(self.model, optimizer)
-        self._hook.attach()
-        # The step has to be traced anew to pass through the hook, and once more without it.
-        self.model.make_train_function(force=True)
-        self._open_outputs()
-
-    def on_train_batch_end(self, batch, logs=None):
-        steps = self.model.steps_per_execution
-        self._unread += steps
-        if self._unread + steps > self._hook.capacity:
-            self._read_out()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_start = len(self.rows)
-
-    def on_epoch_end(self, epoch, logs=None):
-        rows = self.rows[self._epoch_start :]
-        if logs is not None and len(rows):
-            before, _ = np.split(rows, 2, axis=1)
-            logs["grad_norm"] = float(np.median(np.linalg.norm(before, axis=1)))
-            logs["clip_rate"] = _share(_fired(rows))
-
-    def on_train_end(self, logs=None):
-        self._read_out()
-        self._hook.detach()
-        self._hook = None
-        self.model.train_function = None
-        if self._csv_file:
-            self._csv_file.close()
-        if self._summaries:
-            self._summaries.close()
-        self._csv_file = self._summaries = None
-
-    def _open_outputs(self):
-        if self.csv:
-            path = pathlib.Path(self.csv)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._csv_file = path.open("w", newline="", encoding="utf-8")
-        if self.log_dir:
-            self._summaries = tf.summary.create_file_writer(str(self.log_dir))
-
-    def _read_out(self):
-        self._unread = 0
-        new = self._hook.take() if self._hook else ()
-        if not len(new):
-            return
-        first = len(self._rows)
-        if not self.variables:
-            self.variables = self._hook.paths
-        self._rows = np.concatenate([self._rows, new]) if first else new
-        self._write_csv(first, new)
-        self._write_summaries(first, new)
-
-    def _write_csv(self, first, rows):
-        if not self._csv_file:
-            return
-        writer = csv.writer(self._csv_file)
-        if first == 0:
-            writer.writerow(["update", "global_norm", "clipped_norm", "clipped", *self.variables])
-        before, after = np.split(rows, 2, axis=1)
-        lines = zip(before, after, _fired(rows), strict=True)
-        for update, (b, a, fired) in enumerate(lines, first):
-            writer.writerow([update, np.linalg.norm(b), np.linalg.norm(a), int(fired), *b])
-        self._csv_file.flush()
-
-    def _write_summaries(self, first, rows):
-        if not self._summaries:
-            return
-        before, after = np.split(rows, 2, axis=1)
-        with self._summaries.as_default():
-            for update, (b, a) in enumerate(zip(before, after, strict=True), first):
-                tf.summary.scalar("gradients/global_norm", np.linalg.norm(b), update)
-                tf.summary.scalar("gradients/clipped_norm", np.linalg.norm(a), update)
-                for path, norm in zip(self.variables, b, strict=True):
-                    tf.summary.scalar(f"gradients/{path}", norm, update)
-        self._summaries.flush()
+        return self._record().clip_rate
 
     def suggest_clipnorm(self):
         """A clip threshold from the norms seen.
@@ -205,90 +114,26 @@ class GradientNormMonitor(keras.callbacks.Callback):
         for `clipnorm` it looks at each update's largest variable, else at the global norm.
 
         Returns:
-            A `Suggestion`: the number, with `.argument` and `.reason`.
+            A float with `.argument` and `.reason`.
 
         Raises:
-            ValueError: no update with finite gradients was recorded.
+            ValueError: no update with finite gradients other than zero was recorded.
         """
-        argument = "clipnorm" if self.clip and self.clip[0] == "clipnorm" else "global_clipnorm"
-        norms = self._norms_for(argument)
-        norms = norms[np.isfinite(norms)]
-        if not len(norms):
-            raise ValueError(
-                "suggest_clipnorm() needs at least one update with finite gradients: call it after "
-                f"fit. Received: {len(self.rows)} recorded updates"
-            )
-        median, high = np.percentile(norms, [50, 90])
-        value = float(np.clip(high, 0.5 * median, 10 * median))
-        what = "the largest variable's" if argument == "clipnorm" else "the global"
-        share = _share(norms > value)
-        return Suggestion(
-            value,
-            argument,
-            f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
-            f"{high:.3g} over {len(norms)} updates; this threshold cuts the largest "
-            f"{share:.0%} and leaves the others as they are",
-        )
-
-    def _norms_for(self, argument):
-        history = self.history
-        if argument == "clipnorm":
-            return history["variable_norms"].max(axis=1, initial=0.0)
-        return history["global_norm"]
+        return self._record().suggest_clipnorm()
 
     def verdict(self):
         """What the recorded norms say, in plain words.
 
         Returns:
-            A few sentences: non-finite gradients with their first update and variable; exploding
-            ones (99th percentile over 100 times the median); a clip that fires on more than half of
-            the updates or on none; or health.
+            A few sentences: NON-FINITE gradients with their first update and variable; VANISHING
+            ones (median norm under 1e-7); EXPLODING ones (99th percentile over 100 times the
+            median); CLIP TOO TIGHT, one that fires on more than half of the updates, or CLIP IDLE,
+            one that never does; or HEALTHY.
 
         Raises:
             ValueError: no update was recorded.
         """
-        norms = self.history["global_norm"]
-        if not len(norms):
-            raise ValueError("verdict() needs recorded updates: call it after fit.")
-        findings = []
-        bad = np.argwhere(~np.isfinite(self.history["variable_norms"]))
-        if len(bad):
-            update, variable = bad[0]
-            findings.append(
-                f"NON-FINITE: update {update} was the first of {len(np.unique(bad[:, 0]))} with an "
-                f"Inf or NaN in its gradients, in {self.variables[variable]}. The weights are lost "
-                "from there on: go back to an earlier checkpoint, and lower the learning rate."
-            )
-            norms = norms[np.isfinite(norms)]
-        median, top = np.percentile(norms, [50, 99]) if len(norms) else (0.0, 0.0)
-        if top > 100 * median:
-            findings.append(
-                f"EXPLODING: one update in a hundred has a gradient norm over {top:.3g}, "
-                f"{top / max(median, 1e-30):.0f} times the median of {median:.3g}. Clip the "
-                f"gradients: {self.suggest_clipnorm()}."
-            )
-        findings += self._clip_findings()
-        if not findings:
-            findings.append(
-                f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, "
-                f"with a median of {median:.3g} and a 99th percentile of {top:.3g}."
-            )
-            if self.clip:
-                findings.append(f"The clip fired on {self.clip_rate:.0%} of them.")
-        return "\n".join(findings)
-
-    def _clip_findings(self):
-        if self.clip is None:
-            return []
-        argument, value = self.clip
-        if self.clip_rate > 0.5:
-            return [
-                f"CLIP TOO TIGHT: {argument}={value:g} cut {self.clip_rate:.0%} of the updates. A "
-                "clip that fires on most of them is a lower learning rate in disguise."
-            ]
-        if self.clip_rate == 0:
-            return [f"CLIP IDLE: {argument}={value:g} never fired; training ran as if without it."]
-        return []
+        return self._record().verdict()
 
     def plot(self):
         """Draws the norms over the updates, before and after clipping, on a logarithmic axis, with
@@ -300,54 +145,119 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Returns:
             A `matplotlib.figure.Figure`; `.savefig("norms.png")` writes it.
         """
-        from matplotlib.figure import Figure
+        return self._record().plot()
 
-        history = self.history
-        panels = [("global gradient norm", history["global_norm"], history["clipped_norm"])]
-        if self.clip and self.clip[0] == "clipnorm":
-            largest = (
-                history[key].max(axis=1, initial=0.0)
-                for key in ("variable_norms", "clipped_variable_norms")
+    def on_train_begin(self, logs=None):
+        if not getattr(self.model, "optimizer", None):
+            raise ValueError(
+                "GradientNormMonitor needs a model compiled with an optimizer. "
+                f"Received: model={self.model.name}"
             )
-            panels.append(("largest variable's gradient norm", *largest))
+        self._open_outputs()
+        self._forget()
+        self.clip = _clip_of(innermost(self.model.optimizer))
+        capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
+        self._hook = GradientHook(self.model, self.params, capacity)
+        self._hook.attach()
+        # The step has to be traced anew to pass through the hook, and once more without it.
+        self._forget_train_function()
 
-        figure = Figure(figsize=(8, 3.2 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axis, (label, before, after) in zip(axes, panels, strict=True):
-            axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
-            axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
-            axis.set_yscale("log")
-            axis.set_ylabel(label)
-        if self.clip and self.clip[0] != "clipvalue":
-            argument, value = self.clip
-            axes[-1].axhline(
-                value, color="tab:red", linestyle="--", label=f"threshold, {argument}={value:g}"
+    def on_train_batch_end(self, batch, logs=None):
+        before, self._seen = self._seen, self._hook.count()
+        # A train_step of the user's own may update several times.
+        as_many_again = 2 * self._seen - before
+        self._batches += 1
+        full = as_many_again - self._read > self._hook.capacity
+        if full or self._batches % _FLUSH_EVERY == 0:
+            self._read_out()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_start = len(self._record())
+
+    def on_epoch_end(self, epoch, logs=None):
+        record = self._record(self._epoch_start)
+        if logs is not None and len(record):
+            logs["grad_norm"] = float(np.median(record.global_norm))
+            logs["clip_rate"] = record.clip_rate
+
+    def on_train_end(self, logs=None):
+        self._read_out()
+        self._hook.detach()
+        self._hook = None
+        self._forget_train_function()
+        self._close_outputs()
+        if not len(self._rows):
+            warnings.warn(
+                "GradientNormMonitor recorded nothing: the optimizer that the model was compiled "
+                "with made no update in this fit.",
+                stacklevel=2,
             )
-        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes[-1].set_xlabel("optimizer update")
-        axes[0].set_title(f"Gradients: {len(self.rows)} updates, {self.clip_rate:.0%} clipped")
-        return figure
 
+    def _forget_train_function(self):
+        self.model.train_function = None
+        self.model.make_train_function()
 
-def _restore(cls, csv, log_dir, clip, variables, rows):
-    monitor = cls(csv, log_dir)
-    monitor.clip, monitor.variables, monitor._rows = clip, variables, rows
-    return monitor
+    def _open_outputs(self):
+        self._close_outputs()
+        if self.csv:
+            path = pathlib.Path(self.csv)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not _is_record(path):
+                raise FileExistsError(
+                    "`csv` must name a new file or a record of an earlier fit, which it replaces. "
+                    f"Received: csv={str(path)!r}, which holds something else"
+                )
+            self._csv_file = path.open("w", newline="", encoding="utf-8")
+        if self.log_dir:
+            self._summaries = tf.summary.create_file_writer(str(self.log_dir))
 
+    def _close_outputs(self):
+        for output in (self._csv_file, self._summaries):
+            if output:
+                output.close()
+        self._csv_file = self._summaries = None
 
-def _fired(rows):
-    before, after = np.split(rows, 2, axis=1)
-    return (after < before * _FIRED).any(axis=1)
+    def _read_out(self):
+        """Takes in what the hook has written up to the last batch that was finished: after an
+        interrupted `fit`, another one may go on writing."""
+        if self._hook is None or self._seen == self._read:
+            return
+        rows, lost = self._hook.take(self._seen)
+        first, self._read = self._read + lost, self._seen
+        if lost:
+            warnings.warn(
+                f"GradientNormMonitor lost {lost} updates: more of them in one batch than its "
+                f"buffer of {self._hook.capacity} holds. The record goes on without them.",
+                stacklevel=2,
+            )
+        self.variables = self._hook.paths
+        self._rows = np.concatenate([self._rows, rows]) if len(self._rows) else rows
+        record = GradientRecord(rows, self.variables, self.clip)
+        self._write_csv(first, record)
+        self._write_summaries(first, record)
 
+    def _write_csv(self, first, record):
+        if not self._csv_file:
+            return
+        writer = csv.writer(self._csv_file)
+        if self._csv_file.tell() == 0:
+            writer.writerow([*_COLUMNS, *self.variables])
+        for i, fired in enumerate(record.fired):
+            norms = record.global_norm[i], record.clipped_norm[i]
+            writer.writerow([first + i, *norms, int(fired), *record.before[i]])
+        self._csv_file.flush()
 
-def _share(flags):
-    return float(np.mean(flags)) if len(flags) else 0.0
-
-
-def _innermost(optimizer):
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
+    def _write_summaries(self, first, record):
+        if not self._summaries:
+            return
+        with self._summaries.as_default():
+            for i, norms in enumerate(record.before):
+                step = first + i
+                tf.summary.scalar("gradients/global_norm", record.global_norm[i], step)
+                tf.summary.scalar("gradients/clipped_norm", record.clipped_norm[i], step)
+                for path, norm in zip(self.variables, norms, strict=True):
+                    tf.summary.scalar(f"gradients/{path}", norm, step)
+        self._summaries.flush()
 
 
 def _clip_of(optimizer):
@@ -358,98 +268,7 @@ def _clip_of(optimizer):
     return None
 
 
-class _Hook:
-    """Sees the gradients at the one place where every `fit` brings them in their final form.
-
-    It shadows two methods on the optimizer *instance*: `_backend_apply_gradients`, which has the
-    variables, and `_clip_gradients`, which it calls when an update is really made, with gradients
-    that are unscaled and averaged. These are Keras internals; tests/test_seams.py names them.
-    """
-
-    METHODS = ("_backend_apply_gradients", "_clip_gradients")
-
-    def __init__(self, model, optimizer):
-        self.model = model
-        self.optimizer = optimizer
-        self.capacity = max(_CAPACITY, 2 * model.steps_per_execution)
-        self.paths = []
-        self._ring = None
-        self._updated = []
-        self._taken = 0
-
-    def attach(self):
-        # What an interrupted fit left behind shadows these names too.
-        self.detach()
-        # Only a model under a distribution strategy is sure to be built before the first step, and
-        # only there it has to be: the replicas could not agree on a variable made while tracing.
-        if self.model.built:
-            self._allocate()
-        apply, clip = (getattr(self.optimizer, name) for name in self.METHODS)
-
-        def _backend_apply_gradients(grads, trainable_variables):
-            if self._ring is None:
-                with tf.init_scope():
-                    self._allocate()
-            self._updated = list(trainable_variables)
-            return apply(grads, trainable_variables)
-
-        def _clip_gradients(grads):
-            clipped = clip(grads)
-            self._record(grads, clipped)
-            return clipped
-
-        shadows = (_backend_apply_gradients, _clip_gradients)
-        self.optimizer.__dict__.update(zip(self.METHODS, shadows, strict=True))
-
-    def detach(self):
-        for name in self.METHODS:
-            self.optimizer.__dict__.pop(name, None)
-
-    def _allocate(self):
-        variables = self.model.trainable_variables
-        self.paths = [v.path for v in variables]
-        # A custom train_step may hand over the tf.Variable inside the Keras one.
-        self._columns = {id(ref): i for i, v in enumerate(variables) for ref in (v, v.value)}
-        self._ring = tf.Variable(tf.zeros((self.capacity, 2 * len(variables))), trainable=False)
-        self._count = tf.Variable(0, dtype="int64", trainable=False)
-
-    def take(self):
-        """The rows written since the last call, as an array."""
-        if self._ring is None:
-            return np.zeros((0, 0), "float32")
-        count = int(self._count)
-        rows = np.take(self._ring.numpy(), range(self._taken, count), axis=0, mode="wrap")
-        self._taken = count
-        return rows
-
-    def _record(self, grads, clipped):
-        replica = tf.distribute.get_replica_context()
-        if replica and replica.num_replicas_in_sync > 1:
-            grads, clipped = (
-                replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in (grads, clipped)
-            )
-            if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
-                return
-        norms = [tf.norm(tf.cast(_dense_rows(g), "float32")) for g in [*grads, *clipped]]
-        columns = [self._columns[id(v)] for v in self._updated]
-        columns += [len(self.paths) + c for c in columns]
-        row = tf.scatter_nd([[c] for c in columns], norms, [2 * len(self.paths)])
-        self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
-        self._count.assign_add(1)
-
-
-def _dense_rows(gradient):
-    """The gradient, with rows of the same index in an `IndexedSlices` summed.
-
-    By sorting, since `tf.unique` has no static shape and so no XLA.
-    """
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    indices = tf.reshape(gradient.indices, [-1])
-    order = tf.argsort(indices)
-    sorted_indices = tf.gather(indices, order)
-    starts = tf.cast(sorted_indices[1:] != sorted_indices[:-1], "int32")
-    segments = tf.concat([[0], tf.cumsum(starts)], axis=0)
-    return tf.math.unsorted_segment_sum(
-        tf.gather(gradient.values, order), segments, tf.size(indices)
-    )
+def _is_record(path):
+    with path.open(encoding="utf-8", errors="replace") as file:
+        start = file.readline()
+    return not start or start.startswith(",".join(_COLUMNS))

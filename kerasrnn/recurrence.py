@@ -38,7 +38,8 @@ def run(
         The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
         `return_sequences`; the final states.
     """
-    if isinstance(cell, keras.layers.StackedRNNCells):
+    # A subclass may connect its cells in a way of its own.
+    if type(cell) is keras.layers.StackedRNNCells:
         return _run_stacked(
             cell.cells,
             sequences,
@@ -52,7 +53,8 @@ def run(
     xs = tf.transpose(xs, [1, 0, 2])
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
     if mask is not None:
-        mask = tf.transpose(ops.cast(mask, "bool"))[:, :, None]
+        mask = ops.cast(mask, "bool")
+        mask = tf.transpose(mask if len(mask.shape) == 3 else mask[:, :, None], [1, 0, 2])
     if go_backwards:
         xs = tf.reverse(xs, [0])
         mask = None if mask is None else tf.reverse(mask, [0])
@@ -65,8 +67,7 @@ def run(
         kept = tree.map_structure(lambda new, old: tf.where(t_mask, new, old), new_states, states)
         return tf.where(t_mask, new_output, skipped), kept
 
-    output_size = getattr(cell, "output_size", None) or tree.flatten(cell.state_size)[0]
-    output = tf.zeros((tf.shape(xs)[1], output_size), tree.flatten(states)[0].dtype)
+    output = _first_output(cell, xs, states, step)
     loop = _unrolled if unroll else _while
     output, outputs, states = loop(advance, xs, mask, output, list(states), steps, return_sequences)
     if not return_sequences:
@@ -74,9 +75,18 @@ def run(
     return output, tf.transpose(outputs, [1, 0, 2]), states
 
 
+def _first_output(cell, xs, states, step):
+    """What a masked first step repeats: zeros like an output."""
+    if isinstance(cell, Cell):
+        return tf.zeros_like(states[0])
+    # Keras asks cells for their state's size, not for their output's: this one step, of which
+    # only the shape is used, shows it.
+    return tf.zeros_like(step(xs[0], states)[0])
+
+
 def _prepare(cell, sequences, states, training):
     """The tensor to step through, and the step."""
-    sequences = ops.cast(sequences, cell.compute_dtype)
+    sequences = ops.cast(sequences, getattr(cell, "compute_dtype", sequences.dtype))
     if isinstance(cell, Cell):
         input_masks, state_masks = cell.dropout_masks(sequences, states, training)
 

@@ -4,7 +4,9 @@ import keras
 import keras_tuner
 
 from kerasrnn.cells import CELLS
+from kerasrnn.cells.base import positive_integer
 from kerasrnn.layers import RNNStack
+from kerasrnn.layers.stack import check_connection
 
 TASKS = {
     "binary": ("sigmoid", "binary_crossentropy", "accuracy"),
@@ -17,10 +19,10 @@ class RNNHyperModel(keras_tuner.HyperModel):
     """A compiled recurrent model for one label or number per sequence, with the choices that matter
     as hyperparameters.
 
-        sequence -> [Embedding] -> RNNStack -> mean over the steps -> Dense
+        sequence -> [Embedding] -> RNNStack -> Dense
 
     Hyperparameters: `cell`, `units`, `depth`, `dropout`, `learning_rate` and `clipnorm` (a
-    threshold per variable, as Keras's argument of that name). What has one choice only is fixed.
+    threshold per variable, as Keras's argument of that name).
 
     Args:
         task: `"binary"` (labels 0 or 1), `"multiclass"` (labels 0 to `outputs` - 1) or
@@ -39,8 +41,8 @@ class RNNHyperModel(keras_tuner.HyperModel):
         bidirectional: As in `RNNStack`.
 
     Raises:
-        ValueError: an unknown `task` or cell, or not exactly one of `vocabulary_size` and
-            `features`.
+        ValueError: an unknown `task`, cell or connection, not exactly one of `vocabulary_size` and
+            `features`, fewer than two classes, or bounds that are none.
 
     Example:
 
@@ -73,11 +75,26 @@ class RNNHyperModel(keras_tuner.HyperModel):
                 "Pass `vocabulary_size` for sequences of tokens, or `features` for sequences of "
                 f"vectors. Received: vocabulary_size={vocabulary_size}, features={features}"
             )
+        for name, value in (("vocabulary_size", vocabulary_size), ("features", features)):
+            if value is not None:
+                positive_integer(name, value)
         unknown = [cell for cell in cells if cell not in CELLS]
         if unknown:
             raise ValueError(
                 f"`cells` must name registered cells: {', '.join(CELLS)}. Received: {unknown}"
             )
+        if task == "multiclass" and outputs < 2:
+            raise ValueError(
+                "`outputs` must be the number of classes for task='multiclass', 2 or more. "
+                f"Received: outputs={outputs}"
+            )
+        for name, bounds in (("learning_rates", learning_rates), ("clipnorms", clipnorms)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise ValueError(
+                    f"`{name}` must be a lower and an upper bound above 0. "
+                    f"Received: {name}={bounds}"
+                )
+        check_connection(connection)
         self.task = task
         self.vocabulary_size = vocabulary_size
         self.features = features
@@ -108,7 +125,7 @@ class RNNHyperModel(keras_tuner.HyperModel):
         clipnorm = hp.Float("clipnorm", *self.clipnorms, sampling="log")
 
         width = units * (2 if self.bidirectional else 1)
-        if self.vocabulary_size:
+        if self.vocabulary_size is not None:
             inputs = keras.Input((None,), dtype="int64")
             x = keras.layers.Embedding(self.vocabulary_size, width, mask_zero=True)(inputs)
             x = keras.layers.SpatialDropout1D(dropout)(x)
@@ -122,9 +139,7 @@ class RNNHyperModel(keras_tuner.HyperModel):
             bidirectional=self.bidirectional,
             project=True,
             dropout=dropout,
-            return_sequences=True,
         )(x)
-        x = keras.layers.GlobalAveragePooling1D()(x)
         x = keras.layers.Dropout(dropout)(x)
         activation, loss, metric = TASKS[self.task]
         model = keras.Model(inputs, keras.layers.Dense(self.outputs, activation=activation)(x))

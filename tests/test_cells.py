@@ -134,7 +134,7 @@ def test_gates_with_masks_of_their_own_see_their_own_inputs(rng, random_weights)
     np.testing.assert_allclose(cell.product("fg", h, state_masks), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("units", [0, -3, 2.5, "8"])
+@pytest.mark.parametrize("units", [0, -3, 2.5, "8", True, None])
 def test_bad_units(units):
     with pytest.raises(ValueError, match=r"`units` must be a positive integer.*units="):
         cells.GRUCell(units)
@@ -142,10 +142,64 @@ def test_bad_units(units):
 
 @pytest.mark.parametrize("argument", ["dropout", "recurrent_dropout"])
 def test_bad_dropout(argument):
-    with pytest.raises(ValueError, match=rf"`{argument}` must lie in \[0, 1\).*{argument}=1.5"):
-        cells.GRUCell(3, **{argument: 1.5})
+    for rate in (1.5, -0.1, None, "0.1"):
+        with pytest.raises(ValueError, match=rf"`{argument}` must lie in \[0, 1\).*{argument}="):
+            cells.GRUCell(3, **{argument: rate})
 
 
 def test_unknown_cell_lists_the_known():
     with pytest.raises(ValueError, match=r"simple_rnn, lstm, gru.*cell='grru'"):
         cells.get("grru")
+
+
+@pytest.mark.parametrize("units", [np.int64(4), np.int32(4)])
+def test_units_may_be_numpys(units):
+    cell = cells.LSTMCell(units)
+    assert type(cell.units) is int
+    assert cell.get_config()["units"] == 4
+
+
+def test_a_subclass_with_a_constructor_of_its_own(rng):
+    @keras.saving.register_keras_serializable("test_cells")
+    class Scaled(cells.LSTMCell):
+        def __init__(self, units, scale=2.0, **kwargs):
+            super().__init__(units, **kwargs)
+            self.scale = scale
+
+        def step(self, x, states, product):
+            return super().step(self.scale * x, states, product)
+
+        def get_config(self):
+            return super().get_config() | {"scale": self.scale}
+
+    cell = Scaled(3, scale=3.0, dropout=0.1)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(cell))
+    assert (copy.scale, copy.dropout, copy.get_config()) == (3.0, 0.1, cell.get_config())
+
+
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_regularizers_and_constraints_reach_their_weights(name):
+    cell = cells.get(name)(
+        3,
+        kernel_regularizer=keras.regularizers.L1(1.0),
+        recurrent_regularizer=keras.regularizers.L1(10.0),
+        bias_regularizer=keras.regularizers.L1(100.0),
+        kernel_constraint=keras.constraints.MaxNorm(1.0),
+        recurrent_constraint=keras.constraints.MaxNorm(2.0),
+        bias_constraint=keras.constraints.MaxNorm(3.0),
+    )
+    cell.build((None, 2))
+    cell.set_weights([np.ones(w.shape) for w in cell.weights])
+    sizes = [np.prod(w.shape) for w in cell.weights]
+    np.testing.assert_allclose(sorted(cell.losses), sorted(np.multiply(sizes, [1, 10, 100])))
+    limits = [w.constraint.max_value for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
+    assert limits == [1.0, 2.0, 3.0]
+
+
+def test_the_seed_fixes_the_masks():
+    def mask(seed):
+        cell = cells.GRUCell(3, dropout=0.5, seed=seed)
+        return cell.dropout_masks(tf.ones((20, 4)), [tf.ones((20, 3))], training=True)[0][0]
+
+    np.testing.assert_array_equal(mask(1), mask(1))
+    assert not np.array_equal(mask(1), mask(2))

@@ -73,3 +73,15 @@ def test_shapes_that_do_not_fit():
     for project in (False, True):
         with pytest.raises(ValueError, match=r"return_sequences=True.*\(3, 6, 4\) into \(3, 4\)"):
             layers.Residual(layers.LSTM(4), project=project)(X)
+
+
+def test_a_layer_that_turns_time_around_is_refused():
+    with pytest.raises(ValueError, match=r"go_backwards=True.*layer=lstm"):
+        layers.Residual(layers.LSTM(4, return_sequences=True, go_backwards=True, name="lstm"))
+
+
+def test_precision_reaches_the_projection():
+    inner = layers.GRU(5, return_sequences=True, dtype="float64")
+    layer = layers.Residual(inner, project=True, dtype="float64")
+    assert layer(X).dtype == "float64"
+    assert {w.dtype for w in layer.weights} == {"float64"}

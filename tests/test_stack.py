@@ -133,6 +133,7 @@ def test_output_shape(options, bidirectional):
         ({"depth": 2.0}, "`depth` must be a positive integer.*depth=2.0"),
         ({"units": 0}, "`units` must be a positive integer.*units=0"),
         ({"connection": "dense"}, "`connection` must be one of None, 'residual'.*'dense'"),
+        ({"cell": keras.layers.Dense(3)}, "simple_rnn, lstm, gru.*cell=<Dense"),
         ({"cell": "lsmt"}, "simple_rnn, lstm, gru.*'lsmt'"),
         ({"dropout": -0.1}, r"`dropout` must lie in \[0, 1\).*-0.1"),
     ],
@@ -147,3 +148,23 @@ def test_widths_that_differ_need_a_projection():
         layers.RNNStack("lstm", 5, 2, connection="residual")(X)
     with pytest.raises(ValueError, match="rank 3"):
         layers.RNNStack("lstm", 4, 2)(X[:, 0])
+
+
+def test_precision_and_dropout_reach_every_layer():
+    stack = layers.RNNStack(
+        "lstm",
+        np.int64(3),
+        np.int64(2),
+        "residual",
+        True,
+        project=True,
+        dropout=0.1,
+        recurrent_dropout=0.2,
+        dtype="float64",
+    )
+    assert stack(X).dtype == "float64"
+    assert {w.dtype for w in stack.weights} == {"float64"}
+    assert stack.get_config()["units"] == 3
+    for layer in stack.layers:
+        for direction in (layer.layer.forward_layer, layer.layer.backward_layer):
+            assert (direction.cell.dropout, direction.cell.recurrent_dropout) == (0.1, 0.2)

@@ -21,7 +21,7 @@ def get(name):
     Raises:
         ValueError: `name` is not registered; the message lists what is.
     """
-    if name not in CELLS:
+    if not isinstance(name, str) or name not in CELLS:
         raise ValueError(
             f"Unknown cell. `cell` must be one of {', '.join(CELLS)}. Received: cell={name!r}"
         )

@@ -1,6 +1,7 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
 import inspect
+import operator
 
 import keras
 from keras import ops
@@ -17,6 +18,17 @@ def parameters(cls):
     """The arguments `cls` names in its constructor, in order."""
     named = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return [p.name for p in named if p.kind is not p.VAR_KEYWORD]
+
+
+def positive_integer(name, value):
+    """`value` as an `int`, or an error that names the argument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number <= 0 or isinstance(value, bool):
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return number
 
 
 class Cell(keras.layers.Layer):
@@ -80,26 +92,26 @@ class Cell(keras.layers.Layer):
         implementation=2,
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
-    def _configure(self, arguments):
-        """Sets what a constructor was called with: one line per constructor, not one per argument.
+    def _configure(self, cls, arguments):
+        """Sets what the constructor of `cls` was called with: one line per constructor, not one per
+        argument.
 
         `arguments` is the constructor's `locals()`, as it stands at its first line.
         """
         super().__init__(**arguments["kwargs"])
-        for name in parameters(type(self)):
+        self._parameters = tuple(parameters(cls))
+        for name in self._parameters:
             resolver = _RESOLVERS.get(name.rpartition("_")[2])
             value = arguments[name]
             setattr(self, name, resolver.get(value) if resolver else value)
 
-        if not isinstance(self.units, int) or self.units <= 0:
-            raise ValueError(f"`units` must be a positive integer. Received: units={self.units!r}")
+        self.units = positive_integer("units", self.units)
         for name in ("dropout", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must lie in [0, 1). Received: {name}={getattr(self, name)!r}"
-                )
+            rate = getattr(self, name)
+            if not (isinstance(rate, int | float) and 0 <= rate < 1):
+                raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={rate!r}")
 
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units
@@ -245,7 +257,7 @@ class Cell(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        for name in parameters(type(self)):
+        for name in self._parameters:
             resolver = _RESOLVERS.get(name.rpartition("_")[2])
             value = getattr(self, name)
             config[name] = resolver.serialize(value) if resolver else value

@@ -64,7 +64,7 @@ class GRUCell(Cell):
         implementation=2,
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
     @property
     def bias_shape(self):

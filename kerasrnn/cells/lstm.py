@@ -62,7 +62,7 @@ class LSTMCell(Cell):
         implementation=2,
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
     def initial_bias(self, shape, dtype=None):
         if not self.unit_forget_bias:

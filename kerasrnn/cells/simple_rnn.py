@@ -51,7 +51,7 @@ class SimpleRNNCell(Cell):
         implementation=2,
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
     def step(self, x, states, product):
         (h,) = states

@@ -23,8 +23,8 @@ class Residual(keras.layers.Wrapper):
         A tensor of the shape of the layer's output; the layer's mask passes through.
 
     Raises:
-        ValueError: at build, where the shapes differ and `project` cannot help or was not asked
-            for; the message gives both.
+        ValueError: `layer` runs backward in time; or, at build, the shapes differ and `project`
+            cannot help or was not asked for (the message gives both).
 
     Example:
 
@@ -35,6 +35,12 @@ class Residual(keras.layers.Wrapper):
 
     def __init__(self, layer, project=False, **kwargs):
         super().__init__(layer, **kwargs)
+        if getattr(layer, "go_backwards", False):
+            raise ValueError(
+                "Residual needs a layer whose outputs stand in the order of its inputs, which "
+                "go_backwards=True turns around; run backward inside a Bidirectional. "
+                f"Received: layer={layer.name}"
+            )
         self.supports_masking = True
         self.project = project
         self.projection = None

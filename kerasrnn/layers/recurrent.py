@@ -53,6 +53,11 @@ class RNN(keras.layers.RNN):
         zero_output_for_mask=False,
         **kwargs,
     ):
+        if isinstance(cell, list | tuple) and any(isinstance(one, str) for one in cell):
+            raise ValueError(
+                "A list must hold cells, not names; RNNStack stacks layers of a cell by its name. "
+                f"Received: cell={cell}"
+            )
         if isinstance(cell, str):
             cell_class = cells.get(cell)
             own = {name: kwargs.pop(name) for name in parameters(cell_class) if name in kwargs}
@@ -78,11 +83,11 @@ class RNN(keras.layers.RNN):
         )
 
     def build(self, sequences_shape, initial_state_shape=None):
-        _check_rank(sequences_shape)
+        _check_shape(sequences_shape)
         super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        _check_rank(sequences.shape)
+        _check_shape(sequences.shape)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
@@ -99,11 +104,16 @@ class RNN(keras.layers.RNN):
         )
 
 
-def _check_rank(shape):
+def _check_shape(shape):
     if len(shape) != 3:
         raise ValueError(
             "`sequences` must have rank 3, (batch, time, features); one feature per step needs an "
             f"axis of its own, as in x[..., None]. Received: sequences.shape={tuple(shape)}"
+        )
+    if shape[1] == 0:
+        raise ValueError(
+            "`sequences` must have at least one time step. "
+            f"Received: sequences.shape={tuple(shape)}"
         )
 
 
@@ -118,11 +128,11 @@ class _OneCell(RNN):
         for name in parameters(cls.cell_class):
             setattr(cls, name, property(attrgetter(f"cell.{name}")))
 
-    def _configure(self, arguments):
-        """Sets what a constructor was called with; `arguments` is the constructor's `locals()`."""
-        named = {name: arguments[name] for name in parameters(type(self))} | arguments["kwargs"]
-        use_cudnn = named.pop("use_cudnn", "auto")
-        if use_cudnn not in ("auto", False):
+    def _configure(self, cls, arguments):
+        """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
+        named = {name: arguments[name] for name in parameters(cls)} | arguments["kwargs"]
+        use_cudnn = named.pop("use_cudnn", None)
+        if use_cudnn not in (None, "auto", False):
             raise ValueError(
                 "`use_cudnn` must be 'auto' or False: this version has no cuDNN path. "
                 f"Received: use_cudnn={use_cudnn!r}"
@@ -134,7 +144,8 @@ class _OneCell(RNN):
         config = super().get_config()
         del config["cell"]
         cell = self.cell.get_config()
-        return {name: cell[name] for name in parameters(self.cell_class)} | config
+        config |= {name: cell[name] for name in parameters(self.cell_class)}
+        return config if self.use_cudnn is None else config | {"use_cudnn": self.use_cudnn}
 
     @classmethod
     def from_config(cls, config):
@@ -181,7 +192,7 @@ class SimpleRNN(_OneCell):
         seed=None,
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -229,7 +240,7 @@ class LSTM(_OneCell):
         use_cudnn="auto",
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -275,4 +286,4 @@ class GRU(_OneCell):
         use_cudnn="auto",
         **kwargs,
     ):
-        self._configure(locals())
+        self._configure(__class__, locals())

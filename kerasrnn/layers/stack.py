@@ -1,11 +1,22 @@
 import keras
 from keras import ops
 
+from kerasrnn import cells
+from kerasrnn.cells.base import positive_integer
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import Residual
 from kerasrnn.layers.recurrent import RNN
 
 CONNECTIONS = (None, "residual")
+
+
+def check_connection(connection):
+    """Raises a `ValueError` that lists the known connections, unless `connection` is one."""
+    if connection not in CONNECTIONS:
+        known = ", ".join(map(repr, CONNECTIONS))
+        raise ValueError(
+            f"`connection` must be one of {known}. Received: connection={connection!r}"
+        )
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -64,24 +75,19 @@ class RNNStack(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(depth, int) or depth <= 0:
-            raise ValueError(f"`depth` must be a positive integer. Received: depth={depth!r}")
-        if connection not in CONNECTIONS:
-            known = ", ".join(map(repr, CONNECTIONS))
-            raise ValueError(
-                f"`connection` must be one of {known}. Received: connection={connection!r}"
-            )
+        cells.get(cell)
+        check_connection(connection)
         self.supports_masking = True
         self.cell = cell
-        self.units = units
-        self.depth = depth
+        self.units = positive_integer("units", units)
+        self.depth = positive_integer("depth", depth)
         self.connection = connection
         self.bidirectional = bidirectional
         self.project = project
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.return_sequences = return_sequences
-        self.layers = [self._layer(i + 1) for i in range(depth)]
+        self.layers = [self._layer(i + 1) for i in range(self.depth)]
 
     def _layer(self, level):
         layer = RNN(

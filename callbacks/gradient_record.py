@@ -1,0 +1,169 @@
+"""What the gradient norms of a training say."""
+
+import numpy as np
+
+# A clip that only rounds has not fired; float32 norms agree to about 1e-6.
+_FIRED = 1 - 1e-5
+# Below the epsilon of Keras's Adam even a rescaled step is lost.
+_VANISHED = 1e-7
+
+
+class Suggestion(float):
+    """A clip threshold, usable as the number it is, with the reason for it.
+
+    Attributes:
+        argument: The optimizer's argument it is meant for, `"clipnorm"` or `"global_clipnorm"`.
+        reason: One sentence.
+    """
+
+    def __new__(cls, value, argument, reason):
+        self = super().__new__(cls, value)
+        self.argument = argument
+        self.reason = reason
+        return self
+
+    def __reduce__(self):
+        return type(self), (float(self), self.argument, self.reason)
+
+    def __str__(self):
+        return f"{self.argument}={float(self):.3g}: {self.reason}"
+
+
+class GradientRecord:
+    """Norms of gradients, per update and variable.
+
+    Args:
+        rows: (updates, 2 variables), the norms before, then after clipping.
+        variables: The variables' paths.
+        clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
+
+    Attributes:
+        before, after: (updates, variables), norms per variable before and after clipping.
+        global_norm, clipped_norm: (updates,), global norms before and after clipping.
+        fired: (updates,), whether the clip changed anything.
+    """
+
+    def __init__(self, rows, variables, clip):
+        self.variables = variables
+        self.clip = clip
+        self.before, self.after = np.split(rows, 2, axis=1)
+        self.global_norm = np.linalg.norm(self.before.astype("float64"), axis=1)
+        self.clipped_norm = np.linalg.norm(self.after.astype("float64"), axis=1)
+        self.fired = (self.after < self.before * _FIRED).any(axis=1)
+        self.finite = np.isfinite(self.global_norm)
+
+    def __len__(self):
+        return len(self.before)
+
+    @property
+    def clip_rate(self):
+        return _share(self.fired)
+
+    def suggest_clipnorm(self):
+        argument = "clipnorm" if self.clip and self.clip[0] == "clipnorm" else "global_clipnorm"
+        of_update = self.before.max(axis=1, initial=0.0)
+        norms = of_update if argument == "clipnorm" else self.global_norm
+        norms = norms[self.finite & (norms > 0)]
+        if not len(norms):
+            raise ValueError(
+                "suggest_clipnorm() needs at least one update with gradients that are finite and "
+                f"not all zero: call it after fit. Received: {len(self)} recorded updates"
+            )
+        median, high = np.percentile(norms, [50, 90])
+        value = float(np.clip(high, 0.5 * median, 10 * median))
+        what = "the largest variable's" if argument == "clipnorm" else "the global"
+        return Suggestion(
+            value,
+            argument,
+            f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
+            f"{high:.3g} over {len(norms)} updates; this threshold lies above all but the largest "
+            f"{_share(norms > value):.0%} of them",
+        )
+
+    def verdict(self):
+        if not len(self):
+            raise ValueError("verdict() needs recorded updates: call it after fit.")
+        findings = self._non_finite()
+        norms = self.global_norm[self.finite]
+        if len(norms):
+            findings += self._sizes(norms) + self._clipping()
+        if not findings:
+            median, top = np.percentile(norms, [50, 99])
+            findings.append(
+                f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, "
+                f"with a median of {median:.3g} and a 99th percentile of {top:.3g}."
+            )
+            if self.clip:
+                findings.append(f"The clip fired on {self.clip_rate:.0%} of them.")
+        return "\n".join(findings)
+
+    def _non_finite(self):
+        bad = np.argwhere(~np.isfinite(self.before))
+        if not len(bad):
+            return []
+        update, variable = bad[0]
+        return [
+            f"NON-FINITE: update {update} was the first of {len(np.unique(bad[:, 0]))} with an Inf "
+            f"or NaN in its gradients, in {self.variables[variable]}. Look at the weights: where "
+            "they hold one too, go back to an earlier checkpoint, and lower the learning rate."
+        ]
+
+    def _sizes(self, norms):
+        if np.median(norms) < _VANISHED:
+            return [
+                f"VANISHING: half of the updates have a gradient norm under {_VANISHED:g}, with a "
+                f"median of {np.median(norms):.3g}: hardly anything reaches the weights. Look for "
+                "a loss that does not depend on them, saturated or dead units, or labels that are "
+                "masked out."
+            ]
+        median, top = np.percentile(norms, [50, 99])
+        if top <= 100 * median:
+            return []
+        return [
+            f"EXPLODING: one update in a hundred has a gradient norm over {top:.3g}, "
+            f"{top / median:.0f} times the median of {median:.3g}. Clip the gradients: "
+            f"{self.suggest_clipnorm()}."
+        ]
+
+    def _clipping(self):
+        if self.clip is None:
+            return []
+        argument, value = self.clip
+        rate = _share(self.fired[self.finite])
+        if rate > 0.5:
+            return [
+                f"CLIP TOO TIGHT: {argument}={value:g} cut {rate:.0%} of the updates. A clip that "
+                "fires on most of them is a lower learning rate in disguise."
+            ]
+        if rate == 0:
+            return [f"CLIP IDLE: {argument}={value:g} never fired; training ran as if without it."]
+        return []
+
+    def plot(self):
+        from matplotlib.figure import Figure
+
+        panels = [("global gradient norm", self.global_norm, self.clipped_norm)]
+        if self.clip and self.clip[0] == "clipnorm":
+            largest = (norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
+            panels.append(("largest variable's gradient norm", *largest))
+
+        figure = Figure(figsize=(8, 3.2 * len(panels)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, (label, before, after) in zip(axes, panels, strict=True):
+            axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
+            axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
+            axis.set_yscale("log")
+            axis.set_ylabel(label)
+        if self.clip and self.clip[0] != "clipvalue":
+            argument, value = self.clip
+            axes[-1].axhline(
+                value, color="tab:red", linestyle="--", label=f"threshold, {argument}={value:g}"
+            )
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        axes[-1].set_xlabel("optimizer update")
+        axes[0].set_title(f"Gradients: {len(self)} updates, {self.clip_rate:.0%} clipped")
+        return figure
+
+
+def _share(flags):
+    return float(np.mean(flags)) if len(flags) else 0.0

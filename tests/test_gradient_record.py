@@ -1,0 +1,101 @@
+"""What is said of recorded norms, on norms whose illness is known."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from kerasrnn.callbacks.gradient_record import GradientRecord
+
+
+def recorded(before, after=None, clip=None):
+    """The norms of two variables."""
+    before = np.asarray(before, "float32")
+    rows = np.concatenate([before, before if after is None else after], axis=1)
+    return GradientRecord(rows, ["cell/kernel", "dense/kernel"], clip)
+
+
+def norms(size=1000, sigma=0.2):
+    return np.random.default_rng(0).lognormal(0, sigma, (size, 2)).astype("float32")
+
+
+def test_suggestion_follows_pascanus_rule():
+    before = norms()
+    suggestion = recorded(before).suggest_clipnorm()
+    total = np.linalg.norm(before, axis=1)
+    assert suggestion == pytest.approx(np.percentile(total, 90), rel=1e-6)
+    assert (suggestion.argument, "global" in suggestion.reason) == ("global_clipnorm", True)
+    # A long tail does not carry it beyond ten times the median.
+    heavy = before.copy()
+    heavy[::5] *= 1e4
+    median = np.median(np.linalg.norm(heavy, axis=1))
+    assert recorded(heavy).suggest_clipnorm() == pytest.approx(10 * median, rel=1e-6)
+    # For a clip per variable it looks at what that clip looks at.
+    per_variable = recorded(before, clip=("clipnorm", 1.0)).suggest_clipnorm()
+    assert per_variable == pytest.approx(np.percentile(before.max(axis=1), 90), rel=1e-6)
+    assert pickle.loads(pickle.dumps(per_variable)).reason == per_variable.reason
+    assert str(per_variable).startswith(f"clipnorm={float(per_variable):.3g}: ")
+
+
+def test_verdicts():
+    healthy = norms()
+    cut = healthy.copy()
+    cut[healthy > 1.2] = 1.2
+    assert recorded(healthy).verdict().startswith("HEALTHY")
+    assert "fired on" in recorded(healthy, cut, ("clipnorm", 1.2)).verdict()
+
+    tight = recorded(healthy, healthy * 0.1, ("global_clipnorm", 0.1)).verdict()
+    assert tight.startswith("CLIP TOO TIGHT: global_clipnorm=0.1 cut 100%")
+    idle = recorded(healthy, healthy, ("clipnorm", 50.0)).verdict()
+    assert idle.startswith("CLIP IDLE: clipnorm=50")
+
+    exploding = healthy.copy()
+    exploding[::50] *= 1e3
+    assert recorded(exploding).verdict().startswith("EXPLODING")
+
+    broken = healthy.copy()
+    broken[300:, 1] = np.nan
+    verdict = recorded(broken).verdict()
+    assert verdict.startswith("NON-FINITE: update 300 was the first of 700")
+    assert "dense/kernel" in verdict
+
+
+@pytest.mark.parametrize("clip", [None, ("clipnorm", 1.0), ("global_clipnorm", 1.0)])
+def test_plot(clip, tmp_path):
+    before = norms()
+    figure = recorded(before, np.minimum(before, 1.0), clip).plot()
+    axes = figure.axes
+    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), np.linalg.norm(before, axis=1))
+    if clip:
+        np.testing.assert_array_equal(axes[-1].lines[-1].get_ydata(), [1.0, 1.0])
+    if clip and clip[0] == "clipnorm":
+        np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), before.max(axis=1))
+    assert axes[-1].get_xlabel() == "optimizer update"
+    figure.savefig(tmp_path / "norms.png")
+
+
+def test_gradients_that_are_not_there():
+    assert recorded(np.zeros((20, 2))).verdict().startswith("VANISHING")
+    assert recorded(norms() * 1e-12).verdict().startswith("VANISHING")
+    # Most updates do nothing: neither an explosion nor a threshold of zero.
+    sparse = np.zeros((100, 2))
+    sparse[::3] = 1.0
+    record = recorded(sparse)
+    assert record.verdict().startswith("VANISHING")
+    assert record.suggest_clipnorm() == pytest.approx(np.sqrt(2))
+    with pytest.raises(ValueError, match="not all zero"):
+        recorded(np.zeros((20, 2))).suggest_clipnorm()
+
+
+def test_nothing_finite_says_nothing_of_the_clip():
+    record = recorded(np.full((5, 2), np.nan), clip=("clipnorm", 1.0))
+    assert record.verdict().startswith("NON-FINITE: update 0 was the first of 5")
+    assert "CLIP" not in record.verdict()
+
+
+def test_fired_is_told_per_variable():
+    before = np.array([[1.0, 1e-4], [1.0, 1e-4], [1.0, 1e-4], [0.5, 0.5]])
+    after = before.copy()
+    after[1, 1] = 0.5e-4
+    after[2] *= 1 - 1e-6
+    np.testing.assert_array_equal(recorded(before, after).fired, [False, True, False, False])
