@@ -203,3 +203,26 @@ def test_the_seed_fixes_the_masks():
 
     np.testing.assert_array_equal(mask(1), mask(1))
     assert not np.array_equal(mask(1), mask(2))
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_flipping_the_update_gate(reset_after, use_bias, rng, random_weights):
+    options = {"reset_after": reset_after, "use_bias": use_bias, "dtype": "float64"}
+    keep = cells.GRUCell(5, **options)
+    write = cells.GRUCell(5, update_gate="write", **options)
+    for cell in (keep, write):
+        cell.build((None, 3))
+    random_weights(keep)
+    write.set_weights(cells.flip_update_gate(keep.get_weights()))
+    x, h = rng.normal(size=(4, 3)), rng.normal(size=(4, 5))
+    np.testing.assert_allclose(write(x, [h])[0], keep(x, [h])[0], rtol=1e-12)
+    for back, weight in zip(
+        cells.flip_update_gate(write.get_weights()), keep.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(back, weight)
+
+
+def test_bad_update_gate():
+    with pytest.raises(ValueError, match=r"must be 'keep' or 'write'.*update_gate='forget'"):
+        cells.GRUCell(3, update_gate="forget")

@@ -57,11 +57,25 @@ def gru_reset_before(weights, x, states):
     return (z * h + (1 - z) * candidate,)
 
 
+def gru_of_the_lecture(weights, x, states):
+    """CS224N 2019, lecture 7, which calls z u, U the weights of x and W those of h."""
+    (h,) = states
+    (Uu, Ur, Uh), (Wu, Wr, Wh), (bu, br, bh) = (gates(w, 3) for w in weights)
+    u = sigmoid(h @ Wu + x @ Uu + bu)
+    r = sigmoid(h @ Wr + x @ Ur + br)
+    candidate = np.tanh((r * h) @ Wh + x @ Uh + bh)
+    return ((1 - u) * h + u * candidate,)
+
+
 # A registered cell's twins, by the arguments that change its equations.
 TWINS = {
     "simple_rnn": [({}, simple_rnn)],
     "lstm": [({}, lstm)],
-    "gru": [({}, gru), ({"reset_after": False}, gru_reset_before)],
+    "gru": [
+        ({}, gru),
+        ({"reset_after": False}, gru_reset_before),
+        ({"reset_after": False, "update_gate": "write"}, gru_of_the_lecture),
+    ],
 }
 
 

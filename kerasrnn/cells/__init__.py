@@ -1,7 +1,7 @@
 """Recurrent cells: one file each, its equations in the docstring, in the letters of the code."""
 
 from kerasrnn.cells.base import Cell
-from kerasrnn.cells.gru import GRUCell
+from kerasrnn.cells.gru import GRUCell, flip_update_gate
 from kerasrnn.cells.lstm import LSTMCell
 from kerasrnn.cells.simple_rnn import SimpleRNNCell
 
@@ -28,4 +28,4 @@ def get(name):
     return CELLS[name]
 
 
-__all__ = ["CELLS", "Cell", "GRUCell", "LSTMCell", "SimpleRNNCell", "get"]
+__all__ = ["CELLS", "Cell", "GRUCell", "LSTMCell", "SimpleRNNCell", "flip_update_gate", "get"]

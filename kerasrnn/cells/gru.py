@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 
 from kerasrnn.cells.base import Cell
 
@@ -17,6 +18,14 @@ class GRUCell(Cell):
 
         g_t = tanh(W_g x_t + b_g + r_t ∘ (U_g h_{t-1} + b'_g))
 
+    With `update_gate="write"` the update gate says how much to write instead of how much to keep,
+    as in CS224N 2019, lecture 7 (there called u), and in Chung et al. (2014), section 3.2:
+
+        h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ g_t
+
+    Keras, cuDNN and PyTorch have the first form. Since 1 - σ(a) = σ(-a), the two are one net under
+    a change of sign: see `flip_update_gate`.
+
     Shapes: x_t (batch, features); h_t, z_t, r_t, g_t (batch, units).
 
     Weights: `kernel` W (features, 3 units), `recurrent_kernel` U (units, 3 units), `bias` b
@@ -27,9 +36,11 @@ class GRUCell(Cell):
         `recurrent_activation` takes the place of σ, `activation` that of tanh.
         reset_after: Whether the reset gate acts after the product with U_g, or before it as in the
             paper. Default: `True`.
+        update_gate: `"keep"` or `"write"`. Default: `"keep"`.
 
     Raises:
-        ValueError: `units` is not a positive integer, or a dropout rate lies outside [0, 1).
+        ValueError: `units` is not a positive integer, a dropout rate lies outside [0, 1), or
+            `update_gate` is neither of the two.
 
     Example:
 
@@ -62,9 +73,14 @@ class GRUCell(Cell):
         reset_after=True,
         seed=None,
         implementation=2,
+        update_gate="keep",
         **kwargs,
     ):
         self._configure(__class__, locals())
+        if update_gate not in ("keep", "write"):
+            raise ValueError(
+                f"`update_gate` must be 'keep' or 'write'. Received: update_gate={update_gate!r}"
+            )
 
     @property
     def bias_shape(self):
@@ -87,4 +103,31 @@ class GRUCell(Cell):
             u_zr = product("zr", h)
         z, r = self.split(self.recurrent_activation(x_zr + u_zr), "z", "r")
         g = self.activation(x_g + (r * u_g if self.reset_after else product("g", r * h)))
+        if self.update_gate == "write":
+            return ((1 - z) * h + z * g,)
         return (z * h + (1 - z) * g,)
+
+
+def flip_update_gate(weights):
+    """Turns the weights of a GRU that keeps by its update gate into those of one that writes by it,
+    and the other way round.
+
+        1 - σ(W_z x + U_z h + b_z) = σ(-W_z x - U_z h - b_z)
+
+    Args:
+        weights: What `get_weights()` gives: kernel, recurrent kernel and, if there is one, bias.
+
+    Returns:
+        The weights, of the same shapes, with the sign of all that belongs to z changed.
+
+    Example:
+
+    >>> keep = kerasrnn.layers.GRU(4)
+    >>> write = kerasrnn.layers.GRU(4, update_gate="write")
+    >>> keep.build((None, None, 3)), write.build((None, None, 3))
+    (None, None)
+    >>> write.set_weights(kerasrnn.cells.flip_update_gate(keep.get_weights()))
+    """
+    units = weights[1].shape[0]
+    z_first = np.repeat([-1, 1, 1], units)
+    return [weight * z_first.astype(weight.dtype) for weight in weights]

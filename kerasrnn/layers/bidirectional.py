@@ -30,3 +30,8 @@ class Bidirectional(keras.layers.Bidirectional):
     >>> layer(np.ones((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 16])
     """
+
+    def reset_state(self, rows=None):
+        """Sets the states of both directions back; `rows` as in `kerasrnn.layers.RNN`."""
+        for layer in (self.forward_layer, self.backward_layer):
+            layer.reset_state(*(() if rows is None else (rows,)))

@@ -3,7 +3,9 @@
 from operator import attrgetter
 
 import keras
-from keras import tree
+import numpy as np
+import tensorflow as tf
+from keras import ops, tree
 
 from kerasrnn import cells, recurrence
 from kerasrnn.cells.base import parameters
@@ -81,6 +83,7 @@ class RNN(keras.layers.RNN):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
+        self.supports_masking = True
 
     def build(self, sequences_shape, initial_state_shape=None):
         _check_shape(sequences_shape)
@@ -88,7 +91,53 @@ class RNN(keras.layers.RNN):
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         _check_shape(sequences.shape)
+        if self.stateful:
+            size = tree.flatten(self.states)[0].shape[0]
+            tf.debugging.assert_equal(
+                tf.shape(sequences)[0],
+                size,
+                f"A stateful layer takes batches of the size it was built for, {size}: give `fit` "
+                f"and `predict` that batch_size, and data of a multiple of it. Layer: {self.name}",
+            )
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def reset_state(self, rows=None):
+        """Sets the states of a stateful layer back to their initial values.
+
+        Args:
+            rows: Which samples of the batch, as indices or as a boolean per sample; all by default.
+
+        Raises:
+            ValueError: `rows` names a sample that the batch does not have.
+        """
+        if self.states is None:
+            return
+        states = tree.flatten(self.states)
+        size = states[0].shape[0]
+        chosen = np.ones(size, bool)
+        if rows is not None:
+            try:
+                chosen[:] = False
+                chosen[np.asarray(rows)] = True
+            except IndexError:
+                raise ValueError(
+                    f"`rows` must index the {size} samples of the batch. Received: rows={rows}"
+                ) from None
+        for state, initial in zip(states, tree.flatten(self.get_initial_state(size)), strict=True):
+            state.assign(ops.where(chosen[:, None], initial, state))
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for i, state in enumerate(tree.flatten(self.states) if self.stateful else ()):
+            store[f"state_{i}"] = state.numpy()
+
+    def load_own_variables(self, store):
+        stored = {name: store[name] for name in store.keys()}  # noqa: SIM118, not a dict
+        for i, state in enumerate(tree.flatten(self.states) if self.stateful else ()):
+            # A file that Keras's own layer wrote has none.
+            if f"state_{i}" in stored:
+                state.assign(stored.pop(f"state_{i}"))
+        super().load_own_variables(stored)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         return recurrence.run(
@@ -245,7 +294,8 @@ class LSTM(_OneCell):
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class GRU(_OneCell):
-    """Gated recurrent unit layer; takes the place of `keras.layers.GRU`.
+    """Gated recurrent unit layer; takes the place of `keras.layers.GRU`, and with
+    `update_gate="write"` is the lecture's.
 
     Equations, weights and source: `kerasrnn.cells.GRUCell`. Arguments, call arguments, shapes and
     errors: those of `keras.layers.GRU` and `kerasrnn.layers.RNN`.
@@ -284,6 +334,7 @@ class GRU(_OneCell):
         unroll=False,
         reset_after=True,
         use_cudnn="auto",
+        update_gate="keep",
         **kwargs,
     ):
         self._configure(__class__, locals())

@@ -1,0 +1,154 @@
+"""What Keras 3.15 gets wrong about states and configurations; here it has to be right."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrnn import layers
+from kerasrnn.export import export_saved_model
+
+X = np.random.default_rng(1).normal(size=(4, 2, 5, 3)).astype("float32")
+
+
+def stateful(layer=layers.LSTM, **options):
+    model = keras.Sequential(
+        [keras.Input(batch_shape=(2, 5, 3)), layer(4, stateful=True, **options)]
+    )
+    return model, model.layers[0]
+
+
+def nested():
+    cells = [keras.layers.LSTMCell(4), keras.layers.GRUCell(3)]
+    return layers.RNN(cells, stateful=True)
+
+
+def values(layer):
+    return [np.array(state) for state in keras.tree.flatten(layer.states)]
+
+
+@pytest.mark.parametrize("use_cudnn", ["auto", False])
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+def test_configuration_is_whole(kind, use_cudnn):
+    layer = kind(3, use_cudnn=use_cudnn, implementation=1)
+    both = layers.Bidirectional(layer)
+    for copy in (
+        kind.from_config(layer.get_config()),
+        layers.Bidirectional.from_config(both.get_config()).forward_layer,
+        layers.Bidirectional.from_config(both.get_config()).backward_layer,
+    ):
+        assert (copy.use_cudnn, copy.cell.implementation) == (use_cudnn, 1)
+
+
+def test_nested_states_are_reset():
+    layer = nested()
+    first = layer(X[0])
+    assert all(state.any() for state in values(layer))
+    layer.reset_state()
+    assert not any(state.any() for state in values(layer))
+    np.testing.assert_allclose(layer(X[0]), first, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[1], np.array([False, True]), 1])
+@pytest.mark.parametrize("build", [lambda: stateful()[1], nested])
+def test_single_rows_are_reset(build, rows):
+    layer = build()
+    layer(X[0])
+    before = values(layer)
+    layer.reset_state(rows=rows)
+    for state, was in zip(values(layer), before, strict=True):
+        np.testing.assert_array_equal(state[0], was[0])
+        assert not state[1].any()
+        assert was[1].any()
+
+
+def test_single_rows_of_both_directions_are_reset():
+    layer = layers.Bidirectional(layers.GRU(3, stateful=True))
+    layer(X[0])
+    layer.reset_state(rows=[0])
+    assert [state.any(axis=1).tolist() for state in values(layer)] == [[False, True]] * 2
+    layer.reset_state()
+    assert not any(state.any() for state in values(layer))
+
+
+def test_rows_that_are_not_there():
+    _, layer = stateful()
+    layer(X[0])
+    before = values(layer)
+    with pytest.raises(ValueError, match=r"`rows` must index the 2 samples.*rows=\[5\]"):
+        layer.reset_state(rows=[5])
+    for state, was in zip(values(layer), before, strict=True):
+        np.testing.assert_array_equal(state, was)
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_an_export_keeps_state_from_call_to_call(kind, tmp_path):
+    model, layer = stateful(kind)
+    path = export_saved_model(model, tmp_path / "artifact")
+    layer.reset_state()
+    expected = [np.array(model(x)) for x in X]
+    assert not np.allclose(expected[0], model(X[0]))
+
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    (name,) = serve.structured_input_signature[1]
+    for x, want in zip(X, expected, strict=True):
+        np.testing.assert_allclose(serve(**{name: x})["output_0"], want, rtol=1e-5, atol=1e-6)
+
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        signature = loaded.signature_def["serving_default"]
+        for x, want in zip(X, expected, strict=True):
+            output = session.run(
+                signature.outputs["output_0"].name, {signature.inputs[name].name: x}
+            )
+            np.testing.assert_allclose(output, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_batch_of_another_size_is_an_error(eager):
+    model, _ = stateful()
+    model.compile(run_eagerly=eager)
+    three = np.concatenate([X[0], X[1][:1]])
+    # The first is seen while tracing, where the batch's size is known; the second in the graph.
+    for batch_size in (3, 2):
+        with pytest.raises(
+            (ValueError, tf.errors.InvalidArgumentError),
+            match="the batch size of|batches of the size",
+        ):
+            model.predict(three, verbose=0, batch_size=batch_size)
+    assert model.predict(np.concatenate(X[:2]), verbose=0, batch_size=2).shape == (4, 4)
+
+
+def test_states_survive_a_file(tmp_path):
+    model, _ = stateful()
+    model(X[0])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(X[1]), model(X[1]))
+
+
+def test_a_weights_file_of_keras_s_layer_loads(tmp_path):
+    theirs, _ = stateful(keras.layers.LSTM)
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours, _ = stateful()
+    ours.load_weights(tmp_path / "theirs.weights.h5")
+    np.testing.assert_allclose(ours(X[0]), theirs(X[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_masks_are_supported_whatever_keras_says(monkeypatch):
+    """Keras after 3.15 sets `supports_masking = False` on its own RNN."""
+    original = keras.layers.RNN.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.supports_masking = False
+
+    monkeypatch.setattr(keras.layers.RNN, "__init__", init)
+    tokens = np.array([[3, 1, 0, 0], [2, 0, 0, 0]])
+    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(tokens)
+    for layer in (layers.LSTM(3, return_sequences=True), layers.RNN("gru", units=3)):
+        y = layer(embedded)
+        assert layer.supports_masking
+    sequences = layers.LSTM(3, return_sequences=True)(embedded)
+    np.testing.assert_array_equal(sequences._keras_mask, tokens != 0)
+    np.testing.assert_allclose(y[1], layer(embedded[1:, :1])[0], rtol=1e-5)
