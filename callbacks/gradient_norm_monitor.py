@@ -26,8 +26,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     It works in a compiled `fit`, under `jit_compile`, `steps_per_execution`, gradient accumulation
     and mixed precision, and does not change a bit of the training. `grad_norm` (the median of the
     epoch's global norms before clipping) and `clip_rate` (the share of its updates that were
-    clipped) appear in the progress bar, in `History` and to every callback after this one. Each
-    `fit` starts a new record.
+    clipped) appear in the progress bar, in `History` and to every callback after this one: put it
+    first. Each `fit` starts a new record.
 
     Args:
         csv: Path of a CSV file to write, one row per update, or `None`.
@@ -106,7 +106,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         return self._record().clip_rate
 
     def suggest_clipnorm(self):
-        """A clip threshold from the norms seen.
+        """A clip threshold from the norms seen, for the next training.
 
         The norm that nine updates in ten stay below, held between a half and ten times the median:
         Pascanu, Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a
@@ -114,7 +114,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         for `clipnorm` it looks at each update's largest variable, else at the global norm.
 
         Returns:
-            A float with `.argument` and `.reason`.
+            A float with `.argument`, the optimizer's argument it is meant for, and `.reason`: set
+            it as in `Adam(**{s.argument: s})`. Printed, it says all three.
 
         Raises:
             ValueError: no update with finite gradients other than zero was recorded.
@@ -143,7 +144,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
         the threshold applies to: the largest variable's norm.
 
         Returns:
-            A `matplotlib.figure.Figure`; `.savefig("norms.png")` writes it.
+            A `matplotlib.figure.Figure`; `.savefig("norms.png")` writes it. Crosses on the lower
+            edge are updates with an Inf or NaN.
+
+        Raises:
+            ValueError: no update was recorded.
         """
         return self._record().plot()
 
@@ -202,7 +207,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         if self.csv:
             path = pathlib.Path(self.csv)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not _is_record(path):
+            if path.is_dir() or (path.exists() and not _is_record(path)):
                 raise FileExistsError(
                     "`csv` must name a new file or a record of an earlier fit, which it replaces. "
                     f"Received: csv={str(path)!r}, which holds something else"

@@ -59,6 +59,10 @@ class GradientRecord:
     def clip_rate(self):
         return _share(self.fired)
 
+    @property
+    def _clips_by_value(self):
+        return self.clip is not None and self.clip[0] == "clipvalue"
+
     def suggest_clipnorm(self):
         argument = "clipnorm" if self.clip and self.clip[0] == "clipnorm" else "global_clipnorm"
         of_update = self.before.max(axis=1, initial=0.0)
@@ -66,8 +70,8 @@ class GradientRecord:
         norms = norms[self.finite & (norms > 0)]
         if not len(norms):
             raise ValueError(
-                "suggest_clipnorm() needs at least one update with gradients that are finite and "
-                f"not all zero: call it after fit. Received: {len(self)} recorded updates"
+                "suggest_clipnorm() needs an update with gradients that are finite and not all "
+                f"zero. Received: {len(self)} recorded updates, {self.finite.sum()} of them finite"
             )
         median, high = np.percentile(norms, [50, 90])
         value = float(np.clip(high, 0.5 * median, 10 * median))
@@ -77,7 +81,8 @@ class GradientRecord:
             argument,
             f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
             f"{high:.3g} over {len(norms)} updates; this threshold lies above all but the largest "
-            f"{_share(norms > value):.0%} of them",
+            f"{_share(norms > value):.0%} of them"
+            + (" (to be set in the place of clipvalue)" if self._clips_by_value else ""),
         )
 
     def verdict(self):
@@ -85,8 +90,8 @@ class GradientRecord:
             raise ValueError("verdict() needs recorded updates: call it after fit.")
         findings = self._non_finite()
         norms = self.global_norm[self.finite]
-        if len(norms):
-            findings += self._sizes(norms) + self._clipping()
+        if not findings:
+            findings = self._sizes(norms) + self._clipping()
         if not findings:
             median, top = np.percentile(norms, [50, 99])
             findings.append(
@@ -104,8 +109,9 @@ class GradientRecord:
         update, variable = bad[0]
         return [
             f"NON-FINITE: update {update} was the first of {len(np.unique(bad[:, 0]))} with an Inf "
-            f"or NaN in its gradients, in {self.variables[variable]}. Look at the weights: where "
-            "they hold one too, go back to an earlier checkpoint, and lower the learning rate."
+            f"or NaN in its gradients, in {self.variables[variable]}. Look for one in the inputs "
+            "and labels of that batch first. Where the weights hold one now, go back to an earlier "
+            "checkpoint; if the norms rose before it came, clip or lower the learning rate."
         ]
 
     def _sizes(self, norms):
@@ -136,10 +142,15 @@ class GradientRecord:
                 "fires on most of them is a lower learning rate in disguise."
             ]
         if rate == 0:
-            return [f"CLIP IDLE: {argument}={value:g} never fired; training ran as if without it."]
+            return [
+                f"CLIP IDLE: {argument}={value:g} never fired, so training ran as if without it. "
+                "That does no harm; to have it catch a rare large step, lower it."
+            ]
         return []
 
     def plot(self):
+        if not len(self):
+            raise ValueError("plot() needs recorded updates: call it after fit.")
         from matplotlib.figure import Figure
 
         panels = [("global gradient norm", self.global_norm, self.clipped_norm)]
@@ -150,18 +161,35 @@ class GradientRecord:
         figure = Figure(figsize=(8, 3.2 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axis, (label, before, after) in zip(axes, panels, strict=True):
-            axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
-            axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
+            if self.clip is None:
+                axis.plot(before, color="tab:blue", linewidth=0.8, label="norm")
+            else:
+                axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
+                axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
+            bad = np.flatnonzero(~self.finite)
+            if len(bad):
+                axis.plot(
+                    bad,
+                    np.full(len(bad), 0.02),
+                    "kx",
+                    transform=axis.get_xaxis_transform(),
+                    label="Inf or NaN",
+                )
             axis.set_yscale("log")
             axis.set_ylabel(label)
-        if self.clip and self.clip[0] != "clipvalue":
+        if self.clip and not self._clips_by_value:
             argument, value = self.clip
             axes[-1].axhline(
                 value, color="tab:red", linestyle="--", label=f"threshold, {argument}={value:g}"
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         axes[-1].set_xlabel("optimizer update")
-        axes[0].set_title(f"Gradients: {len(self)} updates, {self.clip_rate:.0%} clipped")
+        title = f"Gradients: {len(self)} updates"
+        if self.clip:
+            title += f", {self.clip_rate:.0%} clipped by {self.clip[0]}={self.clip[1]:g}"
+        if len(bad):
+            title += f", {len(bad)} with Inf or NaN"
+        axes[0].set_title(title)
         return figure
 
 

@@ -27,7 +27,7 @@ from kerasrnn.export import export_saved_model
 from kerasrnn.tuning import RNNHyperModel
 
 # The best two-layer LSTM among the trials of `python examples/sentiment.py --tune --trials 12`,
-# rounded. (The best of all was a GRU, by two hundredths in the validation loss.)
+# rounded. (The best of all was a GRU, by one hundredth in the validation loss.)
 SETTINGS = {
     "cell": "lstm",
     "units": 16,
@@ -111,14 +111,18 @@ def parse(argv):
     )
     parser.add_argument("--limit", type=at_least(100), help="use this many sentences only")
     parser.add_argument("--out", default="runs/sentiment", help="folder to write into")
-    parser.add_argument("--overwrite", action="store_true", help="write into --out in any case")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what --out holds under the same names"
+    )
     return parser.parse_args(argv)
 
 
 def at_least(least):
     def number(text):
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number, at least {least}, not {text!r}"
+            )
         return int(text)
 
     return number
@@ -138,6 +142,9 @@ def check_output(out, overwrite):
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out must name a folder. Received: --out {out}, a file")
     foreign = sorted({p.name for p in out.iterdir()} - {*OUTPUTS}) if out.is_dir() else []
+    artifact = out / "saved_model"
+    if artifact.exists() and not (artifact / "saved_model.pb").exists():
+        foreign.append("a saved_model that is none")
     if foreign and not overwrite:
         raise FileExistsError(
             f"--out must name a folder that is new or holds an earlier run; choose another or pass "

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import warnings
 
 import keras
 
@@ -20,7 +21,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
         preprocessing: What turns raw inputs into the model's, to become part of the artifact: a
             `keras.layers.TextVectorization` (give it an `output_sequence_length`, or an empty text
             is a sequence without steps), after which the signature takes a vector of strings named
-            `text`; or a functional or Sequential model. `None` for the model's own inputs.
+            `text`; or a functional or Sequential model. `None` for the model's own inputs, which
+            the signature calls by the names of the model's `Input`s.
         overwrite: Whether to replace what stands at `path`, whatever it is.
 
     Returns:
@@ -28,8 +30,12 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
 
     Raises:
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
-        TypeError: `preprocessing` is neither a `TextVectorization` nor a model with inputs.
+        TypeError: `model` is no Keras model, or `preprocessing` is neither a `TextVectorization`
+            nor a model with inputs.
         ValueError: the model is not built, or the `TextVectorization` has seen no text.
+
+    Warns:
+        UserWarning: the `TextVectorization` has no `output_sequence_length`.
 
     Source: Keras, `Model.export`; what `tf.saved_model.save` writes of a Keras model a TF1 session
     cannot load.
@@ -46,6 +52,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
             "`path` must name a new or empty directory; choose another or pass overwrite=True. "
             f"Received: path={str(path)!r}, which exists"
         )
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     if not model.built:
         raise ValueError(
             "`model` must be built before it is exported: call it on a batch, or give it an "
@@ -65,6 +73,12 @@ def _behind(preprocessing, model):
             raise ValueError(
                 "`preprocessing` must know its vocabulary: call its adapt() on the training texts "
                 f"first. Received: preprocessing={preprocessing.name}"
+            )
+        if preprocessing.get_config()["output_sequence_length"] is None:
+            warnings.warn(
+                "An empty text becomes a sequence without steps, which most models refuse: give "
+                "the TextVectorization an output_sequence_length.",
+                stacklevel=3,
             )
         raw = keras.Input((), dtype="string", name="text")
     elif isinstance(preprocessing, keras.Sequential) and preprocessing.built:

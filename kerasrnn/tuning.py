@@ -25,18 +25,19 @@ class RNNHyperModel(keras_tuner.HyperModel):
     threshold per variable, as Keras's argument of that name).
 
     Args:
-        task: `"binary"` (labels 0 or 1), `"multiclass"` (labels 0 to `outputs` - 1) or
-            `"regression"`.
+        task: `"binary"` (labels 0 or 1), `"multiclass"` (labels 0 to `outputs` - 1, not one-hot)
+            or `"regression"`.
         vocabulary_size: For sequences of token numbers: how many there are, 0 being the padding.
         features: For sequences of vectors: their length. One of the two must be given.
         outputs: Size of the output; the number of classes for `"multiclass"`.
-        cells: Names of registered cells to choose from.
+        cells: Names of registered cells to choose from; here and in the next three, a single value
+            is no choice.
         units: The sizes of a layer's states to choose from.
         depths: The numbers of layers to choose from.
         dropouts: The dropout rates to choose from, used on the embedding, on every layer's input
             and before the last layer.
-        learning_rates: Lower and upper bound.
-        clipnorms: Lower and upper bound.
+        learning_rates: Lower and upper bound; twice the same number fixes it.
+        clipnorms: Lower and upper bound, likewise.
         connection: As in `RNNStack`; a residual connection has its input fitted where it must.
         bidirectional: As in `RNNStack`.
 
@@ -78,6 +79,10 @@ class RNNHyperModel(keras_tuner.HyperModel):
         for name, value in (("vocabulary_size", vocabulary_size), ("features", features)):
             if value is not None:
                 positive_integer(name, value)
+        cells, units, depths, dropouts = (
+            tuple(choices) if isinstance(choices, list | tuple) else (choices,)
+            for choices in (cells, units, depths, dropouts)
+        )
         unknown = [cell for cell in cells if cell not in CELLS]
         if unknown:
             raise ValueError(

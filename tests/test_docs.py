@@ -43,6 +43,6 @@ assert SNIPPETS
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_readme(snippet, tmp_path, monkeypatch):
+def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})

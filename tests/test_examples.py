@@ -68,10 +68,10 @@ def test_a_missing_package_is_named_with_its_remedy(sentiment, monkeypatch, tmp_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--trials", "0"], "--trials: must be a whole number from 1, not '0'"),
-        (["--epochs", "-1"], "--epochs: must be a whole number from 1, not '-1'"),
-        (["--limit", "3"], "--limit: must be a whole number from 100, not '3'"),
-        (["--limit", "all"], "--limit: must be a whole number from 100, not 'all'"),
+        (["--trials", "0"], "--trials: must be a whole number, at least 1, not '0'"),
+        (["--epochs", "-1"], "--epochs: must be a whole number, at least 1, not '-1'"),
+        (["--limit", "3"], "--limit: must be a whole number, at least 100, not '3'"),
+        (["--limit", "all"], "--limit: must be a whole number, at least 100, not 'all'"),
     ],
 )
 def test_bad_flags(sentiment, capsys, flags, message):
@@ -125,6 +125,13 @@ def test_a_folder_with_something_else_is_left_alone(sentiment, tmp_path):
         sentiment.main(["--out", str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     sentiment.check_output(tmp_path, overwrite=True)
+
+    mine = tmp_path / "runs" / "saved_model" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        sentiment.main(["--out", str(tmp_path / "runs")])
+    assert mine.read_text() == "mine"
 
 
 def test_the_vocabulary_comes_from_the_training_sentences_alone(sentiment, monkeypatch, tmp_path):

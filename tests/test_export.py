@@ -18,7 +18,7 @@ TEXTS = ["a good film", "a bad , bad film .", "good"]
 
 @pytest.fixture
 def vectorize():
-    layer = keras.layers.TextVectorization()
+    layer = keras.layers.TextVectorization(output_sequence_length=8)
     layer.adapt(TEXTS)
     return layer
 
@@ -182,3 +182,15 @@ def test_preprocessing_of_named_inputs(tmp_path, rng):
     left, right = rng.normal(size=(2, 2, 5, 3)).astype("float32")
     served = serve(left=left, right=right)["output_0"]
     np.testing.assert_allclose(served, model(left + right), rtol=1e-5)
+
+
+def test_a_vectorization_of_open_length_warns(model, tmp_path):
+    vectorize = keras.layers.TextVectorization()
+    vectorize.adapt(TEXTS)
+    with pytest.warns(UserWarning, match="output_sequence_length"):
+        export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(TypeError, match=r"`model` must be a keras.Model.*'model.keras'"):
+        export_saved_model("model.keras", tmp_path / "artifact")

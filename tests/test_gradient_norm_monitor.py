@@ -381,8 +381,8 @@ def test_a_nan_in_training_is_named():
 
 
 def test_nothing_recorded_yet():
-    for method in ("suggest_clipnorm", "verdict"):
-        with pytest.raises(ValueError, match="after fit"):
+    for method in ("suggest_clipnorm", "verdict", "plot"):
+        with pytest.raises(ValueError, match=r"after fit|0 recorded updates"):
             getattr(GradientNormMonitor(), method)()
 
 
@@ -473,6 +473,8 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     model = compiled(SGD(0.5))
     with pytest.raises(FileExistsError, match=r"`csv` must name a new file.*mine.csv"):
         fit(model, GradientNormMonitor(csv=path))
+    with pytest.raises(FileExistsError, match="`csv`"):
+        fit(model, GradientNormMonitor(csv=tmp_path))
     assert path.read_text() == "year,yield\n2026,3\n"
     assert not {"_clip_gradients", "_backend_apply_gradients"} & set(vars(model.optimizer))
 

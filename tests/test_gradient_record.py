@@ -83,7 +83,7 @@ def test_gradients_that_are_not_there():
     record = recorded(sparse)
     assert record.verdict().startswith("VANISHING")
     assert record.suggest_clipnorm() == pytest.approx(np.sqrt(2))
-    with pytest.raises(ValueError, match="not all zero"):
+    with pytest.raises(ValueError, match="20 recorded updates, 20 of them finite"):
         recorded(np.zeros((20, 2))).suggest_clipnorm()
 
 
@@ -99,3 +99,13 @@ def test_fired_is_told_per_variable():
     after[1, 1] = 0.5e-4
     after[2] *= 1 - 1e-6
     np.testing.assert_array_equal(recorded(before, after).fired, [False, True, False, False])
+
+
+def test_plot_of_what_is_not_there():
+    with pytest.raises(ValueError, match="after fit"):
+        recorded(np.zeros((0, 2))).plot()
+    broken = norms(20)
+    broken[[3, 7]] = np.inf
+    (axis,) = recorded(broken).plot().axes
+    np.testing.assert_array_equal(axis.lines[-1].get_xdata(), [3, 7])
+    assert axis.get_title() == "Gradients: 20 updates, 2 with Inf or NaN"

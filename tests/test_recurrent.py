@@ -273,7 +273,9 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="`units` must be a positive integer"):
         layers.LSTM(0)
     with pytest.raises(ValueError, match="use_cudnn=True"):
-        layers.LSTM(4, use_cudnn=True)
+        layers.LSTM(4, use_cudnn=True)(np.ones((2, 3, 4), "float32"))
+    with pytest.raises(ValueError, match=r"must be 'auto', True or False.*use_cudnn='yes'"):
+        layers.LSTM(4, use_cudnn="yes")
 
 
 def test_a_sequence_without_steps():

@@ -15,6 +15,14 @@ def test_rnn_calls_inner_loop():
     assert layers.RNN.inner_loop is not keras.layers.RNN.inner_loop
 
 
+def test_keras_s_layers_reach_cudnn_in_inner_loop():
+    """On a GPU, LSTM and GRU lend their cell to a layer of Keras's and call this."""
+    for kind in (keras.layers.LSTM, keras.layers.GRU):
+        parameters = list(inspect.signature(kind.inner_loop).parameters)
+        assert parameters == ["self", "sequences", "initial_state", "mask", "training"]
+        assert "kernel=self.cell.kernel" in inspect.getsource(kind.inner_loop)
+
+
 def test_optimizers_clip_and_apply_through_two_methods():
     """GradientNormMonitor shadows both on the optimizer instance."""
     optimizer = keras.optimizers.Optimizer

@@ -28,6 +28,12 @@ def test_builds_what_the_hyperparameters_say():
     assert (embedding.input_dim, embedding.output_dim, embedding.mask_zero) == (20, 128, True)
 
 
+def test_a_single_value_is_no_choice():
+    hp = keras_tuner.HyperParameters()
+    RNNHyperModel("binary", features=3, cells="gru", units=8, depths=1, dropouts=0.1).build(hp)
+    assert [hp.get(name) for name in ("cell", "units", "depth", "dropout")] == ["gru", 8, 1, 0.1]
+
+
 def test_asks_for_the_six_that_matter():
     hp = keras_tuner.HyperParameters()
     RNNHyperModel("binary", features=3, cells=("lstm", "gru"), units=(8, 16)).build(hp)

@@ -91,7 +91,8 @@ class RNN(keras.layers.RNN):
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         _check_shape(sequences.shape)
-        if self.stateful:
+        # Keras looks at a size that is known while tracing only.
+        if self.stateful and sequences.shape[0] is None:
             size = tree.flatten(self.states)[0].shape[0]
             tf.debugging.assert_equal(
                 tf.shape(sequences)[0],
@@ -180,21 +181,67 @@ class _OneCell(RNN):
     def _configure(self, cls, arguments):
         """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
         named = {name: arguments[name] for name in parameters(cls)} | arguments["kwargs"]
-        use_cudnn = named.pop("use_cudnn", None)
-        if use_cudnn not in (None, "auto", False):
+        has_cudnn = "use_cudnn" in named
+        use_cudnn = named.pop("use_cudnn", False)
+        if use_cudnn not in ("auto", True, False):
             raise ValueError(
-                "`use_cudnn` must be 'auto' or False: this version has no cuDNN path. "
-                f"Received: use_cudnn={use_cudnn!r}"
+                f"`use_cudnn` must be 'auto', True or False. Received: use_cudnn={use_cudnn!r}"
             )
         super().__init__(self.cell_name, **named)
-        self.use_cudnn = use_cudnn
+        if has_cudnn:
+            self.use_cudnn = use_cudnn
+            # cuDNN's kernels cannot be compiled into an XLA program.
+            self.supports_jit = not self._runs_on_cudnn(mask=None)
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        if self._runs_on_cudnn(mask):
+            return self._run_on_cudnn(sequences, initial_state, training)
+        if getattr(self, "use_cudnn", False) is True:
+            raise ValueError(
+                "use_cudnn=True needs a GPU, no mask, and the arguments that cuDNN knows (tanh, "
+                "sigmoid, biases, no recurrent_dropout, no unroll; for a GRU reset_after=True and "
+                "update_gate='keep'); 'auto' takes another path where it must. "
+                f"Received: use_cudnn=True for layer {self.name}"
+            )
+        return super().inner_loop(sequences, initial_state, mask, training=training)
+
+    def _runs_on_cudnn(self, mask):
+        """Whether Keras's own path to cuDNN serves; a mask would make its outputs differ from those
+        on every other path."""
+        cell = self.cell
+        return bool(
+            getattr(self, "use_cudnn", False)
+            and tf.config.list_logical_devices("GPU")
+            and mask is None
+            and not self.unroll
+            and not cell.recurrent_dropout
+            and not (cell.dropout and cell.implementation == 1)
+            and cell.use_bias
+            and cell.activation is keras.activations.tanh
+            and cell.recurrent_activation is keras.activations.sigmoid
+            and getattr(cell, "reset_after", True)
+            and getattr(cell, "update_gate", "keep") == "keep"
+        )
+
+    def _run_on_cudnn(self, sequences, initial_state, training):
+        masks, _ = self.cell.dropout_masks(sequences, initial_state, training)
+        if masks[0] is not None:
+            sequences = sequences * masks[0]
+        layer = self.keras_class(
+            self.units,
+            return_sequences=self.return_sequences,
+            go_backwards=self.go_backwards,
+            dtype=self.dtype_policy,
+        )
+        layer.cell = self.cell
+        return layer.inner_loop(sequences, initial_state, mask=None)
 
     def get_config(self):
         config = super().get_config()
         del config["cell"]
         cell = self.cell.get_config()
         config |= {name: cell[name] for name in parameters(self.cell_class)}
-        return config if self.use_cudnn is None else config | {"use_cudnn": self.use_cudnn}
+        return config | {"use_cudnn": self.use_cudnn} if hasattr(self, "use_cudnn") else config
 
     @classmethod
     def from_config(cls, config):
@@ -260,6 +307,7 @@ class LSTM(_OneCell):
     """
 
     cell_name = "lstm"
+    keras_class = keras.layers.LSTM
 
     def __init__(
         self,
@@ -307,6 +355,7 @@ class GRU(_OneCell):
     """
 
     cell_name = "gru"
+    keras_class = keras.layers.GRU
 
     def __init__(
         self,

@@ -32,8 +32,8 @@ class RNNStack(keras.layers.Layer):
 
     Args:
         cell: Name of a registered cell (a key of `kerasrnn.cells.CELLS`). Default: `"lstm"`.
-        units: Positive integer, size of each layer's states.
-        depth: Positive integer, number of layers.
+        units: Positive integer, size of each layer's states. Default: 256.
+        depth: Positive integer, number of layers. Default: 4.
         connection: `None` or `"residual"`.
         bidirectional: Whether each layer runs in both directions; its output is then 2 units wide.
         project: Whether a learned matrix fits the input to the first residual connection where its
