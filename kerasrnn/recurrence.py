@@ -1,10 +1,18 @@
 """The time loop: the one place that runs a cell over a sequence."""
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import ops, tree
 
+from kerasrnn import compiled
+from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
+
+# Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
+# counts as one of 64 steps.
+WORTH_COMPILING = 4096
 
 
 def run(
@@ -49,12 +57,16 @@ def run(
             {"training": training, "unroll": unroll, "zero_output_for_mask": zero_output_for_mask},
         )
 
+    if _compiles(cell, sequences, training, unroll):
+        return _run_compiled(
+            cell, sequences, states, mask, go_backwards, zero_output_for_mask, return_sequences
+        )
+
     xs, step = _prepare(cell, sequences, states, training)
     xs = tf.transpose(xs, [1, 0, 2])
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
     if mask is not None:
-        mask = ops.cast(mask, "bool")
-        mask = tf.transpose(mask if len(mask.shape) == 3 else mask[:, :, None], [1, 0, 2])
+        mask = _time_major(mask)
     if go_backwards:
         xs = tf.reverse(xs, [0])
         mask = None if mask is None else tf.reverse(mask, [0])
@@ -73,6 +85,65 @@ def run(
     if not return_sequences:
         return output, output[:, None], states
     return output, tf.transpose(outputs, [1, 0, 2]), states
+
+
+def _compiles(cell, sequences, training, unroll):
+    """Whether the XLA programs serve: in the graph of a training step, on a CPU, for cells whose
+    configuration says all about their step.
+
+    Not in inference, since what is exported must run where there is no XLA.
+    """
+    return (
+        training is True
+        and not unroll
+        and not tf.executing_eagerly()
+        and type(cell) in CELLS.values()
+        and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
+        and not tf.config.list_logical_devices("GPU")
+    )
+
+
+def _run_compiled(
+    cell, sequences, states, mask, go_backwards, zero_output_for_mask, return_sequences
+):
+    sequences = ops.cast(sequences, cell.compute_dtype)
+    input_masks, state_masks = cell.dropout_masks(sequences, states, True)
+    xs = tf.transpose(cell.project(sequences, input_masks), [1, 0, 2])
+    steps = tf.shape(xs)[0]
+    if mask is not None:
+        mask = _time_major(mask)
+    if go_backwards:
+        xs = tf.reverse(xs, [0])
+        mask = None if mask is None else tf.reverse(mask, [0])
+
+    # A program is compiled per length: rounded up, batches of many lengths share a few. What the
+    # added steps compute is cut off, so nothing flows back from them.
+    more = 0 if xs.shape[0] is not None else _rounded_up(steps) - steps
+    longer, longer_mask = (
+        v if v is None or xs.shape[0] is not None else tf.pad(v, [[0, more], [0, 0], [0, 0]])
+        for v in (xs, mask)
+    )
+    histories = compiled.run(cell, longer, states, longer_mask, state_masks)
+    histories = [history[:steps] for history in histories]
+
+    outputs = histories[0]
+    if mask is not None:
+        shown = mask if zero_output_for_mask else tf.cumsum(tf.cast(mask, "int32"), axis=0) > 0
+        outputs = tf.where(shown, outputs, tf.zeros_like(outputs))
+    last, final = outputs[-1], [history[-1] for history in histories]
+    return last, tf.transpose(outputs, [1, 0, 2]) if return_sequences else last[:, None], final
+
+
+def _rounded_up(steps):
+    """To the next multiple of an eighth of the power of two below, and of 8."""
+    power = tf.cast(tf.math.log(tf.cast(steps, "float64")) / math.log(2.0), "int32")
+    unit = tf.bitwise.left_shift(1, tf.maximum(power - 3, 3))
+    return (steps + unit - 1) // unit * unit
+
+
+def _time_major(mask):
+    mask = ops.cast(mask, "bool")
+    return tf.transpose(mask if len(mask.shape) == 3 else mask[:, :, None], [1, 0, 2])
 
 
 def _first_output(cell, xs, states, step):
