@@ -16,6 +16,7 @@ lint: .venv/installed-test
 
 bench: .venv/installed-examples
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/training_step.py
 
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test

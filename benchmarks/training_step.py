@@ -32,34 +32,29 @@ def trainer(module, kind, options, shape):
     return model
 
 
-def seconds(step):
+def seconds(model, x, y):
     start = time.perf_counter()
-    step()
+    model.train_on_batch(x, y)
     return time.perf_counter() - start
 
 
 def main():
     rng = np.random.default_rng(0)
-    print("layer                      (batch, time, features, units)  ratio   ours    keras  first step")
+    print("| layer | (batch, time, features, units) | ratio | ours | keras | our first step |")
+    print("|---|---|---|---|---|---|")
     for kind, options in KINDS:
         for shape in SHAPES:
             batch, steps, features, units = shape
             x = rng.normal(size=(batch, steps, features)).astype("float32")
             y = rng.normal(size=(batch, steps, units)).astype("float32")
-            ours, theirs = (trainer(m, kind, options, shape) for m in (layers, keras.layers))
-            first = seconds(lambda model=ours: model.train_on_batch(x, y))
-            theirs.train_on_batch(x, y)
-            pairs = [
-                [seconds(lambda model=model: model.train_on_batch(x, y)) for model in (ours, theirs)]
-                for _ in range(PAIRS)
-            ]
-            ratio = statistics.median(a / b for a, b in pairs)
-            mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-            name = f"{kind}({', '.join(f'{k}={v}' for k, v in options.items())})"
-            print(
-                f"{name:26s} {shape!s:31s} {ratio:5.2f}x {mine:4.0f} ms {other:4.0f} ms {first:6.1f} s",
-                flush=True,
-            )
+            models = [trainer(module, kind, options, shape) for module in (layers, keras.layers)]
+            first, _ = (seconds(model, x, y) for model in models)
+            pairs = [[seconds(model, x, y) for model in models] for _ in range(PAIRS)]
+            ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+            ours, theirs = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
+            name = ", ".join([kind, *(f"{k}={v}" for k, v in options.items())])
+            row = f"| {name} | {shape} | {ratio:.2f}x | {ours:.0f} ms | {theirs:.0f} ms |"
+            print(f"{row} {first:.1f} s |", flush=True)
 
 
 if __name__ == "__main__":

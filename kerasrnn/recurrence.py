@@ -12,7 +12,7 @@ from kerasrnn.cells.base import Cell
 
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
-WORTH_COMPILING = 4096
+WORTH_COMPILING = 2048
 
 
 def run(
@@ -108,7 +108,7 @@ def _run_compiled(
 ):
     sequences = ops.cast(sequences, cell.compute_dtype)
     input_masks, state_masks = cell.dropout_masks(sequences, states, True)
-    xs = tf.transpose(cell.project(sequences, input_masks), [1, 0, 2])
+    xs = _project_in_one(cell, sequences, input_masks)
     steps = tf.shape(xs)[0]
     if mask is not None:
         mask = _time_major(mask)
@@ -132,6 +132,24 @@ def _run_compiled(
         outputs = tf.where(shown, outputs, tf.zeros_like(outputs))
     last, final = outputs[-1], [history[-1] for history in histories]
     return last, tf.transpose(outputs, [1, 0, 2]) if return_sequences else last[:, None], final
+
+
+def _project_in_one(cell, sequences, masks):
+    """The projection, (time, batch, columns), as one product of two matrices: as a product of a
+    batch of matrices its gradient would be one per step first, and their sum then."""
+    inputs = tf.transpose(sequences, [1, 0, 2])
+    features = inputs.shape[2]
+    rows = tf.reshape(inputs, [-1, features])
+    if masks != (None,):
+        masks = [
+            tf.reshape(
+                tf.broadcast_to(tf.transpose(mask, [1, 0, 2]), tf.shape(inputs)), [-1, features]
+            )
+            for mask in masks
+        ]
+    projected = cell.project(rows, masks)
+    xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
+    return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
 
 
 def _rounded_up(steps):

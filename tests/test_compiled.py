@@ -202,7 +202,7 @@ def test_steps_aside(random_weights, monkeypatch, runs):
     own = layers.RNN(Peephole(5))
     own.build((3, 6, 4))
     tf.function(lambda x: own(x, training=True))(x)
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 4096)
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 2048)
     tf.function(lambda x: layer(x, training=True))(x)
     assert runs == set()
 
