@@ -1,4 +1,8 @@
 import os
+import pathlib
+import subprocess
+import sys
+import textwrap
 import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -35,3 +39,33 @@ def quiet_tuner(monkeypatch):
     """keras-tuner 1.4 asks for the thread by a name that Python has deprecated."""
     monkeypatch.setattr(threading, "currentThread", threading.current_thread)
     monkeypatch.setattr(threading.Thread, "getName", lambda self: self.name)
+
+
+TWO_DEVICES = """
+import sys
+sys.path.insert(0, "tests")
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+halves = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, halves)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+
+@pytest.fixture
+def on_two_devices():
+    """Runs code that finds a `strategy` of two replicas, in a process of its own, since the devices
+    have to be split before TensorFlow starts; gives what it printed."""
+
+    def run(code):
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_DEVICES + textwrap.dedent(code)],
+            cwd=pathlib.Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

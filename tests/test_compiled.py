@@ -1,10 +1,5 @@
 """The XLA programs against the loop they stand in for, and against Keras."""
 
-import pathlib
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -241,23 +236,15 @@ def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
     assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
 
 
-def test_under_two_replicas():
-    """In a process of its own, since the devices have to be split before TensorFlow starts."""
-    code = """
-        import sys
-        sys.path.insert(0, "tests")
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        halves = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, halves)
-        import numpy as np
+def test_under_two_replicas(on_two_devices):
+    on_two_devices("""
         import test_compiled as t
 
         t.recurrence.WORTH_COMPILING = 0
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(16, 7, 4)), rng.normal(size=(16, 1))
         alone = t.model(t.layers)
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with strategy.scope():
             both = t.model(t.layers)
         for net in (alone, both):
             net.compile(t.keras.optimizers.SGD(0.1), "mse")
@@ -265,9 +252,4 @@ def test_under_two_replicas():
         for mine, other in zip(both.get_weights(), alone.get_weights()):
             np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
         assert t.compiled._PROGRAMS
-    """
-    root = pathlib.Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    """)

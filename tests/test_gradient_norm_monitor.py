@@ -2,11 +2,7 @@
 
 import copy
 import csv
-import pathlib
 import pickle
-import subprocess
-import sys
-import textwrap
 
 import keras
 import keras_tuner
@@ -342,33 +338,19 @@ def test_inside_keras_tuner(tmp_path, quiet_tuner):
     assert all(np.isfinite(scores))
 
 
-def test_under_two_replicas():
-    """In a process of its own, since the devices have to be split before TensorFlow starts."""
-    code = """
-        import sys
-        sys.path.insert(0, "tests")
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        halves = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, halves)
-        import numpy as np
+def test_under_two_replicas(on_two_devices):
+    printed = on_two_devices("""
         import test_gradient_norm_monitor as t
-        from test_gradient_norm_monitor import rows
 
         alone, both = t.GradientNormMonitor(), t.GradientNormMonitor()
         t.fit(t.compiled(t.SGD(0.5)), alone)
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with strategy.scope():
             model = t.compiled(t.SGD(0.5))
         t.fit(model, both)
-        np.testing.assert_allclose(rows(both), rows(alone), rtol=1e-5)
-        print(rows(both).shape)
-    """
-    root = pathlib.Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "(12, 12)" in done.stdout
+        np.testing.assert_allclose(t.rows(both), t.rows(alone), rtol=1e-5)
+        print(t.rows(both).shape)
+    """)
+    assert "(12, 12)" in printed
 
 
 def test_a_nan_in_training_is_named():
