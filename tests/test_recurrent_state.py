@@ -113,7 +113,7 @@ def test_a_batch_of_another_size_is_an_error(eager):
     for batch_size in (3, 2):
         with pytest.raises(
             (ValueError, tf.errors.InvalidArgumentError),
-            match=r"the batch size of|batches of the size",
+            match=r"keeps to the batch size it was built for",
         ):
             model.predict(three, verbose=0, batch_size=batch_size)
     assert model.predict(np.concatenate(X[:2]), verbose=0, batch_size=2).shape == (4, 4)

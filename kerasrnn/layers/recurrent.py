@@ -91,16 +91,20 @@ class RNN(keras.layers.RNN):
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         _check_shape(sequences.shape)
-        # Keras looks at a size that is known while tracing only.
-        if self.stateful and sequences.shape[0] is None:
-            size = tree.flatten(self.states)[0].shape[0]
-            tf.debugging.assert_equal(
-                tf.shape(sequences)[0],
-                size,
-                f"A stateful layer takes batches of the size it was built for, {size}: give `fit` "
-                f"and `predict` that batch_size, and data of a multiple of it. Layer: {self.name}",
-            )
+        if self.stateful:
+            self._check_batch(sequences)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def _check_batch(self, sequences):
+        size = tree.flatten(self.states)[0].shape[0]
+        rule = (
+            f"A stateful layer keeps to the batch size it was built for, {size}: give `fit` and "
+            f"`predict` that batch_size, and data of a multiple of it. Layer: {self.name}"
+        )
+        if sequences.shape[0] is None:
+            tf.debugging.assert_equal(tf.shape(sequences)[0], size, rule)
+        elif sequences.shape[0] != size:
+            raise ValueError(f"{rule}. Received: sequences.shape={tuple(sequences.shape)}")
 
     def reset_state(self, rows=None):
         """Sets the states of a stateful layer back to their initial values.
