@@ -15,6 +15,7 @@ import os
 import keras
 import tensorflow as tf
 
+_MOST_PARTS = 4
 # What has no part in a step, so that cells which differ in it share a program.
 _NOT_IN_THE_STEP = ("initializer", "regularizer", "constraint", "dropout", "seed", "name")
 
@@ -36,8 +37,8 @@ def run(cell, x, states, mask, state_masks):
     weights = [tf.convert_to_tensor(cell.weights[i].value) for i in program.used]
     dropped = [] if state_masks == (None,) else list(state_masks)
     # XLA on a CPU runs a program's small operations on one core: a part of the batch per core
-    # keeps all of them busy.
-    parts = os.cpu_count() if x.shape[1] is None else min(os.cpu_count(), x.shape[1])
+    # keeps all of them busy, up to where the parts get too small for their products.
+    parts = min(os.cpu_count(), _MOST_PARTS, x.shape[1] or _MOST_PARTS)
     size = tf.shape(x)[1]
     cuts = [size * k // parts for k in range(parts + 1)]
 
