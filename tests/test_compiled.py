@@ -14,6 +14,7 @@ KINDS = {
     "gru_reset_before": (layers.GRU, {"reset_after": False}),
     "gru_of_the_lecture": (layers.GRU, {"reset_after": False, "update_gate": "write"}),
     "lstm_without_bias": (layers.LSTM, {"use_bias": False}),
+    "gru_without_bias": (layers.GRU, {"use_bias": False}),
 }
 MASK = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 0]], bool)
 X = np.random.default_rng(1).normal(size=(3, 6, 4))

@@ -58,6 +58,15 @@ def outputs_and_gradients(layer, x, **call):
     return y, tape.gradient(loss, [x, *layer.trainable_weights])
 
 
+def assert_same_under(mask, ours, theirs, rng):
+    """The same outputs and gradients on random sequences."""
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    mask = None if mask is None else np.array(mask, bool)
+    assert_same(
+        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
+    )
+
+
 @over_pairs
 def test_takes_the_same_arguments_in_the_same_order(pair):
     ours, theirs, _ = PAIRS[pair]
@@ -86,11 +95,7 @@ def test_same_outputs_and_gradients(pair, make, rng, mask, return_sequences, go_
         go_backwards=go_backwards,
         unroll=unroll,
     )
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
-    assert_same(
-        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
-    )
+    assert_same_under(MASKS[mask], ours, theirs, rng)
 
 
 @over_pairs
@@ -202,11 +207,7 @@ def test_a_list_of_cells_is_keras_s_stack(rng, random_weights, mask, go_backward
     ours, theirs = build(layers.RNN, cells), build(keras.layers.RNN, keras.layers)
     random_weights(theirs)
     ours.set_weights(theirs.get_weights())
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
-    assert_same(
-        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
-    )
+    assert_same_under(MASKS[mask], ours, theirs, rng)
 
 
 def test_runs_a_keras_cell(rng, random_weights):
@@ -322,11 +323,7 @@ def test_a_stack_of_cells_with_connections_of_its_own(rng, random_weights, mask)
     ours, theirs = build(layers.RNN), build(keras.layers.RNN)
     random_weights(theirs)
     ours.set_weights(theirs.get_weights())
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    mask = None if MASKS[mask] is None else np.array(MASKS[mask], bool)
-    assert_same(
-        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
-    )
+    assert_same_under(MASKS[mask], ours, theirs, rng)
 
 
 @pytest.mark.parametrize("mask", ["none", "holes"])
