@@ -1,6 +1,6 @@
 """The time loop: the one place that runs a cell over a sequence."""
 
-import math
+import re
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,8 @@ from kerasrnn.cells.base import Cell
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
 WORTH_COMPILING = 2048
+# What Keras's trainer calls the functions it traces.
+_KERAS_STEP = re.compile("(one|multi)_step_on_(data|data_distributed|iterator)")
 
 
 def run(
@@ -58,8 +60,15 @@ def run(
         )
 
     if _compiles(cell, sequences, training, unroll):
-        return _run_compiled(
-            cell, sequences, states, mask, go_backwards, zero_output_for_mask, return_sequences
+        return compiled.run(
+            cell,
+            sequences,
+            states,
+            mask,
+            training,
+            go_backwards,
+            zero_output_for_mask,
+            return_sequences,
         )
 
     xs, step = _prepare(cell, sequences, states, training)
@@ -88,75 +97,27 @@ def run(
 
 
 def _compiles(cell, sequences, training, unroll):
-    """Whether the XLA programs serve: in the graph of a training step, on a CPU, for cells whose
-    configuration says all about their step.
-
-    Not in inference, since what is exported must run where there is no XLA.
-    """
+    """Whether the XLA programs serve: in the graph of a step of training, evaluation or prediction,
+    on a CPU, for cells whose configuration says all about their step."""
     return (
-        training is True
-        and not unroll
+        not unroll
         and not tf.executing_eagerly()
+        and (training is True or _in_a_step_of_keras())
         and type(cell) in CELLS.values()
         and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
         and not tf.config.list_logical_devices("GPU")
     )
 
 
-def _run_compiled(
-    cell, sequences, states, mask, go_backwards, zero_output_for_mask, return_sequences
-):
-    sequences = ops.cast(sequences, cell.compute_dtype)
-    input_masks, state_masks = cell.dropout_masks(sequences, states, True)
-    xs = _project_in_one(cell, sequences, input_masks)
-    steps = tf.shape(xs)[0]
-    if mask is not None:
-        mask = _time_major(mask)
-    if go_backwards:
-        xs = tf.reverse(xs, [0])
-        mask = None if mask is None else tf.reverse(mask, [0])
-
-    # A program is compiled per length: rounded up, batches of many lengths share a few. What the
-    # added steps compute is cut off, so nothing flows back from them.
-    more = 0 if xs.shape[0] is not None else _rounded_up(steps) - steps
-    longer, longer_mask = (
-        v if v is None or xs.shape[0] is not None else tf.pad(v, [[0, more], [0, 0], [0, 0]])
-        for v in (xs, mask)
-    )
-    histories = compiled.run(cell, longer, states, longer_mask, state_masks)
-    histories = [history[:steps] for history in histories]
-
-    outputs = histories[0]
-    if mask is not None:
-        shown = mask if zero_output_for_mask else tf.cumsum(tf.cast(mask, "int32"), axis=0) > 0
-        outputs = tf.where(shown, outputs, tf.zeros_like(outputs))
-    last, final = outputs[-1], [history[-1] for history in histories]
-    return last, tf.transpose(outputs, [1, 0, 2]) if return_sequences else last[:, None], final
-
-
-def _project_in_one(cell, sequences, masks):
-    """The projection, (time, batch, columns), as one product of two matrices: as a product of a
-    batch of matrices its gradient would be one per step first, and their sum then."""
-    inputs = tf.transpose(sequences, [1, 0, 2])
-    features = inputs.shape[2]
-    rows = tf.reshape(inputs, [-1, features])
-    if masks != (None,):
-        masks = [
-            tf.reshape(
-                tf.broadcast_to(tf.transpose(mask, [1, 0, 2]), tf.shape(inputs)), [-1, features]
-            )
-            for mask in masks
-        ]
-    projected = cell.project(rows, masks)
-    xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
-    return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
-
-
-def _rounded_up(steps):
-    """To the next multiple of an eighth of the power of two below, and of 8."""
-    power = tf.cast(tf.math.log(tf.cast(steps, "float64")) / math.log(2.0), "int32")
-    unit = tf.bitwise.left_shift(1, tf.maximum(power - 3, 3))
-    return (steps + unit - 1) // unit * unit
+def _in_a_step_of_keras():
+    """Whether what is traced is a step of `fit`, `evaluate` or `predict`: any other graph may be
+    exported, and has to run where there is no XLA."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if _KERAS_STEP.fullmatch(getattr(graph, "name", "")):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def _time_major(mask):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import cells, compiled, layers, recurrence
+from kerasrnn import cells, compiled, layers, program, recurrence
 
 KINDS = {
     "simple_rnn": (layers.SimpleRNN, {}),
@@ -141,27 +141,27 @@ def test_batch_and_time_unknown(random_weights, runs):
 
 
 def test_lengths_share_a_few_programs():
-    rounded = {steps: int(recurrence._rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
+    rounded = {steps: int(compiled._rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
     assert all(steps <= up < steps + max(8, steps / 8 + 1) for steps, up in rounded.items())
     assert len({rounded[steps] for steps in range(100, 200)}) == 9
     assert len(set(rounded.values())) < 60
 
 
 def test_layers_alike_share_a_program(random_weights, monkeypatch):
-    monkeypatch.setattr(compiled, "_PROGRAMS", {})
+    monkeypatch.setattr(program, "_PROGRAMS", {})
     stack = layers.RNNStack("lstm", 4, 3, bidirectional=True, dropout=0.1)
     model = keras.Sequential([keras.Input((6, 8)), stack, keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     model.fit(np.ones((4, 6, 8)), np.ones((4, 1)), verbose=0)
-    (program,) = compiled._PROGRAMS.values()
-    assert program.forward.experimental_get_tracing_count() == 1
-    assert program.backward.experimental_get_tracing_count() == 1
+    (one,) = program._PROGRAMS.values()
+    assert one.forward.experimental_get_tracing_count() == 1
+    assert one.backward.experimental_get_tracing_count() == 1
     # The program holds no model's weights.
-    assert program.cell.kernel.shape[0] == 1
+    assert one.cell.kernel.shape[0] == 1
     other = keras.Sequential([keras.Input((6, 8)), layers.GRU(4), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     other.fit(np.ones((4, 6, 8)), np.ones((4, 1)), verbose=0)
-    assert len(compiled._PROGRAMS) == 2
+    assert len(program._PROGRAMS) == 2
 
 
 class Peephole(cells.LSTMCell):
@@ -252,5 +252,5 @@ def test_under_two_replicas(on_two_devices):
             net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         for mine, other in zip(both.get_weights(), alone.get_weights()):
             np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
-        assert t.compiled._PROGRAMS
+        assert t.program._PROGRAMS
     """)

@@ -160,35 +160,42 @@ class Cell(keras.layers.Layer):
         Returns:
             (batch, [time,] gates * units).
         """
-        return self._multiply(x, self.kernel, self.gates, masks, self.input_bias())
+        blocks = self._blocks(self.kernel, self.gates, masks)
+        return self._multiply(x, blocks, self.gates, masks, self.input_bias())
 
-    def product(self, gates, v, masks=(None,)):
+    def product(self, gates, v, masks=(None,), blocks=None):
         """Computes U v for the gates named, with their recurrent bias where the cell has one.
 
         Args:
             gates: Letters of neighbouring gates, as "zr".
             v: (batch, units).
             masks: The dropout masks of `v`: one, or one per gate of the cell.
+            blocks: What `recurrent_blocks` gives, from whoever has it already.
 
         Returns:
             (batch, len(gates) * units).
         """
-        return self._multiply(v, self.recurrent_kernel, gates, masks, self.recurrent_bias())
+        blocks = blocks or self.recurrent_blocks(gates, masks)
+        return self._multiply(v, blocks, gates, masks, self.recurrent_bias())
 
-    def _multiply(self, v, kernel, gates, masks, bias):
+    def recurrent_blocks(self, gates, masks=(None,)):
+        """The matrices that `product` multiplies by: U's columns for the gates named, in one, or
+        one per gate where each has a mask of its own."""
+        return self._blocks(self.recurrent_kernel, gates, masks)
+
+    def _blocks(self, kernel, gates, masks):
         kernel = ops.cast(kernel, self.compute_dtype)
-        if len(masks) == 1:
-            (mask,) = masks
-            masked = v if mask is None else v * mask
-            out = ops.matmul(masked, kernel[:, self.columns(gates)])
-        else:
-            out = ops.concatenate(
-                [
-                    ops.matmul(v * masks[self.gates.index(gate)], kernel[:, self.columns(gate)])
-                    for gate in gates
-                ],
-                axis=-1,
-            )
+        groups = [gates] if len(masks) == 1 else gates
+        return [kernel[:, self.columns(group)] for group in groups]
+
+    def _multiply(self, v, blocks, gates, masks, bias):
+        if len(masks) > 1:
+            masks = [masks[self.gates.index(gate)] for gate in gates]
+        products = [
+            ops.matmul(v if mask is None else v * mask, block)
+            for mask, block in zip(masks, blocks, strict=True)
+        ]
+        out = products[0] if len(products) == 1 else ops.concatenate(products, axis=-1)
         if bias is None:
             return out
         return out + ops.cast(bias, self.compute_dtype)[self.columns(gates)]
