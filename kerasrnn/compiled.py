@@ -33,45 +33,60 @@ def run(
     if mask is not None:
         mask = ops.cast(mask, "bool")
         mask = mask if len(mask.shape) == 3 else mask[:, :, None]
+    over_time, per_row = (sequences, mask), (tuple(states), input_masks, state_masks)
     if go_backwards:
-        sequences, mask = (v if v is None else tf.reverse(v, [1]) for v in (sequences, mask))
-
-    batch = sequences, mask, tuple(states), input_masks, state_masks
-    size = sequences.shape[0]
-    count = min(os.cpu_count(), _MOST_PARTS)
+        over_time = _each(lambda v: tf.reverse(v, [1]), over_time)
     if mask is not None:
-        # More than there are cores, so that short rows need not wait for long ones.
-        count *= 2
-        lengths = tf.reduce_sum(tf.cast(mask, "int32"), [1, 2])
-        order = tf.argsort(lengths, direction="DESCENDING")
-        batch = _each(lambda v: _reordered(v, order), batch)
-    count = min(count, size or count)
-    size = size or tf.shape(sequences)[0]
-    rows = -(-size // count)
-    if sequences.shape[0] is None or size % count:
-        batch = _each(lambda v: _with_more_rows(v, rows * count - size), batch)
-    results = [
-        _run_part(
-            cell,
-            *_each(lambda v, k=k: v[k * rows : (k + 1) * rows], batch),
-            zero_output_for_mask,
-            return_sequences,
-            keep=training,
+        unmasked = tf.reduce_sum(tf.cast(mask, "int32"), [1, 2])
+        order = tf.argsort(unmasked, direction="DESCENDING")
+        over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
+
+    size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
+    parts, rows = _cut(sequences.shape[0], size, masked=mask is not None)
+    # A program is compiled per length: rounded up, batches of many lengths share a few.
+    length = steps if sequences.shape[1] else _rounded_up(steps)
+    fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
+    if not fits:
+        more = [0, parts * rows - size]
+        over_time = _each(lambda v: _padded(v, more, [0, length - steps]), over_time)
+        per_row = _each(lambda v: _padded(v, more), per_row)
+
+    results = []
+    for k, ((x, m), others) in enumerate(_in_parts((over_time, per_row), parts)):
+        # A part without a row of the batch has nothing to do.
+        stop = steps if fits else tf.where(k * rows < size, steps, 0)
+        results.append(
+            _run_part(
+                cell, x, m, *others, stop, zero_output_for_mask, return_sequences, keep=training
+            )
         )
-        for k in range(count)
-    ]
-    whole = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0)[:size], *results)
+    whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
+    if not fits:
+        whole = _each(lambda v: _first(v, size, steps), whole)
     if mask is not None:
         back = tf.argsort(order)
         whole = _each(lambda v: _reordered(v, back), whole)
-    final, (output,) = whole
-    last = output[:, -1] if return_sequences else output
-    return last, output if return_sequences else output[:, None], final
+    output, final = whole
+    if not return_sequences:
+        return output, output[:, None], final
+    return output[:, -1], output, final
 
 
-def _each(function, batch):
-    """Applies `function` to each tensor in `batch`."""
-    return tf.nest.map_structure(lambda v: None if v is None else function(v), batch)
+def _each(function, values):
+    """Applies `function` to each tensor in `values`."""
+    return tf.nest.map_structure(lambda v: None if v is None else function(v), values)
+
+
+def _in_parts(values, parts):
+    """The structure `values` once per part of the rows."""
+    flat = [[None] * parts if v is None else tf.split(v, parts) for v in tf.nest.flatten(values)]
+    return [tf.nest.pack_sequence_as(values, part) for part in zip(*flat, strict=True)]
+
+
+def _first(v, size, steps):
+    """`v[:size, :steps]`, with a gradient that is faster than a strided slice's."""
+    shape = [size, steps, v.shape[-1]] if len(v.shape) == 3 else [size, v.shape[-1]]
+    return tf.slice(v, [0] * len(shape), shape)
 
 
 @tf.custom_gradient
@@ -80,8 +95,23 @@ def _reordered(v, order):
     return tf.gather(v, order), lambda d: (tf.gather(d, tf.argsort(order)), None)
 
 
-def _with_more_rows(v, count):
-    return tf.pad(v, [[0, count], *([0, 0] for _ in v.shape[1:])])
+def _padded(v, rows, steps=(0, 0)):
+    more = [rows, steps, [0, 0]][: len(v.shape)]
+    return tf.ensure_shape(tf.pad(v, more), [None, *v.shape[1:]])
+
+
+def _cut(known, size, masked):
+    """How many parts to cut a batch of `size` into, and how many rows each has."""
+    parts = min(os.cpu_count(), _MOST_PARTS)
+    if masked:
+        # More than there are cores: who has done with short rows goes on with others.
+        parts *= 2
+    # XLA turns the products of a single row into loops of its own, which are slower than two rows.
+    least = 2
+    if known:
+        parts = min(parts, -(-known // least))
+        return parts, max(-(-known // parts), least)
+    return parts, tf.maximum(-(-size // parts), least)
 
 
 def _run_part(
@@ -91,48 +121,55 @@ def _run_part(
     states,
     input_masks,
     state_masks,
+    stop,
     zero_output_for_mask,
     return_sequences,
     keep,
 ):
-    known = sequences.shape[1]
-    steps = known or tf.shape(sequences)[1]
-    # A program is compiled per length: rounded up, batches of many lengths share a few.
-    length = known or _rounded_up(steps)
-    start, stop = (0, steps) if mask is None else _unmasked(mask)
-    xs = _project(cell, sequences[:, start:stop], input_masks)
-    by_time = None
-    if mask is not None or not known:
+    """The output, (batch, time, units) or (batch, units), and the final states."""
+    start, by_time = tf.constant(0), None
+    if mask is None:
+        xs = _project(cell, sequences, input_masks)
+    else:
+        last_step, by_time = stop - 1, tf.transpose(mask, [1, 0, 2])
+        start, stop = _unmasked(by_time)
+        length = sequences.shape[1] or tf.shape(sequences)[1]
+        unmasked = tf.slice(
+            sequences, [0, start, 0], [tf.shape(sequences)[0], stop - start, sequences.shape[2]]
+        )
+        xs = _project(cell, unmasked, input_masks)
         xs = tf.pad(xs, [[start, length - stop], [0, 0], [0, 0]])
-    if mask is not None:
-        by_time = tf.pad(tf.transpose(mask, [1, 0, 2]), [[0, length - steps], [0, 0], [0, 0]])
 
     final, outputs = program.run(
-        *(cell, xs, states, by_time, state_masks),
-        *(tf.convert_to_tensor(start), tf.convert_to_tensor(stop)),
+        cell,
+        xs,
+        states,
+        by_time,
+        state_masks,
+        start,
+        tf.convert_to_tensor(stop),
         return_sequences,
         keep,
     )
     if not return_sequences:
-        last = final[0]
+        output = final[0]
         if mask is not None:
-            shown = mask[:, -1] if zero_output_for_mask else tf.reduce_any(mask, 1)
-            last = tf.where(shown, last, tf.zeros_like(last))
-        return final, [last]
+            shown = mask[:, last_step] if zero_output_for_mask else tf.reduce_any(mask, 1)
+            output = tf.where(shown, output, tf.zeros_like(output))
+        return output, final
     (output,) = outputs
     if mask is not None:
-        if zero_output_for_mask:
-            shown = by_time
-        else:
+        shown = by_time
+        if not zero_output_for_mask:
             shown = tf.cumsum(tf.cast(by_time, "int32")) > 0
             output = tf.where(tf.range(length)[:, None, None] < stop, output, final[0])
         output = tf.where(shown, output, tf.zeros_like(output))
-    return final, [tf.transpose(output[:steps], [1, 0, 2])]
+    return tf.transpose(output, [1, 0, 2]), final
 
 
 def _unmasked(mask):
     """The first step that not every row masks, and the one after the last."""
-    some = tf.reduce_any(mask, [0, 2])
+    some = tf.reduce_any(mask, [1, 2])
     steps = tf.range(tf.size(some))
     stop = tf.reduce_max(tf.where(some, steps + 1, 0))
     return tf.reduce_min(tf.where(some, steps, stop)), stop

@@ -117,27 +117,102 @@ def test_inside_an_xla_program_of_the_users(kind, random_weights, monkeypatch):
     assert_same(fast, both_ways(layer, x, monkeypatch)[1])
 
 
-def test_batch_and_time_unknown(random_weights, runs):
-    layer = build("gru_reset_before", random_weights, return_sequences=True, return_state=True)
-    theirs = keras.layers.GRU(5, reset_after=False, return_sequences=True, return_state=True)
-    theirs.build((3, 6, 4))
-    theirs.set_weights(layer.get_weights())
+def gradients_of(layer, x, mask=None):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, mask=mask, training=True)
+        loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
+    return y, tape.gradient(loss, [x, *layer.trainable_weights])
 
-    def gradients(layer, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-            loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in y)
-        return y, tape.gradient(loss, [x, *layer.trainable_weights])
 
+SIZES = [(3, 6), (1, 6), (2, 1), (5, 8), (4, 9), (9, 17), (3, 70)]
+
+
+@pytest.fixture
+def twins_that_return_all(random_weights):
+    pair = [
+        module.GRU(5, reset_after=False, return_sequences=True, return_state=True)
+        for module in (layers, keras.layers)
+    ]
+    for layer in pair:
+        layer.build((3, 6, 4))
+    random_weights(pair[0])
+    pair[1].set_weights(pair[0].get_weights())
+    return pair
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_batch_and_time_unknown(masked, twins_that_return_all, rng, runs):
+    ours, theirs = twins_that_return_all
+    signature = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None), tf.bool)]
     step = tf.function(
-        lambda x: gradients(layer, x), input_signature=[tf.TensorSpec((None, None, 4))]
+        lambda x, mask: gradients_of(ours, x, mask if masked else None), input_signature=signature
     )
-    rng = np.random.default_rng(0)
-    for shape in [(3, 6, 4), (1, 6, 4), (2, 1, 4), (5, 8, 4), (4, 9, 4), (3, 70, 4)]:
-        x = tf.constant(rng.normal(size=shape), "float32")
-        assert_same(step(x), gradients(theirs, x))
-    assert runs == {layer.cell}
+    for batch, steps in SIZES:
+        x = tf.constant(rng.normal(size=(batch, steps, 4)), "float32")
+        mask = tf.constant(rng.random((batch, steps)) < 0.4)
+        assert_same(step(x, mask), gradients_of(theirs, x, mask if masked else None))
+    assert runs == {ours.cell}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_batch_and_time_known(batch, twins_that_return_all, rng, runs):
+    ours, theirs = twins_that_return_all
+    x = tf.constant(rng.normal(size=(batch, 6, 4)), "float32")
+    assert_same(tf.function(gradients_of)(ours, x), gradients_of(theirs, x))
+    assert runs == {ours.cell}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_no_work_on_steps_that_all_rows_of_a_part_mask(side, rng, monkeypatch):
+    steps_run = []
+    run = program.run
+
+    def spy(cell, x, states, mask, state_masks, start, stop, *rest):
+        tf.numpy_function(lambda n: steps_run.append(int(n)), [stop - start], [])
+        return run(cell, x, states, mask, state_masks, start, stop, *rest)
+
+    monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(compiled.os, "cpu_count", lambda: 2)
+    lengths = rng.permutation([10, 20, 30, 40, 50, 60, 70, 0])
+    mask = np.arange(100) < lengths[:, None]
+    mask = mask if side == "right" else mask[:, ::-1]
+    layer = layers.LSTM(5)
+    x = tf.constant(rng.normal(size=(8, 100, 4)), "float32")
+    tf.function(lambda: layer(x, mask=mask, training=True))()
+    # Four parts of two rows, put together by their lengths.
+    assert sorted(steps_run) == [10, 30, 50, 70]
+
+
+def test_compilations_of_a_fit(rng, monkeypatch):
+    """A program is compiled for every shape that it meets."""
+    shapes = set()
+    run = program.run
+
+    def spy(cell, x, *rest):
+        tf.numpy_function(lambda shape: shapes.add(tuple(shape)), [tf.shape(x)], [])
+        return run(cell, x, *rest)
+
+    monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(compiled.os, "cpu_count", lambda: 2)
+    net = keras.Sequential([keras.Input((None, 4))])
+    net.add(layers.GRU(4, return_sequences=True))
+    net.add(layers.GRU(4))
+    net.compile("sgd", "mse")
+
+    def batches(sizes_and_lengths):
+        for size, steps in sizes_and_lengths:
+            yield rng.normal(size=(size, steps, 4)), rng.normal(size=(size, 4))
+
+    def fit(sizes_and_lengths):
+        steps = len(sizes_and_lengths)
+        net.fit(batches(sizes_and_lengths), steps_per_epoch=steps, shuffle=False, verbose=0)
+
+    fit([(8, 20), (8, 20), (5, 20)])
+    # The two layers share; the last, smaller batch costs one more.
+    assert len(shapes) == 2
+    fit([(8, steps) for steps in range(65, 129)])
+    assert len(shapes) == 2 + 8
 
 
 def test_lengths_share_a_few_programs():
@@ -164,6 +239,30 @@ def test_layers_alike_share_a_program(random_weights, monkeypatch):
     assert len(program._PROGRAMS) == 2
 
 
+class Multiplicative(cells.SimpleRNNCell):
+    """Does not add W x + b and U h (Wu et al., 2016, equation 2, multiplies them)."""
+
+    def step(self, x, states, product):
+        return (keras.ops.tanh(x * product("h", states[0])),)
+
+
+def test_a_cell_that_does_not_sum(random_weights, monkeypatch, runs):
+    monkeypatch.setitem(cells.CELLS, "multiplicative", Multiplicative)
+    layer = layers.RNN("multiplicative", units=5, dtype="float64", return_sequences=True)
+    layer.build((3, 6, 4))
+    random_weights(layer)
+    assert_same(*both_ways(layer, X, monkeypatch, mask=MASK), tolerance=1e-12)
+    assert runs == {layer.cell}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_program_knows_of_its_cell(kind, random_weights):
+    """Only a reset gate between U h and the sum keeps the two apart."""
+    known = program._program_for(build(kind, random_weights).cell)
+    assert known.summed == (kind not in ("gru", "gru_without_bias"))
+    assert known.inner == []
+
+
 class Peephole(cells.LSTMCell):
     """Uses a weight outside of products: p in o_t = σ(... + p ∘ c_t)."""
 
@@ -184,6 +283,25 @@ def test_a_weight_outside_of_products(random_weights, monkeypatch, runs):
     fast, slow = both_ways(layer, X, monkeypatch, mask=MASK)
     assert_same(fast, slow, tolerance=1e-12)
     assert np.abs(fast[1][-1]).max() > 1e-3
+    assert runs == {layer.cell}
+
+
+def test_a_gradient_of_what_was_not_to_need_one(random_weights, monkeypatch, runs):
+    """A user's `test_step` may take one."""
+    layer = build("lstm", random_weights, return_sequences=True)
+    x = tf.constant(X, "float32")
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, mask=MASK, training=False)
+            loss = tf.reduce_sum(tf.sin(3.0 * y))
+        return y, tape.gradient(loss, [x, *layer.trainable_weights])
+
+    slow = tf.function(gradient)()
+    assert runs == set()
+    monkeypatch.setattr(recurrence, "_in_a_step_of_keras", lambda: True)
+    assert_same(tf.function(gradient)(), slow)
     assert runs == {layer.cell}
 
 
@@ -230,9 +348,29 @@ def test_a_fit_is_that_of_keras(steps_per_execution, rng, runs):
     np.testing.assert_allclose(ours.predict(x, verbose=0), theirs.predict(x, verbose=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}, {"jit_compile": True}])
+def test_evaluation_and_prediction(options, rng, runs):
+    """The seam of `recurrence._in_a_step_of_keras`: what Keras calls the functions it traces."""
+    x, y = rng.normal(size=(22, 7, 4)), rng.normal(size=(22, 1))
+    x[:, 5:] = 0
+    ours, theirs = model(layers), model(keras.layers)
+    theirs.set_weights(ours.get_weights())
+    ours.compile(loss="mse", **options)
+    expected = theirs.predict(x, verbose=0)
+    np.testing.assert_allclose(ours.predict(x, batch_size=8, verbose=0), expected, atol=1e-5)
+    assert len(runs) == 3
+    runs.clear()
+    loss = theirs.evaluate(x, y, verbose=0)
+    assert ours.evaluate(x, y, batch_size=11, verbose=0) == pytest.approx(loss, rel=1e-5)
+    assert len(runs) == 3
+
+
 def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
     net = model(layers)
-    net.fit(rng.normal(size=(8, 7, 4)), rng.normal(size=(8, 1)), verbose=0)
+    x, y = rng.normal(size=(8, 7, 4)), rng.normal(size=(8, 1))
+    net.fit(x, y, verbose=0)
+    net.evaluate(x, y, verbose=0)
+    net.predict(x, verbose=0)
     net.export(tmp_path / "artifact", verbose=False)
     assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
 

@@ -160,8 +160,9 @@ class Cell(keras.layers.Layer):
         Returns:
             (batch, [time,] gates * units).
         """
-        blocks = self._blocks(self.kernel, self.gates, masks)
-        return self._multiply(x, blocks, self.gates, masks, self.input_bias())
+        gates = "".join(self.gates)
+        blocks = self._blocks(self.kernel, gates, masks)
+        return self._multiply(x, blocks, gates, masks, self.input_bias())
 
     def product(self, gates, v, masks=(None,), blocks=None):
         """Computes U v for the gates named, with their recurrent bias where the cell has one.
@@ -185,8 +186,9 @@ class Cell(keras.layers.Layer):
 
     def _blocks(self, kernel, gates, masks):
         kernel = ops.cast(kernel, self.compute_dtype)
-        groups = [gates] if len(masks) == 1 else gates
-        return [kernel[:, self.columns(group)] for group in groups]
+        if len(masks) > 1:
+            return [kernel[:, self.columns(gate)] for gate in gates]
+        return [kernel if gates == "".join(self.gates) else kernel[:, self.columns(gates)]]
 
     def _multiply(self, v, blocks, gates, masks, bias):
         if len(masks) > 1:

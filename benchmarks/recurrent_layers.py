@@ -1,0 +1,234 @@
+"""Recurrent layers side by side: this package, keras.layers in its best mode, torch.nn.
+
+    python benchmarks/recurrent_layers.py [--pairs 7]
+
+One layer with `return_sequences=True` is trained by `fit` and run by `predict`, as a user calls
+them, on batches whose size and length the model does not know beforehand. The three take turns; a
+ratio is the median over the turns of one's median step over the other's. torch runs in a process of
+its own, which waits while the others run.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from kerasrnn import layers
+
+# (batch, time, features, units)
+SHAPES = [
+    (32, 200, 64, 128),
+    (64, 100, 128, 256),
+    (16, 784, 1, 128),
+    (128, 400, 32, 64),
+    (1, 200, 64, 128),
+    # Words, speech frames, short texts in a large layer.
+    (128, 40, 100, 100),
+    (8, 1000, 40, 192),
+    (32, 30, 300, 512),
+]
+MASKED = (32, 200, 64, 128)
+STEPS = 6
+# Keras needs a minute to trace and compile a longer sequence unrolled.
+UNROLLED_UP_TO = 40
+KERAS_MODES = {"graph": {}, "XLA": {"jit_compile": True}, "unroll": {"unroll": True}}
+
+
+class Clock(keras.callbacks.Callback):
+    """The seconds of every step of a `fit` or `predict`, the first left out."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(time.perf_counter() - self.began)
+
+    on_predict_batch_begin = on_train_batch_begin
+    on_predict_batch_end = on_train_batch_end
+
+    def on_train_begin(self, logs=None):
+        self.steps = []
+
+    on_predict_begin = on_train_begin
+
+    @property
+    def median(self):
+        return statistics.median(self.steps[1:])
+
+
+class Net:
+    """One layer under a mean squared error."""
+
+    def __init__(self, module, kind, options, shape, mask=None, jit_compile=False):
+        keras.utils.set_random_seed(0)
+        batch, steps, features, units = shape
+        rng = np.random.default_rng(0)
+        self.x = rng.normal(size=(STEPS * batch, steps, features)).astype("float32")
+        inputs = outputs = keras.Input((None, features))
+        if mask is not None:
+            self.x[~np.tile(mask, (STEPS, 1))] = 0
+            outputs = keras.layers.Masking()(outputs)
+        bidirectional = options.pop("bidirectional", False)
+        layer = getattr(module, kind)(units, return_sequences=True, **options)
+        outputs = module.Bidirectional(layer)(outputs) if bidirectional else layer(outputs)
+        self.model = keras.Model(inputs, outputs)
+        self.model.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=jit_compile)
+        self.y = rng.normal(size=(*self.x.shape[:2], outputs.shape[-1])).astype("float32")
+        self.batch = batch
+
+    def fit(self):
+        clock = Clock()
+        self.model.fit(self.x, self.y, self.batch, verbose=0, shuffle=False, callbacks=[clock])
+        return clock.median
+
+    def predict(self):
+        clock = Clock()
+        self.model.predict(self.x, self.batch, verbose=0, callbacks=[clock])
+        return clock.median
+
+
+def best_of_keras(kind, options, shape, mask=None):
+    """Keras's net in the mode whose training step is the shortest, and the mode."""
+    nets = {}
+    for mode, how in KERAS_MODES.items():
+        if mode == "unroll" and (shape[1] > UNROLLED_UP_TO or mask is not None):
+            continue
+        compiled = how.get("jit_compile", False)
+        more = {k: v for k, v in how.items() if k != "jit_compile"}
+        nets[mode] = Net(keras.layers, kind, options | more, shape, mask, compiled)
+        nets[mode].fit()
+    mode = min(nets, key=lambda mode: min(nets[mode].fit() for _ in range(2)))
+    return nets[mode], mode
+
+
+class Torch:
+    """torch.nn in a process of its own, or nothing where torch is not installed."""
+
+    def __init__(self):
+        script = pathlib.Path(__file__).with_name("torch_layers.py")
+        self.process = subprocess.Popen(
+            [sys.executable, script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # Its threads would go on spinning, at the cost of whose turn it is.
+            env=os.environ | {"OMP_WAIT_POLICY": "passive"},
+        )
+        self.there = self.process.stdout.readline().strip() == "ready"
+
+    def set_up(self, kind, shape, bidirectional):
+        self._ask("set_up", kind, *shape, int(bidirectional))
+
+    def fit(self):
+        return float(self._ask("fit", STEPS))
+
+    def predict(self):
+        return float(self._ask("predict", STEPS))
+
+    def _ask(self, *words):
+        print(*words, file=self.process.stdin, flush=True)
+        return self.process.stdout.readline()
+
+
+def compare(ours, keras_net, torch, task, pairs):
+    """Milliseconds of ours, and its ratio to Keras and to torch."""
+    runs = [getattr(net, task) for net in (ours, keras_net, torch) if net is not None]
+    for run in runs:
+        run()
+    turns = [[run() for run in runs] for _ in range(pairs)]
+    ratios = [statistics.median(turn[0] / turn[i] for turn in turns) for i in range(1, len(runs))]
+    return 1e3 * statistics.median(turn[0] for turn in turns), *ratios
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+def table(title, rows, torch, pairs):
+    """Prints one line per layer and shape."""
+    print(f"\n### {title}\n")
+    print(
+        "| layer | (batch, time, features, units) | keras mode | fit step | / keras | / torch "
+        "| predict step | / keras | / torch |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    found = []
+    for kind, options, shape in rows:
+        bidirectional = options.get("bidirectional", False)
+        keras_net, mode = best_of_keras(kind, dict(options), shape)
+        ours = Net(layers, kind, dict(options), shape)
+        rival = torch if torch.there and options.get("reset_after", True) else None
+        if rival:
+            rival.set_up(kind, shape, bidirectional)
+        cells = []
+        for task in ("fit", "predict"):
+            ms, *ratios = compare(ours, keras_net, rival, task, pairs)
+            cells += [f"{ms:.1f} ms", *(f"{ratio:.2f}" for ratio in ratios)]
+            cells += [""] * (2 - len(ratios))
+            found.append((kind, task, ratios))
+        name = ", ".join([kind, *(f"{k}={v}" for k, v in options.items())])
+        print(f"| {name} | {shape} | {mode} | {' | '.join(cells)} |", flush=True)
+    for kind in dict.fromkeys(kind for kind, _, _ in found):
+        cells = []
+        for task in ("fit", "predict"):
+            columns = zip(*(r for k, t, r in found if (k, t) == (kind, task)), strict=True)
+            means = [f"**{geometric_mean(column):.2f}**" for column in columns]
+            cells += ["", *means, *[""] * (2 - len(means))]
+        print(f"| {kind} | geometric mean | | {' | '.join(cells)} |", flush=True)
+
+
+def masks(pairs):
+    """A batch of which 30% of the steps are unmasked, against the same batch without a mask."""
+    batch, steps, _, _ = MASKED
+    lengths = np.random.default_rng(1).permutation(np.linspace(0.1, 0.5, batch) * steps)
+    mask = np.arange(steps) < lengths[:, None]
+    print(f"\n### A batch with {mask.mean():.0%} of its steps unmasked: {MASKED}\n")
+    print("| layer | padded | / our unmasked batch | / keras, masked |")
+    print("|---|---|---|---|")
+    for kind in ("LSTM", "GRU"):
+        for side, padded in (("right", mask), ("left", mask[:, ::-1])):
+            ours, whole = (Net(layers, kind, {}, MASKED, m) for m in (padded, None))
+            theirs, _ = best_of_keras(kind, {}, MASKED, padded)
+            _, to_whole, to_keras = compare(ours, whole, theirs, "fit", pairs)
+            print(f"| {kind} | {side} | {to_whole:.2f} | {to_keras:.2f} |", flush=True)
+
+
+def lecture(pairs):
+    """The lecture's GRU against ours with the reset after the product."""
+    print("\n### The lecture's GRU (reset before the product) / our reset_after=True GRU\n")
+    print("| (batch, time, features, units) | fit | predict |")
+    print("|---|---|---|")
+    options = {"reset_after": False, "update_gate": "write"}
+    for shape in SHAPES[:4]:
+        nets = [Net(layers, "GRU", dict(o), shape) for o in (options, {})]
+        ratios = [compare(*nets, None, task, pairs)[1] for task in ("fit", "predict")]
+        print(f"| {shape} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=7)
+    pairs = parser.parse_args().pairs
+    torch = Torch()
+    both = [(kind, {}, shape) for kind in ("LSTM", "GRU") for shape in SHAPES]
+    table("LSTM and GRU", both, torch, pairs)
+    before = [("GRU", {"reset_after": False}, shape) for shape in SHAPES[:4]]
+    table("GRU with the reset before the product", before, torch, pairs)
+    directions = [(k, {"bidirectional": True}, s) for k in ("LSTM", "GRU") for s in SHAPES[:2]]
+    table("Bidirectional", directions, torch, pairs)
+    lecture(pairs)
+    masks(pairs)
+
+
+if __name__ == "__main__":
+    main()
