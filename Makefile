@@ -14,9 +14,9 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: .venv/installed-examples
+bench: .venv/installed-bench
 	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/recurrent_layers.py
 
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test
