@@ -42,7 +42,7 @@ def run(
         over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
 
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
-    parts, rows = _cut(sequences.shape[0], size, masked=mask is not None)
+    parts, rows = _cut(sequences.shape[0], size, mask is not None, keep=training)
     # A program is compiled per length: rounded up, batches of many lengths share a few.
     length = steps if sequences.shape[1] else _rounded_up(steps)
     fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
@@ -100,14 +100,14 @@ def _padded(v, rows, steps=(0, 0)):
     return tf.ensure_shape(tf.pad(v, more), [None, *v.shape[1:]])
 
 
-def _cut(known, size, masked):
+def _cut(known, size, masked, keep):
     """How many parts to cut a batch of `size` into, and how many rows each has."""
     parts = min(os.cpu_count(), _MOST_PARTS)
     if masked:
         # More than there are cores: who has done with short rows goes on with others.
         parts *= 2
-    # XLA turns the products of a single row into loops of its own, which are slower than two rows.
-    least = 2
+    # XLA makes loops of its own out of a single row's products: fast ones forward, slow ones back.
+    least = 2 if keep else 1
     if known:
         parts = min(parts, -(-known // least))
         return parts, max(-(-known // parts), least)
