@@ -147,16 +147,46 @@ def test_bad_dropout(argument):
             cells.GRUCell(3, **{argument: rate})
 
 
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("activation", "tahn"),
+        ("recurrent_activation", "sigmod"),
+        ("kernel_initializer", "glrot"),
+        ("bias_regularizer", "l3"),
+        ("recurrent_constraint", 7),
+        ("use_bias", "no"),
+        ("reset_after", None),
+        ("implementation", 3),
+    ],
+)
+def test_an_error_names_the_argument_and_the_value(argument, value):
+    with pytest.raises(ValueError, match=rf"^`{argument}` must be .*{argument}={value!r}$"):
+        cells.GRUCell(3, **{argument: value})
+
+
+def test_bad_inputs_of_a_step():
+    cell = cells.LSTMCell(3)
+    x, h = np.ones((2, 4), "float32"), np.ones((2, 3), "float32")
+    with pytest.raises(ValueError, match=r"`states` must hold 2, each \(batch, 3\): h, c.*1 of"):
+        cell(x, [h])
+    with pytest.raises(ValueError, match=r"`inputs` must have rank 2.*shape=\(2, 1, 4\)"):
+        cell(x[:, None], [h, h])
+    with pytest.raises(ValueError, match=r"built for 4 features.*of 3 features"):
+        cell(x[:, :3], [h, h])
+
+
 def test_unknown_cell_lists_the_known():
     with pytest.raises(ValueError, match=r"simple_rnn, lstm, gru.*cell='grru'"):
         cells.get("grru")
 
 
-@pytest.mark.parametrize("units", [np.int64(4), np.int32(4)])
-def test_units_may_be_numpys(units):
-    cell = cells.LSTMCell(units)
-    assert type(cell.units) is int
-    assert cell.get_config()["units"] == 4
+@pytest.mark.parametrize("number", [np.int64, np.int32])
+def test_numbers_may_be_numpys(number):
+    cell = cells.LSTMCell(number(4), dropout=np.float32(0.5))
+    config = cell.get_config()
+    assert (config["units"], config["dropout"]) == (4, 0.5)
+    assert (type(config["units"]), type(config["dropout"])) == (int, float)
 
 
 def test_a_subclass_with_a_constructor_of_its_own(rng):
@@ -221,6 +251,12 @@ def test_flipping_the_update_gate(reset_after, use_bias, rng, random_weights):
         cells.flip_update_gate(write.get_weights()), keep.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(back, weight)
+
+
+def test_weights_without_an_update_gate():
+    shapes = [(2, 12), (3, 12), (12,)]
+    with pytest.raises(ValueError, match=r"`weights` must be a GRU's.*\(3, 12\)"):
+        cells.flip_update_gate([np.ones(shape) for shape in shapes])
 
 
 def test_bad_update_gate():

@@ -1,6 +1,7 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
 import inspect
+import numbers
 import operator
 
 import keras
@@ -29,6 +30,33 @@ def positive_integer(name, value):
     if number <= 0 or isinstance(value, bool):
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return number
+
+
+def boolean(name, value):
+    """`value` as a `bool`, or an error that names the argument."""
+    if value not in (True, False):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
+
+
+def _rate(name, value):
+    if not (isinstance(value, numbers.Real) and 0 <= value < 1):
+        raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={value!r}")
+    return float(value)
+
+
+def _resolved(name, value):
+    """What stands for `value` in the module of Keras that `name` speaks of, if any."""
+    kind = name.rpartition("_")[2]
+    if kind not in _RESOLVERS:
+        return value
+    try:
+        return _RESOLVERS[kind].get(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be what keras.{kind}s.get takes: a name, a configuration or a "
+            f"callable. Received: {name}={value!r}"
+        ) from error
 
 
 class Cell(keras.layers.Layer):
@@ -61,8 +89,8 @@ class Cell(keras.layers.Layer):
             (Gal & Ghahramani, 2016, section 4).
         recurrent_dropout: Fraction of the previous state to drop, likewise.
         seed: Seed of the dropout masks.
-        implementation: As in Keras: 2 shares one mask of the inputs among all gates, 1 (and any
-            `recurrent_dropout`) draws a mask per gate.
+        implementation: As in Keras: 2 (and 0) shares one mask of the inputs among all gates, 1 (and
+            any `recurrent_dropout`) draws a mask per gate.
 
     Raises:
         ValueError: where an argument is outside its range.
@@ -102,22 +130,32 @@ class Cell(keras.layers.Layer):
         """
         super().__init__(**arguments["kwargs"])
         self._parameters = tuple(parameters(cls))
+        defaults = inspect.signature(cls.__init__).parameters
         for name in self._parameters:
-            resolver = _RESOLVERS.get(name.rpartition("_")[2])
-            value = arguments[name]
-            setattr(self, name, resolver.get(value) if resolver else value)
+            value = _resolved(name, arguments[name])
+            if isinstance(defaults[name].default, bool):
+                value = boolean(name, value)
+            setattr(self, name, value)
 
         self.units = positive_integer("units", self.units)
-        for name in ("dropout", "recurrent_dropout"):
-            rate = getattr(self, name)
-            if not (isinstance(rate, int | float) and 0 <= rate < 1):
-                raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={rate!r}")
+        self.dropout = _rate("dropout", self.dropout)
+        self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
+        if self.implementation not in (0, 1, 2):
+            raise ValueError(
+                "`implementation` must be 0, 1 or 2. "
+                f"Received: implementation={self.implementation!r}"
+            )
 
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def build(self, input_shape):
+        if input_shape[-1] is None:
+            raise ValueError(
+                "A cell's weights need to know the number of features, the last axis of its "
+                f"input. Received: input_shape={tuple(input_shape)}"
+            )
         width = len(self.gates) * self.units
         self.kernel = self._add("kernel", (input_shape[-1], width), self.kernel_initializer)
         self.recurrent_kernel = self._add(
@@ -159,7 +197,15 @@ class Cell(keras.layers.Layer):
 
         Returns:
             (batch, [time,] gates * units).
+
+        Raises:
+            ValueError: `x` has another number of features than the weights were built for.
         """
+        if x.shape[-1] not in (None, self.kernel.shape[0]):
+            raise ValueError(
+                f"The weights of {self.name} were built for {self.kernel.shape[0]} features, the "
+                f"last axis of its input. Received: an input of {x.shape[-1]} features"
+            )
         gates = "".join(self.gates)
         blocks = self._blocks(self.kernel, gates, masks)
         return self._multiply(x, blocks, gates, masks, self.input_bias())
@@ -253,6 +299,16 @@ class Cell(keras.layers.Layer):
     def call(self, inputs, states, training=False):
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
+        if len(inputs.shape) != 2:
+            raise ValueError(
+                "`inputs` must have rank 2, (batch, features): a cell takes one step. "
+                f"Received: inputs.shape={tuple(inputs.shape)}"
+            )
+        if len(states) != len(self.states):
+            raise ValueError(
+                f"`states` must hold {len(self.states)}, each (batch, {self.units}): "
+                f"{', '.join(self.states)}. Received: {len(states)} of them"
+            )
         input_masks, state_masks = self.dropout_masks(inputs, states, training)
 
         def product(gates, v):

@@ -120,6 +120,9 @@ def flip_update_gate(weights):
     Returns:
         The weights, of the same shapes, with the sign of all that belongs to z changed.
 
+    Raises:
+        ValueError: `weights` are not those of a GRU.
+
     Example:
 
     >>> keep = kerasrnn.layers.GRU(4)
@@ -128,6 +131,12 @@ def flip_update_gate(weights):
     (None, None)
     >>> write.set_weights(kerasrnn.cells.flip_update_gate(keep.get_weights()))
     """
-    units = weights[1].shape[0]
+    shapes = [np.shape(weight) for weight in weights]
+    units = shapes[1][0] if len(shapes) in (2, 3) and shapes[1] else 0
+    if not units or any(shape[-1:] != (3 * units,) for shape in shapes):
+        raise ValueError(
+            "`weights` must be a GRU's: a kernel (features, 3 units), a recurrent kernel (units, "
+            f"3 units) and, if there is one, a bias. Received: weights of shapes {shapes}"
+        )
     z_first = np.repeat([-1, 1, 1], units)
     return [weight * z_first.astype(weight.dtype) for weight in weights]
