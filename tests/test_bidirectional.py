@@ -1,28 +1,118 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kerasrnn import layers
+from kerasrnn import layers, recurrence
 
 X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
-MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 0]], bool)
+MASKS = {
+    "none": None,
+    "right": np.arange(6) < [[4], [2], [6]],
+    "left": np.arange(6) >= [[2], [4], [0]],
+    "holes": np.array([[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1]], bool),
+    "empty_row": np.arange(6) < [[4], [0], [6]],
+}
 
 
-@pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("merge_mode", ["concat", "sum", "ave", "mul"])
+@pytest.fixture
+def make(random_weights):
+    """Our layer and Keras's of the same configuration, with the same random weights."""
+
+    def make(kind, merge_mode="concat", dtype="float32", **options):
+        pair = []
+        for module in (layers, keras.layers):
+            inner = getattr(module, kind)(5, dtype=dtype, **options)
+            pair.append(module.Bidirectional(inner, merge_mode=merge_mode, dtype=dtype))
+            pair[-1].build((3, 6, 4))
+        ours, theirs = pair
+        random_weights(theirs)
+        ours.set_weights(theirs.get_weights())
+        return ours, theirs
+
+    return make
+
+
+def outputs_and_gradients(layer, x, states, mask=None):
+    with tf.GradientTape() as tape:
+        tape.watch([x, *states])
+        y = layer(x, initial_state=states, mask=mask, training=True)
+        loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
+    return y, tape.gradient(loss, [x, *states, *layer.trainable_weights])
+
+
+def assert_same_as_keras(ours, theirs, rng, run=outputs_and_gradients, mask=None):
+    """The same outputs and gradients from random states, to 1e-5 of each tensor's largest entry."""
+    x = tf.cast(X, ours.compute_dtype)
+    count = sum(len(layer.state_size) for layer in (ours.forward_layer, ours.backward_layer))
+    states = [tf.constant(rng.normal(size=(3, 5)), x.dtype) for _ in range(count)]
+    mask = None if mask is None else tf.constant(mask)
+    results = run(ours, x, states, mask), outputs_and_gradients(theirs, x, states, mask)
+    tolerance = {"float64": 1e-12, "float16": 1e-2}.get(x.dtype.name, 1e-5)
+    for mine, other in zip(*map(tf.nest.flatten, results), strict=True):
+        assert mine.dtype == other.dtype
+        mine, other = np.array(mine, "float64"), np.array(other, "float64")
+        np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("merge_mode", "mask"),
+    [("concat", mask) for mask in MASKS] + [(m, "holes") for m in ("sum", "ave", "mul", None)],
+)
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
-def test_same_as_keras(kind, return_sequences, merge_mode, mask, random_weights):
-    def build(module):
-        inner = getattr(module, kind)(5, return_sequences=return_sequences)
-        layer = module.Bidirectional(inner, merge_mode=merge_mode)
-        layer.build((3, 6, 4))
-        return layer
+def test_same_as_keras(kind, return_sequences, merge_mode, mask, make, rng):
+    pair = make(kind, merge_mode, return_sequences=return_sequences, return_state=True)
+    assert_same_as_keras(*pair, rng, mask=MASKS[mask])
 
-    ours, theirs = build(layers), build(keras.layers)
-    random_weights(theirs)
-    ours.set_weights(theirs.get_weights())
-    np.testing.assert_allclose(ours(X, mask=mask), theirs(X, mask=mask), rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize("path", ["graph", "xla", "programs"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_every_path_is_keras_s(kind, path, make, rng, monkeypatch):
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+    run = tf.function(outputs_and_gradients, jit_compile=path == "xla")
+    assert_same_as_keras(*make(kind, return_sequences=True), rng, run, MASKS["holes"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "float64"},
+        {"dtype": "mixed_float16"},
+        {"unroll": True},
+        {"reset_after": False},
+        {"stateful": True},
+    ],
+)
+def test_options_reach_both_directions(options, make, rng):
+    ours, theirs = make("GRU", return_sequences=True, **options)
+    # Twice, for what the first run leaves behind.
+    for _ in range(2):
+        assert_same_as_keras(ours, theirs, rng)
+    if "stateful" in options:
+        np.testing.assert_allclose(ours(X), theirs(X), rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_batch_and_time(make, rng):
+    ours, theirs = make("LSTM")
+    call = tf.function(ours, input_signature=[tf.TensorSpec((None, None, 4))])
+    for shape in ((3, 6, 4), (2, 9, 4), (1, 1, 4)):
+        x = rng.normal(size=shape).astype("float32")
+        np.testing.assert_allclose(call(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("merge_mode", ["concat", None])
+def test_a_stateful_layer_that_returns_its_states(merge_mode):
+    """In Keras 3.15 its mask is an error."""
+    inner = layers.LSTM(5, stateful=True, return_state=True, return_sequences=True)
+    layer = layers.Bidirectional(inner, merge_mode=merge_mode)
+    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(np.array([[3, 1, 0], [2, 0, 0]]))
+    *outputs, h, c, back_h, back_c = layer(embedded)
+    for y in outputs:
+        np.testing.assert_array_equal(y._keras_mask, embedded._keras_mask)
+    for state, kept in zip((h, c, back_h, back_c), layer.states, strict=True):
+        assert not hasattr(state, "_keras_mask")
+        np.testing.assert_array_equal(state, kept)
 
 
 def test_saved_and_loaded(random_weights, tmp_path):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import twins
 
 from kerasrnn import cells, layers, recurrence
 
@@ -42,29 +43,35 @@ def make(rng, random_weights):
     return make
 
 
-def assert_same(ours, theirs):
-    """Equal to 1e-5 of each tensor's largest entry."""
+def assert_same(ours, theirs, tolerance=1e-5):
+    """Equal to within `tolerance` of each tensor's largest entry."""
     for mine, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
         scale = np.abs(other).max(initial=1e-30)
-        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5 * scale)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * scale)
 
 
-def outputs_and_gradients(layer, x, **call):
+def outputs_and_gradients(layer, x, initial_state=None, **call):
     x = tf.convert_to_tensor(x)
     with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, **call)
+        tape.watch([x, *tf.nest.flatten(initial_state or [])])
+        y = layer(x, initial_state=initial_state, **call)
         loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
-    return y, tape.gradient(loss, [x, *layer.trainable_weights])
+    return y, tape.gradient(loss, [x, initial_state or [], *layer.trainable_weights])
 
 
-def assert_same_under(mask, ours, theirs, rng):
-    """The same outputs and gradients on random sequences."""
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    mask = None if mask is None else np.array(mask, bool)
-    assert_same(
-        outputs_and_gradients(ours, x, mask=mask), outputs_and_gradients(theirs, x, mask=mask)
-    )
+def random_states(layer, rng):
+    def draw(state):
+        return tf.constant(rng.normal(size=state.shape), state.dtype)
+
+    return tf.nest.map_structure(draw, layer.get_initial_state(3))
+
+
+def assert_same_under(mask, ours, theirs, rng, run=outputs_and_gradients, **call):
+    """The same outputs and gradients on random sequences, from random states."""
+    x = tf.constant(rng.normal(size=(3, 6, 4)), ours.compute_dtype)
+    mask = None if mask is None else tf.constant(np.array(mask, bool))
+    call |= {"initial_state": random_states(theirs, rng), "mask": mask}
+    assert_same(run(ours, x, **call), outputs_and_gradients(theirs, x, **call))
 
 
 @over_pairs
@@ -99,74 +106,118 @@ def test_same_outputs_and_gradients(pair, make, rng, mask, return_sequences, go_
 
 
 @over_pairs
-@pytest.mark.parametrize("mask", ["right", "holes"])
-def test_zero_output_for_mask(pair, make, rng, mask):
-    ours, theirs = make(pair, return_sequences=True, zero_output_for_mask=True)
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    mask = np.array(MASKS[mask], bool)
-    y = ours(x, mask=mask)
-    assert_same(y, theirs(x, mask=mask))
-    assert (y.numpy()[~mask] == 0).all()
-    assert (y.numpy()[mask] != 0).all()
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("mask", MASKS)
+def test_zero_output_for_mask(pair, make, rng, mask, return_sequences, unroll):
+    options = {"zero_output_for_mask": True, "go_backwards": True}
+    options |= {"return_sequences": return_sequences, "return_state": True}
+    ours, theirs = make(pair, unroll=unroll, **options)
+    # Keras's unrolled loop forgets to turn this mask around.
+    theirs.unroll = False
+    assert_same_under(MASKS[mask], ours, theirs, rng)
 
 
-@over_pairs
-def test_initial_state(pair, make, rng):
-    ours, theirs = make(pair, return_state=True)
+PATHS = {
+    "eager": lambda layer: layer,
+    "unrolled": lambda layer: layer,
+    "stacked": lambda layer: layer,
+    "graph": tf.function,
+    "xla": lambda layer: tf.function(layer, jit_compile=True),
+    "programs": tf.function,
+    "both directions": lambda layer: layer,
+}
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_one_rule_for_masked_steps(path, zeros, rng, random_weights, monkeypatch):
+    """A masked step changes no state; its output is that of the step before, or zeros."""
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+    options = {"return_sequences": True, "zero_output_for_mask": zeros, "return_state": True}
+    inner = cells.GRUCell(5)
+    layer = layers.RNN(
+        [inner] if path == "stacked" else inner, unroll=path == "unrolled", **options
+    )
+    if path == "both directions":
+        layer = layers.Bidirectional(layer)
+        # Keras's Bidirectional asks for zeros, whatever its layer says.
+        zeros = True
+    layer.build((3, 6, 4))
+    random_weights(layer)
     x = rng.normal(size=(3, 6, 4)).astype("float32")
-    states = [tf.constant(rng.normal(size=(3, 5)), "float32") for _ in ours.cell.states]
-    assert_same(ours(x, initial_state=states), theirs(x, initial_state=states))
+
+    for mask in map(np.array, filter(None, MASKS.values())):
+        y, h, *_ = PATHS[path](layer)(x, mask=tf.constant(mask == 1), training=True)
+        state, output, expected = np.zeros((3, 5)), np.zeros((3, 5)), []
+        for t in range(6):
+            on = mask[:, t, None] == 1
+            (new,) = twins.gru(layer.get_weights()[:3], x[:, t], (state,))
+            state, output = np.where(on, new, state), np.where(on, new, 0 if zeros else output)
+            expected.append(output)
+        assert_same([y[..., :5], h], [np.stack(expected, axis=1), state])
 
 
 @over_pairs
 def test_stateful(pair, make, rng):
-    ours, theirs = make(pair, stateful=True)
-    first, second = rng.normal(size=(2, 3, 6, 4)).astype("float32")
-    assert_same(ours(first), theirs(first))
-    continued = ours(second)
-    assert_same(continued, theirs(second))
+    ours, theirs = make(pair, stateful=True, return_sequences=True, return_state=True)
+    x = rng.normal(size=(4, 3, 6, 4)).astype("float32")
+    mask = np.array(MASKS["holes"], bool)
+    for i, given in enumerate([{}, {"mask": mask}, {"initial_state": random_states(theirs, rng)}]):
+        mine, other = (outputs_and_gradients(layer, x[i], **given) for layer in (ours, theirs))
+        assert_same(mine, other)
+    continued = ours(x[3])
+    assert_same(continued, theirs(x[3]))
     ours.reset_state()
-    assert not np.allclose(ours(second), continued)
+    assert not np.allclose(ours(x[3])[0], continued[0])
 
 
 @over_pairs
-def test_graph_and_xla_agree_with_eager(pair, make, rng):
-    ours, _ = make(pair, return_sequences=True)
-    mask = np.array(MASKS["holes"], bool)
-    x = rng.normal(size=(3, 6, 4)).astype("float32")
-    eager = outputs_and_gradients(ours, x, mask=mask)
-    for options in ({}, {"jit_compile": True}):
-        compiled = tf.function(outputs_and_gradients, **options)
-        assert_same(compiled(ours, tf.constant(x), mask=tf.constant(mask)), eager)
+@pytest.mark.parametrize("path", ["graph", "xla", "programs"])
+def test_every_path_is_keras_s(pair, path, make, rng, monkeypatch):
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+    ours, theirs = make(pair, return_sequences=True, return_state=True, go_backwards=True)
+    run = tf.function(outputs_and_gradients, jit_compile=path == "xla")
+    for mask in ("none", "holes"):
+        assert_same_under(MASKS[mask], ours, theirs, rng, run, training=True)
 
 
 @over_pairs
 def test_unknown_batch_and_time(pair, make, rng):
     ours, theirs = make(pair, return_sequences=True)
-    call = tf.function(ours, input_signature=[tf.TensorSpec((None, None, 4))])
+    signature = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None), "bool")]
+    run = tf.function(
+        lambda x, mask: outputs_and_gradients(ours, x, mask=mask), input_signature=signature
+    )
     for shape in ((3, 6, 4), (2, 9, 4), (1, 1, 4)):
         x = rng.normal(size=shape).astype("float32")
-        assert_same(call(x), theirs(x))
+        mask = rng.random(shape[:2]) < 0.7
+        assert_same(run(x, mask), outputs_and_gradients(theirs, x, mask=mask))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "mixed_bfloat16"])
 @over_pairs
 def test_precision(pair, make, rng, dtype):
     ours, theirs = make(pair, return_sequences=True, dtype=dtype)
-    x = rng.normal(size=(3, 6, 4))
-    y = ours(x)
-    assert y.dtype == theirs(x).dtype
+    x = rng.normal(size=(3, 6, 4)).astype("float64" if dtype == "float64" else "float32")
+    results = [outputs_and_gradients(layer, x) for layer in (ours, theirs)]
+    assert [v.dtype for v in tf.nest.flatten(results[0])] == [
+        v.dtype for v in tf.nest.flatten(results[1])
+    ]
     tolerance = {"float64": 1e-12, "mixed_float16": 1e-2, "mixed_bfloat16": 1e-1}[dtype]
-    np.testing.assert_allclose(
-        keras.ops.cast(y, "float64"),
-        keras.ops.cast(theirs(x), "float64"),
-        rtol=tolerance,
-        atol=tolerance,
-    )
+    mine, other = (tf.nest.map_structure(lambda v: tf.cast(v, "float64"), r) for r in results)
+    assert_same(mine, other, tolerance)
 
 
 @over_pairs
-@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dropout": 0.5},
+        {"recurrent_dropout": 0.5},
+        {"dropout": 0.3, "recurrent_dropout": 0.3},
+    ],
+)
 def test_dropout_has_the_same_distribution(pair, make, rng, options):
     ours, theirs = make(pair, **options)
     x = np.repeat(rng.normal(size=(1, 6, 4)).astype("float32"), 4000, axis=0)
@@ -175,6 +226,8 @@ def test_dropout_has_the_same_distribution(pair, make, rng, options):
     # Means and deviations of 4,000 draws; their own error is about spread / 63.
     np.testing.assert_allclose(mine.mean(axis=0), other.mean(axis=0), atol=0.08 * spread.max())
     np.testing.assert_allclose(mine.std(axis=0), spread, atol=0.08 * spread.max())
+    # Units that share masks move together.
+    np.testing.assert_allclose(np.corrcoef(mine.T), np.corrcoef(other.T), atol=0.1)
     assert_same(ours(x[:3]), theirs(x[:3]))
 
 
@@ -266,17 +319,89 @@ def test_bad_rank(shape):
         built(np.ones(shape, "float32"))
 
 
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="cell='lstmm'"):
-        layers.RNN("lstmm", units=4)
-    with pytest.raises(ValueError, match="pass `units`"):
-        layers.RNN("lstm")
-    with pytest.raises(ValueError, match="`units` must be a positive integer"):
-        layers.LSTM(0)
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("RNN", {"cell": "lstmm", "units": 4}, "cell='lstmm'"),
+        ("RNN", {"cell": "lstm"}, "pass `units`"),
+        ("RNN", {"cell": []}, r"`cell` must be a cell, a list of one or more.*cell=\[\]"),
+        ("RNN", {"cell": layers.LSTM(3)}, "`cell` must be a cell.*cell=<LSTM"),
+        ("LSTM", {"units": 0}, "`units` must be a positive integer"),
+        ("LSTM", {"units": 4, "use_cudnn": "yes"}, "must be 'auto', True or False.*'yes'"),
+        ("LSTM", {"units": 4, "stateful": "no"}, "`stateful` must be True or False.*'no'"),
+        ("GRU", {"units": 4, "reset_after": None}, "`reset_after` must be True or False.*None"),
+        ("GRU", {"units": 4, "hidden": 4}, "hidden"),
+        ("Bidirectional", {"layer": keras.layers.Dense(3)}, "`layer` must be.*layer=<Dense"),
+    ],
+)
+def test_bad_arguments(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(layers, kind)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"mask": (3, 5)}, r"`mask` must have the shape.*\(3, 6\).*mask.shape=\(3, 5\)"),
+        ({"mask": (3, 1)}, r"`mask` must have the shape.*mask.shape=\(3, 1\)"),
+        ({"mask": (2, 6)}, r"`mask` must have the shape.*mask.shape=\(2, 6\)"),
+        ({"mask": (6,)}, r"`mask` must have the shape.*mask.shape=\(6,\)"),
+        ({"mask": (3, 6, 4)}, r"`mask` must have the shape.*mask.shape=\(3, 6, 4\)"),
+        ({"initial_state": [(3, 5)]}, r"\(3, 5\), \(3, 5\). Received: the shapes \(3, 5\)(?!,)"),
+        ({"initial_state": [(3, 5)] * 3}, r"Received: the shapes \(3, 5\), \(3, 5\), \(3, 5\)"),
+        ({"initial_state": [(3, 5), (3, 4)]}, r"Received: the shapes \(3, 5\), \(3, 4\)"),
+        ({"initial_state": [(2, 5), (3, 5)]}, r"Received: the shapes \(2, 5\), \(3, 5\)"),
+        ({"initial_state": [(5,), (5,)]}, r"Received: the shapes \(5,\), \(5,\)"),
+        ({"initial_state": (2, 3, 5)}, r"Received: the shapes \(2, 3, 5\)"),
+    ],
+)
+def test_call_arguments_of_the_wrong_shape(call, message):
+    call = {
+        name: [np.ones(shape) for shape in value] if isinstance(value, list) else np.ones(value)
+        for name, value in call.items()
+    }
+    layer = layers.LSTM(5)
+    for _ in ("unbuilt", "built"):
+        with pytest.raises(ValueError, match=message):
+            layer(np.ones((3, 6, 4), "float32"), **call)
+        layer.build((3, 6, 4))
+
+
+def test_states_of_the_wrong_shape_in_a_functional_model():
+    x, h = keras.Input((None, 4)), keras.Input((5,))
+    with pytest.raises(ValueError, match=r"`initial_state` of .*Received: the shapes \(None, 5\)"):
+        layers.LSTM(5)(x, initial_state=[h])
+
+
+def test_both_directions_need_all_their_states():
+    states = [np.ones((3, 5), "float32")] * 2
+    layer = layers.Bidirectional(layers.LSTM(5))
+    for given in (states, np.ones((4, 5), "float32")):
+        with pytest.raises(ValueError, match="`initial_state` must be a list of 4"):
+            layer(np.ones((3, 6, 4), "float32"), initial_state=given)
+
+
+def test_a_mask_for_all_rows(make, rng, monkeypatch):
+    ours, theirs = make("gru", return_sequences=True)
+    assert_same_under(MASKS["holes"][:1], ours, theirs, rng)
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0)
+    run = tf.function(outputs_and_gradients)
+    assert_same_under(MASKS["holes"][:1], ours, theirs, rng, run, training=True)
+
+
+@pytest.mark.parametrize("use_cudnn", [True, 1])
+def test_cudnn_without_a_gpu_is_an_error(use_cudnn):
     with pytest.raises(ValueError, match="use_cudnn=True"):
-        layers.LSTM(4, use_cudnn=True)(np.ones((2, 3, 4), "float32"))
-    with pytest.raises(ValueError, match=r"must be 'auto', True or False.*use_cudnn='yes'"):
-        layers.LSTM(4, use_cudnn="yes")
+        layers.LSTM(4, use_cudnn=use_cudnn)(np.ones((2, 3, 4), "float32"))
+
+
+@pytest.mark.parametrize("features", [None, 3])
+def test_bad_features(features):
+    layer = layers.LSTM(4)
+    if features:
+        layer.build((None, None, 4))
+    with pytest.raises(ValueError, match=r"None\)|for 4 features.*of 3 features"):
+        layer(keras.Input((None, None)) if features is None else np.ones((2, 5, 3), "float32"))
 
 
 def test_a_sequence_without_steps():

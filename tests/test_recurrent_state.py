@@ -11,16 +11,25 @@ from kerasrnn.export import export_saved_model
 X = np.random.default_rng(1).normal(size=(4, 2, 5, 3)).astype("float32")
 
 
-def stateful(layer=layers.LSTM, **options):
+def stateful(layer=layers.LSTM, batch_size=2, **options):
     model = keras.Sequential(
-        [keras.Input(batch_shape=(2, 5, 3)), layer(4, stateful=True, **options)]
+        [keras.Input(batch_shape=(batch_size, 5, 3)), layer(4, stateful=True, **options)]
     )
     return model, model.layers[0]
 
 
-def nested():
-    cells = [keras.layers.LSTMCell(4), keras.layers.GRUCell(3)]
-    return layers.RNN(cells, stateful=True)
+def nested(units=4, stateful=True):
+    cells = [keras.layers.LSTMCell(units), keras.layers.GRUCell(3)]
+    return layers.RNN(cells, stateful=stateful)
+
+
+def bidirectional(units, stateful):
+    return layers.Bidirectional(layers.GRU(units, stateful=stateful))
+
+
+over_kinds = pytest.mark.parametrize(
+    "kind", [layers.LSTM, layers.GRU, layers.SimpleRNN, nested, bidirectional]
+)
 
 
 def values(layer):
@@ -29,13 +38,17 @@ def values(layer):
 
 @pytest.mark.parametrize("use_cudnn", ["auto", False])
 @pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
-def test_configuration_is_whole(kind, use_cudnn):
+def test_configuration_is_whole(kind, use_cudnn, tmp_path):
     layer = kind(3, use_cudnn=use_cudnn, implementation=1)
     both = layers.Bidirectional(layer)
+    keras.Sequential([keras.Input((5, 3)), both]).save(tmp_path / "model.keras")
+    (loaded,) = keras.models.load_model(tmp_path / "model.keras").layers
     for copy in (
         kind.from_config(layer.get_config()),
         layers.Bidirectional.from_config(both.get_config()).forward_layer,
         layers.Bidirectional.from_config(both.get_config()).backward_layer,
+        loaded.forward_layer,
+        loaded.backward_layer,
     ):
         assert (copy.use_cudnn, copy.cell.implementation) == (use_cudnn, 1)
 
@@ -50,9 +63,9 @@ def test_nested_states_are_reset():
 
 
 @pytest.mark.parametrize("rows", [[1], np.array([False, True]), 1])
-@pytest.mark.parametrize("build", [lambda: stateful()[1], nested])
-def test_single_rows_are_reset(build, rows):
-    layer = build()
+@over_kinds
+def test_single_rows_are_reset(kind, rows):
+    _, layer = stateful(kind)
     layer(X[0])
     before = values(layer)
     layer.reset_state(rows=rows)
@@ -62,8 +75,9 @@ def test_single_rows_are_reset(build, rows):
         assert was[1].any()
 
 
-def test_single_rows_of_both_directions_are_reset():
-    layer = layers.Bidirectional(layers.GRU(3, stateful=True))
+@pytest.mark.parametrize("module", [layers, keras.layers])
+def test_rows_of_both_directions_are_reset(module):
+    layer = layers.Bidirectional(module.GRU(3, stateful=True))
     layer(X[0])
     layer.reset_state(rows=[0])
     assert [state.any(axis=1).tolist() for state in values(layer)] == [[False, True]] * 2
@@ -71,20 +85,34 @@ def test_single_rows_of_both_directions_are_reset():
     assert not any(state.any() for state in values(layer))
 
 
-def test_rows_that_are_not_there():
+@pytest.mark.parametrize("rows", [[5], -1, [0.0], True, [True], [True, False, True], [[0]], "a"])
+def test_rows_that_are_not_there(rows):
     _, layer = stateful()
     layer(X[0])
     before = values(layer)
-    with pytest.raises(ValueError, match=r"`rows` must index the 2 samples.*rows=\[5\]"):
-        layer.reset_state(rows=[5])
+    with pytest.raises(ValueError, match=r"`rows` must index the 2 samples.*rows="):
+        layer.reset_state(rows=rows)
+    layer.reset_state(rows=[])
     for state, was in zip(values(layer), before, strict=True):
         np.testing.assert_array_equal(state, was)
 
 
-@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
-def test_an_export_keeps_state_from_call_to_call(kind, tmp_path):
+def test_rows_need_states():
+    for layer in (layers.LSTM(3), layers.LSTM(3, stateful=True)):
+        layer.reset_state()
+        with pytest.raises(ValueError, match=r"`rows` needs a layer with states.*rows=\[0\]"):
+            layer.reset_state(rows=[0])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@over_kinds
+def test_an_export_keeps_state_from_call_to_call(kind, plain, tmp_path):
     model, layer = stateful(kind)
-    path = export_saved_model(model, tmp_path / "artifact")
+    path = tmp_path / "artifact"
+    if plain:
+        model.export(path, verbose=False)
+    else:
+        export_saved_model(model, path)
     layer.reset_state()
     expected = [np.array(model(x)) for x in X]
     assert not np.allclose(expected[0], model(X[0]))
@@ -104,35 +132,44 @@ def test_an_export_keeps_state_from_call_to_call(kind, tmp_path):
             np.testing.assert_allclose(output, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("eager", [True, False])
-def test_a_batch_of_another_size_is_an_error(eager):
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {}, {"jit_compile": True}])
+def test_a_batch_of_another_size_is_an_error(options):
     model, _ = stateful()
-    model.compile(run_eagerly=eager)
+    model.compile(**options)
     three = np.concatenate([X[0], X[1][:1]])
     # The first is seen while tracing, where the batch's size is known; the second in the graph.
     for batch_size in (3, 2):
         with pytest.raises(
             (ValueError, tf.errors.InvalidArgumentError),
-            match=r"keeps to the batch size it was built for",
+            match=r"keeps.to.the.batch.size.it.was.built.for",
         ):
             model.predict(three, verbose=0, batch_size=batch_size)
     assert model.predict(np.concatenate(X[:2]), verbose=0, batch_size=2).shape == (4, 4)
 
 
-def test_states_survive_a_file(tmp_path):
-    model, _ = stateful()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@over_kinds
+def test_states_survive_a_file(kind, dtype, tmp_path):
+    keras.config.set_dtype_policy(dtype)
+    model, _ = stateful(kind)
     model(X[0])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    for mine, other in zip(values(loaded.layers[0]), values(model.layers[0]), strict=True):
+        assert mine.any()
+        np.testing.assert_array_equal(mine, other)
     np.testing.assert_array_equal(loaded(X[1]), model(X[1]))
 
 
-def test_a_weights_file_of_keras_s_layer_loads(tmp_path):
-    theirs, _ = stateful(keras.layers.LSTM)
-    theirs.save_weights(tmp_path / "theirs.weights.h5")
-    ours, _ = stateful()
-    ours.load_weights(tmp_path / "theirs.weights.h5")
-    np.testing.assert_allclose(ours(X[0]), theirs(X[0]), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("read", [keras.layers.LSTM, layers.LSTM])
+@pytest.mark.parametrize("written", [keras.layers.LSTM, layers.LSTM])
+def test_a_file_of_weights_serves_ours_and_keras_s_of_any_batch_size(written, read, tmp_path):
+    first, _ = stateful(written)
+    expected = first(X[0])
+    first.save_weights(tmp_path / "model.weights.h5")
+    second, _ = stateful(read, batch_size=1)
+    second.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(second(X[0, :1]), expected[:1], rtol=1e-5, atol=1e-6)
 
 
 def test_masks_are_supported_whatever_keras_says(monkeypatch):

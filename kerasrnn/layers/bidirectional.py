@@ -1,4 +1,7 @@
 import keras
+from keras import tree
+
+from kerasrnn.layers.recurrent import RNN
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -22,7 +25,8 @@ class Bidirectional(keras.layers.Bidirectional):
         the first.
 
     Raises:
-        ValueError: an argument outside its range, as in Keras.
+        ValueError: `layer` is not recurrent, an argument is outside its range, as in Keras, or
+            `initial_state` does not hold the states of both directions.
 
     Example:
 
@@ -31,7 +35,43 @@ class Bidirectional(keras.layers.Bidirectional):
     TensorShape([2, 5, 16])
     """
 
+    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
+        if isinstance(layer, keras.layers.Layer) and not hasattr(layer, "go_backwards"):
+            raise ValueError(
+                "`layer` must be a recurrent layer, one that can go_backwards. "
+                f"Received: layer={layer!r}"
+            )
+        super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
+
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        if initial_state is not None:
+            count = self._count_states()
+            if count and (not tree.is_nested(initial_state) or len(initial_state) != count):
+                raise ValueError(
+                    f"`initial_state` must be a list of {count}: the states of the forward layer, "
+                    f"then those of the backward layer. Received: initial_state={initial_state}"
+                )
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def compute_mask(self, inputs, mask=None):
+        # Keras's own fails where a stateful layer returns its states, which have no mask.
+        (mask, *_) = mask if isinstance(mask, list) else [mask]
+        masks = [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
+        if self.return_state:
+            masks += [None] * self._count_states()
+        return tuple(masks) if len(masks) > 1 else masks[0]
+
+    def _count_states(self):
+        # A layer of the user's own, which Keras lets in too, need not say what states it has.
+        both = self.forward_layer, self.backward_layer
+        return sum(len(layer.state_size) for layer in both if isinstance(layer, keras.layers.RNN))
+
     def reset_state(self, rows=None):
         """Sets the states of both directions back; `rows` as in `kerasrnn.layers.RNN`."""
         for layer in (self.forward_layer, self.backward_layer):
-            layer.reset_state(*(() if rows is None else (rows,)))
+            if rows is None:
+                layer.reset_state()
+            else:
+                # Keras's own layers have states as ours do, but no rows.
+                reset = type(layer).reset_state if isinstance(layer, RNN) else RNN.reset_state
+                reset(layer, rows)

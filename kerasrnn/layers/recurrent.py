@@ -1,5 +1,6 @@
 """Recurrent layers: a cell, run over time by `kerasrnn.recurrence`."""
 
+import os
 from operator import attrgetter
 
 import keras
@@ -8,7 +9,9 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import parameters
+from kerasrnn.cells.base import boolean, parameters
+
+_STATES = "states.npz"
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -35,7 +38,8 @@ class RNN(keras.layers.RNN):
         `return_state`.
 
     Raises:
-        ValueError: `cell` names no registered cell, or `sequences` is not of rank 3.
+        ValueError: `cell` is no cell, an option is not a boolean, or a call argument is not of its
+            shape: `sequences`, `mask`, or a state, (batch, units), in `initial_state`.
 
     Example:
 
@@ -60,6 +64,11 @@ class RNN(keras.layers.RNN):
                 "A list must hold cells, not names; RNNStack stacks layers of a cell by its name. "
                 f"Received: cell={cell}"
             )
+        if isinstance(cell, keras.layers.RNN) or cell in ([], ()):
+            raise ValueError(
+                "`cell` must be a cell, a list of one or more, or the name of a registered one; a "
+                f"layer runs by itself. Received: cell={cell!r}"
+            )
         if isinstance(cell, str):
             cell_class = cells.get(cell)
             own = {name: kwargs.pop(name) for name in parameters(cell_class) if name in kwargs}
@@ -73,38 +82,67 @@ class RNN(keras.layers.RNN):
                 trainable=kwargs.get("trainable", True),
                 name=f"{cell}_cell",
             )
-        super().__init__(
-            cell,
-            return_sequences=return_sequences,
-            return_state=return_state,
-            go_backwards=go_backwards,
-            stateful=stateful,
-            unroll=unroll,
-            zero_output_for_mask=zero_output_for_mask,
-            **kwargs,
-        )
+        options = {
+            "return_sequences": return_sequences,
+            "return_state": return_state,
+            "go_backwards": go_backwards,
+            "stateful": stateful,
+            "unroll": unroll,
+            "zero_output_for_mask": zero_output_for_mask,
+        }
+        options = {name: boolean(name, value) for name, value in options.items()}
+        super().__init__(cell, **options, **kwargs)
         self.supports_masking = True
 
     def build(self, sequences_shape, initial_state_shape=None):
         _check_shape(sequences_shape)
+        if initial_state_shape is not None:
+            self._check_states(_shapes(initial_state_shape), sequences_shape[0])
         super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         _check_shape(sequences.shape)
+        if initial_state is not None:
+            shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
+            self._check_states(shapes, sequences.shape[0])
+        if mask is not None:
+            mask = _fitted_mask(mask, sequences)
         if self.stateful:
-            self._check_batch(sequences)
+            sequences = self._of_the_batch_size(sequences)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
-    def _check_batch(self, sequences):
-        size = tree.flatten(self.states)[0].shape[0]
-        rule = (
-            f"A stateful layer keeps to the batch size it was built for, {size}: give `fit` and "
-            f"`predict` that batch_size, and data of a multiple of it. Layer: {self.name}"
+    def _check_states(self, shapes, batch):
+        sizes = tree.flatten(self.state_size)
+        ok = len(shapes) == len(sizes) and all(
+            len(shape) == 2
+            and (None in (shape[0], batch) or shape[0] == batch)
+            and shape[1] in (None, size)
+            for shape, size in zip(shapes, sizes, strict=True)
         )
+        if not ok:
+            batch = "batch" if batch is None else batch
+            rule = ", ".join(f"({batch}, {size})" for size in sizes)
+            raise ValueError(
+                f"`initial_state` of {self.name} must hold a tensor for each of its states, of the "
+                f"shapes {rule}. Received: the shapes {', '.join(map(str, map(tuple, shapes)))}"
+            )
+
+    def _of_the_batch_size(self, sequences):
+        size = tree.flatten(self.states)[0].shape[0]
         if sequences.shape[0] is None:
-            tf.debugging.assert_equal(tf.shape(sequences)[0], size, rule)
-        elif sequences.shape[0] != size:
-            raise ValueError(f"{rule}. Received: sequences.shape={tuple(sequences.shape)}")
+            # Not an assertion, which XLA leaves out. TensorFlow's message gives the name of the op.
+            rule = (
+                "a_stateful_layer_keeps_to_the_batch_size_it_was_built_for/"
+                "give_fit_and_predict_that_batch_size_and_data_of_a_multiple_of_it"
+            )
+            return tf.ensure_shape(sequences, [size, *sequences.shape[1:]], name=rule)
+        if sequences.shape[0] != size:
+            raise ValueError(
+                f"A stateful layer keeps to the batch size it was built for, {size}: give `fit` "
+                f"and `predict` that batch_size, and data of a multiple of it. Layer: {self.name}. "
+                f"Received: sequences.shape={tuple(sequences.shape)}"
+            )
+        return sequences
 
     def reset_state(self, rows=None):
         """Sets the states of a stateful layer back to their initial values.
@@ -113,36 +151,35 @@ class RNN(keras.layers.RNN):
             rows: Which samples of the batch, as indices or as a boolean per sample; all by default.
 
         Raises:
-            ValueError: `rows` names a sample that the batch does not have.
+            ValueError: `rows` names a sample that the batch does not have, or the layer has no
+                states.
         """
         if self.states is None:
-            return
+            if rows is None:
+                return
+            raise ValueError(
+                "`rows` needs a layer with states: stateful=True, and built. "
+                f"Received: rows={rows!r} for layer {self.name}"
+            )
         states = tree.flatten(self.states)
         size = states[0].shape[0]
-        chosen = np.ones(size, bool)
-        if rows is not None:
-            try:
-                chosen[:] = False
-                chosen[np.asarray(rows)] = True
-            except IndexError:
-                raise ValueError(
-                    f"`rows` must index the {size} samples of the batch. Received: rows={rows}"
-                ) from None
+        chosen = np.ones(size, bool) if rows is None else _chosen(rows, size)
         for state, initial in zip(states, tree.flatten(self.get_initial_state(size)), strict=True):
             state.assign(ops.where(chosen[:, None], initial, state))
 
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        for i, state in enumerate(tree.flatten(self.states) if self.stateful else ()):
-            store[f"state_{i}"] = state.numpy()
+    def save_assets(self, dir_path):
+        # Not among the variables: a file of weights serves layers of any batch size, and Keras's.
+        if self.states is not None:
+            # What holds the values of every dtype, and NumPy knows.
+            values = [ops.cast(state, "float64") for state in tree.flatten(self.states)]
+            np.savez(os.path.join(dir_path, _STATES), *map(ops.convert_to_numpy, values))
 
-    def load_own_variables(self, store):
-        stored = {name: store[name] for name in store.keys()}  # noqa: SIM118, not a dict
-        for i, state in enumerate(tree.flatten(self.states) if self.stateful else ()):
-            # A file that Keras's own layer wrote has none.
-            if f"state_{i}" in stored:
-                state.assign(stored.pop(f"state_{i}"))
-        super().load_own_variables(stored)
+    def load_assets(self, dir_path):
+        path = os.path.join(dir_path, _STATES)
+        if self.states is not None and os.path.exists(path):
+            with np.load(path) as values:
+                for state, value in zip(tree.flatten(self.states), values.values(), strict=True):
+                    state.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         return recurrence.run(
@@ -171,6 +208,45 @@ def _check_shape(shape):
         )
 
 
+def _shapes(nested):
+    """The shapes in a structure of them."""
+    if all(size is None or isinstance(size, int) for size in nested):
+        return [tuple(nested)]
+    return [shape for part in nested for shape in _shapes(part)]
+
+
+def _fitted_mask(mask, sequences):
+    mask = tree.flatten(mask)[0]
+    shape, expected = tuple(getattr(mask, "shape", ())), tuple(sequences.shape[:2])
+    one_for_all = shape[:1] == (1,) != expected[:1]
+    pairs = zip(shape[one_for_all:2], expected[one_for_all:], strict=False)
+    if (
+        len(shape) not in (2, 3)
+        or shape[2:] not in ((), (1,), (None,))
+        or any(None not in pair and pair[0] != pair[1] for pair in pairs)
+    ):
+        raise ValueError(
+            f"`mask` must have the shape (batch, time) of `sequences`, here {expected}. "
+            f"Received: mask.shape={shape}"
+        )
+    return tf.repeat(mask, tf.shape(sequences)[0], axis=0) if one_for_all else mask
+
+
+def _chosen(rows, size):
+    """Which of `size` samples `rows` names, a boolean for each."""
+    # NumPy takes an empty list for floats.
+    named = np.asarray(rows) if np.size(rows) else np.zeros(0, int)
+    indices = named.dtype.kind in "iu" and named.ndim < 2 and np.isin(named, range(size)).all()
+    if not indices and (named.dtype, named.shape) != (bool, (size,)):
+        raise ValueError(
+            f"`rows` must index the {size} samples of the batch, from 0 to {size - 1}, or be a "
+            f"boolean for each. Received: rows={rows!r}"
+        )
+    chosen = np.zeros(size, bool)
+    chosen[named] = True
+    return chosen
+
+
 class _OneCell(RNN):
     """A layer that takes its cell's arguments beside its own, and shows them as attributes."""
 
@@ -191,6 +267,7 @@ class _OneCell(RNN):
             raise ValueError(
                 f"`use_cudnn` must be 'auto', True or False. Received: use_cudnn={use_cudnn!r}"
             )
+        use_cudnn = use_cudnn if use_cudnn == "auto" else bool(use_cudnn)
         super().__init__(self.cell_name, **named)
         if has_cudnn:
             self.use_cudnn = use_cudnn
