@@ -9,9 +9,11 @@ its own, which waits while the others run.
 """
 
 import argparse
+import atexit
 import math
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -127,10 +129,9 @@ class Torch:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            # Its threads would go on spinning, at the cost of whose turn it is.
-            env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         )
-        self.there = self.process.stdout.readline().strip() == "ready"
+        atexit.register(self.process.kill)
+        self.there = self._answer() == "ready"
 
     def set_up(self, kind, shape, bidirectional):
         self._ask("set_up", kind, *shape, int(bidirectional))
@@ -142,8 +143,15 @@ class Torch:
         return float(self._ask("predict", STEPS))
 
     def _ask(self, *words):
+        self.process.send_signal(signal.SIGCONT)
         print(*words, file=self.process.stdin, flush=True)
-        return self.process.stdout.readline()
+        return self._answer()
+
+    def _answer(self):
+        answer = self.process.stdout.readline().strip()
+        # Its threads would go on spinning, at the cost of whose turn it is.
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
 
 
 def compare(ours, keras_net, torch, task, pairs):

@@ -54,10 +54,11 @@ def run(cell, x, states, mask, state_masks, start, stop, return_sequences, keep)
             # Blocks in the order in which the product reads them make it twice as fast; see where
             # they are turned back.
             turned = tf.nest.map_structure(tf.transpose, blocks)
-            d_x, d_states, d_taps, d_inner = program.backward(
+            d_xs, d_states, d_taps, d_inner = program.backward(
                 *(x, _some(mask), weights, turned, dropped, start, stop),
                 *(befores, values, d_output, d_final),
             )
+            d_x = d_xs[0] if d_xs else program.in_order(d_taps)
             rows = [[v[start:stop] for v in vs] for vs in (befores, values, d_taps)]
             d_weights = program.weight_gradients(weights, dropped, *rows, d_inner)
             return d_x, d_states, d_weights, [tf.zeros_like(m) for m in dropped]
@@ -254,10 +255,9 @@ class Program:
             (d_final, d_xs, d_taps, none_yet),
             body,
         )
-        d_xs, d_taps = ([a.stack() for a in arrays] for arrays in (d_xs, d_taps))
-        return d_xs[0] if d_xs else self._in_order(d_taps), d_states, d_taps, d_inner
+        return [a.stack() for a in d_xs], d_states, [a.stack() for a in d_taps], d_inner
 
-    def _in_order(self, d_taps):
+    def in_order(self, d_taps):
         """The taps' gradients side by side as their gates are in the kernels."""
         first = [self.cell.columns(gates).start for gates, _ in self.calls]
         ordered = [d for _, d in sorted(zip(first, d_taps, strict=True), key=lambda pair: pair[0])]
