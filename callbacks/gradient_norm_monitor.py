@@ -108,9 +108,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def suggest_clipnorm(self):
         """A clip threshold from the norms seen, for the next training.
 
-        The norm that nine updates in ten stay below, held between a half and ten times the median:
-        Pascanu, Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a
-        half to ten times the average norm. It is meant for the argument the optimizer clips by:
+        The norm that nine updates in ten stay below, but at most ten times the median: Pascanu,
+        Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
+        ten times the average norm. It is meant for the argument the optimizer clips by:
         for `clipnorm` it looks at each update's largest variable, else at the global norm.
 
         Returns:

@@ -74,14 +74,14 @@ class GradientRecord:
                 f"zero. Received: {len(self)} recorded updates, {self.finite.sum()} of them finite"
             )
         median, high = np.percentile(norms, [50, 90])
-        value = float(np.clip(high, 0.5 * median, 10 * median))
+        value = float(min(high, 10 * median))
         what = "the largest variable's" if argument == "clipnorm" else "the global"
         return Suggestion(
             value,
             argument,
             f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
-            f"{high:.3g} over {len(norms)} updates; this threshold lies above all but the largest "
-            f"{_share(norms > value):.0%} of them"
+            f"{high:.3g} over {len(norms)} updates; {_percent(norms > value)} of them lie above "
+            "this threshold"
             + (" (to be set in the place of clipvalue)" if self._clips_by_value else ""),
         )
 
@@ -89,18 +89,9 @@ class GradientRecord:
         if not len(self):
             raise ValueError("verdict() needs recorded updates: call it after fit.")
         findings = self._non_finite()
-        norms = self.global_norm[self.finite]
         if not findings:
-            findings = self._sizes(norms) + self._clipping()
-        if not findings:
-            median, top = np.percentile(norms, [50, 99])
-            findings.append(
-                f"HEALTHY: over {len(norms)} updates the gradient norm stayed finite and even, "
-                f"with a median of {median:.3g} and a 99th percentile of {top:.3g}."
-            )
-            if self.clip:
-                findings.append(f"The clip fired on {self.clip_rate:.0%} of them.")
-        return "\n".join(findings)
+            findings = self._sizes() + self._tight_clip()
+        return "\n".join(findings or self._idle_clip() or self._healthy())
 
     def _non_finite(self):
         bad = np.argwhere(~np.isfinite(self.before))
@@ -114,7 +105,8 @@ class GradientRecord:
             "checkpoint; if the norms rose before it came, clip or lower the learning rate."
         ]
 
-    def _sizes(self, norms):
+    def _sizes(self):
+        norms = self.global_norm
         if np.median(norms) < _VANISHED:
             return [
                 f"VANISHING: half of the updates have a gradient norm under {_VANISHED:g}, with a "
@@ -127,26 +119,47 @@ class GradientRecord:
             return []
         return [
             f"EXPLODING: one update in a hundred has a gradient norm over {top:.3g}, "
-            f"{top / median:.0f} times the median of {median:.3g}. Clip the gradients: "
-            f"{self.suggest_clipnorm()}."
+            f"{top / median:.0f} times the median of {median:.3g}. {self._against_explosions()}"
         ]
 
-    def _clipping(self):
-        if self.clip is None:
+    def _against_explosions(self):
+        if self.clip and self.fired.any():
+            return (
+                f"These are the norms before {self._clip_set}, which cut "
+                f"{_percent(self.fired)} of the updates."
+            )
+        idle = f"{self._clip_set} never fired. " if self.clip else ""
+        return f"{idle}Clip the gradients: {self.suggest_clipnorm()}."
+
+    @property
+    def _clip_set(self):
+        return "{}={:g}".format(*self.clip)
+
+    def _tight_clip(self):
+        if self.clip is None or self.clip_rate <= 0.5:
             return []
-        argument, value = self.clip
-        rate = _share(self.fired[self.finite])
-        if rate > 0.5:
-            return [
-                f"CLIP TOO TIGHT: {argument}={value:g} cut {rate:.0%} of the updates. A clip that "
-                "fires on most of them is a lower learning rate in disguise."
-            ]
-        if rate == 0:
-            return [
-                f"CLIP IDLE: {argument}={value:g} never fired, so training ran as if without it. "
-                "That does no harm; to have it catch a rare large step, lower it."
-            ]
-        return []
+        return [
+            f"CLIP TOO TIGHT: {self._clip_set} cut {_percent(self.fired)} of the updates. A clip "
+            "that fires on most of them is a lower learning rate in disguise."
+        ]
+
+    def _idle_clip(self):
+        if self.clip is None or self.fired.any():
+            return []
+        return [
+            f"CLIP IDLE: {self._clip_set} never fired, so training ran as if without it. "
+            "That does no harm; to have it cut the largest steps, lower it."
+        ]
+
+    def _healthy(self):
+        median, top = np.percentile(self.global_norm, [50, 99])
+        findings = [
+            f"HEALTHY: over {len(self)} updates the gradient norm stayed finite, with a median of "
+            f"{median:.3g} and a 99th percentile of {top:.3g}."
+        ]
+        if self.clip:
+            findings.append(f"The clip fired on {_percent(self.fired)} of them.")
+        return findings
 
     def plot(self):
         if not len(self):
@@ -178,19 +191,25 @@ class GradientRecord:
             axis.set_yscale("log")
             axis.set_ylabel(label)
         if self.clip and not self._clips_by_value:
-            argument, value = self.clip
             axes[-1].axhline(
-                value, color="tab:red", linestyle="--", label=f"threshold, {argument}={value:g}"
+                self.clip[1], color="tab:red", linestyle="--", label=f"threshold, {self._clip_set}"
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         axes[-1].set_xlabel("optimizer update")
         title = f"Gradients: {len(self)} updates"
         if self.clip:
-            title += f", {self.clip_rate:.0%} clipped by {self.clip[0]}={self.clip[1]:g}"
+            title += f", {_percent(self.fired)} clipped by {self._clip_set}"
         if len(bad):
             title += f", {len(bad)} with Inf or NaN"
         axes[0].set_title(title)
         return figure
+
+
+def _percent(flags):
+    share = _share(flags)
+    if 0 < share < 0.01:
+        return "less than 1%"
+    return f"{share:.0%}"
 
 
 def _share(flags):

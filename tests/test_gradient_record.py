@@ -52,12 +52,43 @@ def test_verdicts():
     exploding = healthy.copy()
     exploding[::50] *= 1e3
     assert recorded(exploding).verdict().startswith("EXPLODING")
+    assert "Clip the gradients: global_clipnorm=" in recorded(exploding).verdict()
 
     broken = healthy.copy()
     broken[300:, 1] = np.nan
     verdict = recorded(broken).verdict()
     assert verdict.startswith("NON-FINITE: update 300 was the first of 700")
     assert "dense/kernel" in verdict
+
+
+def test_no_finding_contradicts_another():
+    exploding = norms()
+    exploding[::50] *= 1e3
+    caught = np.minimum(exploding, 10.0)
+    idle = recorded(exploding, exploding, ("clipnorm", 1e4)).verdict()
+    assert idle.startswith("EXPLODING")
+    assert "clipnorm=10000 never fired. Clip the gradients: clipnorm=" in idle
+    assert "no harm" not in idle
+    clipped = recorded(exploding, caught, ("clipnorm", 10.0)).verdict()
+    assert "the norms before clipnorm=10, which cut 2% of the updates." in clipped
+    assert "Clip the gradients" not in clipped
+
+    vanished = recorded(norms() * 1e-12, clip=("clipnorm", 1.0)).verdict()
+    assert vanished.startswith("VANISHING")
+    assert "lower it" not in vanished
+
+    # A clip that has fired is not said to have done so 0% of the time.
+    once = norms()
+    once[0] = 50.0
+    cut = np.minimum(once, 20.0)
+    assert "less than 1% of them" in recorded(once, cut, ("clipnorm", 20.0)).verdict()
+
+
+def test_suggestion_counts_what_it_would_cut():
+    heavy = norms()
+    heavy[::5] *= 1e4
+    assert "20% of them lie above this threshold" in recorded(heavy).suggest_clipnorm().reason
+    assert "0% of them lie" in recorded(np.ones((1, 2))).suggest_clipnorm().reason
 
 
 @pytest.mark.parametrize("clip", [None, ("clipnorm", 1.0), ("global_clipnorm", 1.0)])
