@@ -253,12 +253,49 @@ def test_flipping_the_update_gate(reset_after, use_bias, rng, random_weights):
         np.testing.assert_array_equal(back, weight)
 
 
-def test_weights_without_an_update_gate():
-    shapes = [(2, 12), (3, 12), (12,)]
-    with pytest.raises(ValueError, match=r"`weights` must be a GRU's.*\(3, 12\)"):
-        cells.flip_update_gate([np.ones(shape) for shape in shapes])
+def ones(*shapes):
+    return [np.ones(shape) for shape in shapes]
 
 
-def test_bad_update_gate():
-    with pytest.raises(ValueError, match=r"must be 'keep' or 'write'.*update_gate='forget'"):
-        cells.GRUCell(3, update_gate="forget")
+@pytest.mark.parametrize(
+    ("weights", "received"),
+    [
+        (ones((2, 12), (3, 12), (12,)), r"a list of the shapes \[\(2, 12\), \(3, 12\), \(12,\)\]"),
+        (ones((2, 9), (3, 9), (3, 9)), r"\(3, 9\), \(3, 9\)\]"),
+        (ones((9,), (3, 9)), r"\[\(9,\), \(3, 9\)\]"),
+        (2 * ones((2, 9), (3, 9), (9,)), "shapes"),
+        ([[[1.0] * 9] * 2, [[1.0] * 9] * 3], r"\[\(\), \(\)\]"),
+        (np.ones((2, 3, 9)), "a ndarray of"),
+        (None, "a NoneType of"),
+        ("zr", "a str of"),
+    ],
+)
+def test_what_are_no_weights_of_one_gru(weights, received):
+    rule = r"`weights` must be a list of a GRU's arrays.*once per layer or direction.*Received: .*"
+    with pytest.raises(ValueError, match=rule + received):
+        cells.flip_update_gate(weights)
+
+
+ARRAYS = [np.array([True, False]), np.zeros(0), np.array([1]), tf.ones(2), tf.constant(True)]
+
+
+@pytest.mark.parametrize("value", [*ARRAYS, [1], (), {}, None, "yes"])
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("update_gate", "'keep' or 'write'"),
+        ("implementation", "0, 1 or 2"),
+        ("reset_after", "True or False"),
+        ("units", "a positive integer"),
+    ],
+)
+def test_what_is_no_choice(argument, rule, value):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be {rule}. Received: {argument}="):
+        cells.GRUCell(**{"units": 3, argument: value})
+
+
+@pytest.mark.parametrize("truth", [1, np.True_, np.int64(1)])
+def test_choices_are_kept_as_they_are_named(truth):
+    cell = cells.GRUCell(np.int64(3), reset_after=truth, implementation=np.int64(1))
+    assert cell.reset_after is True
+    assert (type(cell.units), type(cell.implementation)) == (int, int)

@@ -2,9 +2,9 @@
 
 import inspect
 import numbers
-import operator
 
 import keras
+import numpy as np
 from keras import ops
 
 _RESOLVERS = {
@@ -23,20 +23,25 @@ def parameters(cls):
 
 def positive_integer(name, value):
     """`value` as an `int`, or an error that names the argument."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number <= 0 or isinstance(value, bool):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return number
+    return int(value)
+
+
+def one_of(choices, name, value):
+    """The one of `choices` that equals `value`, or an error that names the argument."""
+    # An array compares by entries.
+    if isinstance(value, str | numbers.Number | np.bool_):
+        for choice in choices:
+            if choice == value:
+                return choice
+    *others, last = map(repr, choices)
+    raise ValueError(f"`{name}` must be {', '.join(others)} or {last}. Received: {name}={value!r}")
 
 
 def boolean(name, value):
     """`value` as a `bool`, or an error that names the argument."""
-    if value not in (True, False):
-        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
-    return bool(value)
+    return one_of((True, False), name, value)
 
 
 def _rate(name, value):
@@ -140,11 +145,7 @@ class Cell(keras.layers.Layer):
         self.units = positive_integer("units", self.units)
         self.dropout = _rate("dropout", self.dropout)
         self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
-        if self.implementation not in (0, 1, 2):
-            raise ValueError(
-                "`implementation` must be 0, 1 or 2. "
-                f"Received: implementation={self.implementation!r}"
-            )
+        self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
 
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units

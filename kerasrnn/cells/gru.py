@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from kerasrnn.cells.base import Cell
+from kerasrnn.cells.base import Cell, one_of
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -77,10 +77,7 @@ class GRUCell(Cell):
         **kwargs,
     ):
         self._configure(__class__, locals())
-        if update_gate not in ("keep", "write"):
-            raise ValueError(
-                f"`update_gate` must be 'keep' or 'write'. Received: update_gate={update_gate!r}"
-            )
+        self.update_gate = one_of(("keep", "write"), "update_gate", update_gate)
 
     @property
     def bias_shape(self):
@@ -115,13 +112,14 @@ def flip_update_gate(weights):
         1 - σ(W_z x + U_z h + b_z) = σ(-W_z x - U_z h - b_z)
 
     Args:
-        weights: What `get_weights()` gives: kernel, recurrent kernel and, if there is one, bias.
+        weights: What `get_weights()` of one layer, or of one direction of a `Bidirectional`, gives:
+            kernel, recurrent kernel and, if there is one, bias.
 
     Returns:
         The weights, of the same shapes, with the sign of all that belongs to z changed.
 
     Raises:
-        ValueError: `weights` are not those of a GRU.
+        ValueError: `weights` are not those of one GRU.
 
     Example:
 
@@ -131,12 +129,18 @@ def flip_update_gate(weights):
     (None, None)
     >>> write.set_weights(kerasrnn.cells.flip_update_gate(keep.get_weights()))
     """
-    shapes = [np.shape(weight) for weight in weights]
-    units = shapes[1][0] if len(shapes) in (2, 3) and shapes[1] else 0
-    if not units or any(shape[-1:] != (3 * units,) for shape in shapes):
+    listed = weights if isinstance(weights, list | tuple) else []
+    shapes = [tuple(getattr(weight, "shape", ())) for weight in listed]
+    match shapes:
+        case [(_, width), (units, other), *bias]:
+            fits = width == other == 3 * units and bias in ([], [(width,)], [(2, width)])
+        case _:
+            fits = False
+    if not fits:
         raise ValueError(
-            "`weights` must be a GRU's: a kernel (features, 3 units), a recurrent kernel (units, "
-            f"3 units) and, if there is one, a bias. Received: weights of shapes {shapes}"
+            "`weights` must be a list of a GRU's arrays: a kernel (features, 3 units), a recurrent "
+            "kernel (units, 3 units) and, if there is one, a bias; call this once per layer or "
+            f"direction. Received: a {type(weights).__name__} of the shapes {shapes}"
         )
     z_first = np.repeat([-1, 1, 1], units)
-    return [weight * z_first.astype(weight.dtype) for weight in weights]
+    return [array * z_first.astype(array.dtype) for array in map(np.asarray, weights)]
