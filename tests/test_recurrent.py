@@ -307,6 +307,7 @@ def test_exposes_the_cells_arguments():
     layer = layers.GRU(5, dropout=0.25, activation="relu")
     assert (layer.units, layer.dropout, layer.reset_after) == (5, 0.25, True)
     assert layer.activation is keras.activations.relu
+    assert layers.GRU.dropout.__doc__ == "The cell's `dropout`."
 
 
 @pytest.mark.parametrize("shape", [(32, 10), (32, 5, 4, 3)])
@@ -327,7 +328,10 @@ def test_bad_rank(shape):
         ("RNN", {"cell": []}, r"`cell` must be a cell, a list of one or more.*cell=\[\]"),
         ("RNN", {"cell": layers.LSTM(3)}, "`cell` must be a cell.*cell=<LSTM"),
         ("LSTM", {"units": 0}, "`units` must be a positive integer"),
+        ("RNN", {"cell": np.ones(2)}, "`cell`"),
         ("LSTM", {"units": 4, "use_cudnn": "yes"}, "must be 'auto', True or False.*'yes'"),
+        ("LSTM", {"units": 4, "use_cudnn": np.ones(2)}, "must be 'auto', True or False.*array"),
+        ("LSTM", {"units": 4, "unroll": np.ones(2)}, "`unroll` must be True or False.*array"),
         ("LSTM", {"units": 4, "stateful": "no"}, "`stateful` must be True or False.*'no'"),
         ("GRU", {"units": 4, "reset_after": None}, "`reset_after` must be True or False.*None"),
         ("GRU", {"units": 4, "hidden": 4}, "hidden"),
@@ -376,8 +380,11 @@ def test_states_of_the_wrong_shape_in_a_functional_model():
 def test_both_directions_need_all_their_states():
     states = [np.ones((3, 5), "float32")] * 2
     layer = layers.Bidirectional(layers.LSTM(5))
-    for given in (states, np.ones((4, 5), "float32")):
-        with pytest.raises(ValueError, match="`initial_state` must be a list of 4"):
+    for given, received in (
+        (states, r"list of the shapes \(3, 5\), \(3, 5\)(?!,)"),
+        (np.ones((4, 5), "float32"), r"of the shapes \(4, 5\)(?!,)"),
+    ):
+        with pytest.raises(ValueError, match="`initial_state` must be a list of 4.*" + received):
             layer(np.ones((3, 6, 4), "float32"), initial_state=given)
 
 

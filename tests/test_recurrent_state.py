@@ -161,6 +161,40 @@ def test_states_survive_a_file(kind, dtype, tmp_path):
     np.testing.assert_array_equal(loaded(X[1]), model(X[1]))
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, nested, bidirectional])
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_file_with_assets_of_another_layer(stateful, kind, tmp_path):
+    """Keras hands in no folder for a layer without assets."""
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=5)
+    embedding, layer = keras.layers.Embedding(4, 3), kind(4, stateful=stateful)
+    text = tf.constant([["a b a"], ["b"]])
+    inputs = keras.Input(batch_shape=(2, 1), dtype="string")
+    model = keras.Model(inputs, layer(embedding(words(inputs))))
+    model(text)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    if stateful:
+        assert all(state.any() for state in values(layer))
+        for mine, other in zip(values(loaded.layers[-1]), values(layer), strict=True):
+            np.testing.assert_array_equal(mine, other)
+    np.testing.assert_array_equal(loaded(text), model(text))
+
+
+@pytest.mark.parametrize("other", [layers.LSTM, layers.GRU])
+def test_stored_states_of_another_shape(other, tmp_path):
+    _, stored = stateful(other, batch_size=3)
+    stored.save_assets(tmp_path)
+    _, layer = stateful()
+    layer(X[0])
+    before = values(layer)
+    layer.name = "encoder"
+    rule = r"states of its own shapes.*encoder.*\[\(2, 4\), \(2, 4\)\]. Received: .*\[\(3, 4\)"
+    with pytest.raises(ValueError, match=rule):
+        layer.load_assets(tmp_path)
+    for state, was in zip(values(layer), before, strict=True):
+        np.testing.assert_array_equal(state, was)
+
+
 @pytest.mark.parametrize("read", [keras.layers.LSTM, layers.LSTM])
 @pytest.mark.parametrize("written", [keras.layers.LSTM, layers.LSTM])
 def test_a_file_of_weights_serves_ours_and_keras_s_of_any_batch_size(written, read, tmp_path):

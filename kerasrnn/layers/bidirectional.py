@@ -47,9 +47,11 @@ class Bidirectional(keras.layers.Bidirectional):
         if initial_state is not None:
             count = self._count_states()
             if count and (not tree.is_nested(initial_state) or len(initial_state) != count):
+                shapes = [tuple(getattr(s, "shape", ())) for s in tree.flatten(initial_state)]
                 raise ValueError(
                     f"`initial_state` must be a list of {count}: the states of the forward layer, "
-                    f"then those of the backward layer. Received: initial_state={initial_state}"
+                    "then those of the backward layer. Received: a "
+                    f"{type(initial_state).__name__} of the shapes {', '.join(map(str, shapes))}"
                 )
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import boolean, parameters
+from kerasrnn.cells.base import boolean, one_of, parameters
 
 _STATES = "states.npz"
 
@@ -25,13 +25,17 @@ class RNN(keras.layers.RNN):
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
             order too.
-        stateful: Whether a batch starts from the final states of the one before.
+        stateful: Whether a batch starts from the final states of the one before. It then keeps to
+            the batch size it was built for: a last batch of another size, in `fit` or `predict`
+            too, is an error.
         unroll: Whether to write one copy of the step per time step into the graph.
         zero_output_for_mask: Whether a masked step gives zeros; otherwise it repeats the output of
-            the step before.
+            the step before, and gives zeros where nothing came before.
 
-    Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time),
-    `training`, as in Keras.
+    Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time) or
+    (1, time) for all rows, `False` at the steps that leave the states as they are, `training`, as
+    in Keras. Stricter than Keras: an initial state of shape (1, units) for more rows than one,
+    options that are no boolean, such as `return_sequences=None`, and `dropout=1.0` are refused.
 
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
@@ -39,7 +43,10 @@ class RNN(keras.layers.RNN):
 
     Raises:
         ValueError: `cell` is no cell, an option is not a boolean, or a call argument is not of its
-            shape: `sequences`, `mask`, or a state, (batch, units), in `initial_state`.
+            shape: `sequences` (one time step at least), `mask`, or a state, (batch, units), in
+            `initial_state`.
+        ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
+            the latter where only the running graph can see it.
 
     Example:
 
@@ -64,7 +71,8 @@ class RNN(keras.layers.RNN):
                 "A list must hold cells, not names; RNNStack stacks layers of a cell by its name. "
                 f"Received: cell={cell}"
             )
-        if isinstance(cell, keras.layers.RNN) or cell in ([], ()):
+        empty = isinstance(cell, list | tuple) and not cell
+        if empty or isinstance(cell, keras.layers.RNN):
             raise ValueError(
                 "`cell` must be a cell, a list of one or more, or the name of a registered one; a "
                 f"layer runs by itself. Received: cell={cell!r}"
@@ -175,11 +183,24 @@ class RNN(keras.layers.RNN):
             np.savez(os.path.join(dir_path, _STATES), *map(ops.convert_to_numpy, values))
 
     def load_assets(self, dir_path):
+        # Keras gives no folder where the file holds assets of other layers only.
+        if dir_path is None or self.states is None:
+            return
         path = os.path.join(dir_path, _STATES)
-        if self.states is not None and os.path.exists(path):
-            with np.load(path) as values:
-                for state, value in zip(tree.flatten(self.states), values.values(), strict=True):
-                    state.assign(value)
+        if not os.path.exists(path):
+            return
+        with np.load(path) as file:
+            values = list(file.values())
+        states = tree.flatten(self.states)
+        stored, own = ([tuple(v.shape) for v in vs] for vs in (values, states))
+        if stored != own:
+            raise ValueError(
+                "A stateful layer takes stored states of its own shapes, the batch size included; "
+                f"a file of weights alone (save_weights) serves any. Layer: {self.name}, with "
+                f"states of the shapes {own}. Received: stored states of the shapes {stored}"
+            )
+        for state, value in zip(states, values, strict=True):
+            state.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         return recurrence.run(
@@ -256,18 +277,14 @@ class _OneCell(RNN):
         super().__init_subclass__()
         cls.cell_class = cells.CELLS[cls.cell_name]
         for name in parameters(cls.cell_class):
-            setattr(cls, name, property(attrgetter(f"cell.{name}")))
+            of_cell = property(attrgetter(f"cell.{name}"), doc=f"The cell's `{name}`.")
+            setattr(cls, name, of_cell)
 
     def _configure(self, cls, arguments):
         """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
         named = {name: arguments[name] for name in parameters(cls)} | arguments["kwargs"]
         has_cudnn = "use_cudnn" in named
-        use_cudnn = named.pop("use_cudnn", False)
-        if use_cudnn not in ("auto", True, False):
-            raise ValueError(
-                f"`use_cudnn` must be 'auto', True or False. Received: use_cudnn={use_cudnn!r}"
-            )
-        use_cudnn = use_cudnn if use_cudnn == "auto" else bool(use_cudnn)
+        use_cudnn = one_of(("auto", True, False), "use_cudnn", named.pop("use_cudnn", False))
         super().__init__(self.cell_name, **named)
         if has_cudnn:
             self.use_cudnn = use_cudnn
@@ -427,7 +444,12 @@ class GRU(_OneCell):
     `update_gate="write"` is the lecture's.
 
     Equations, weights and source: `kerasrnn.cells.GRUCell`. Arguments, call arguments, shapes and
-    errors: those of `keras.layers.GRU` and `kerasrnn.layers.RNN`.
+    errors: those of `keras.layers.GRU` and `kerasrnn.layers.RNN`, and:
+
+    Args:
+        update_gate: `"keep"`, where the update gate says how much of the state is kept, or
+            `"write"`, where it says how much is written. `kerasrnn.cells.flip_update_gate` turns
+            the weights of one form into those of the other. Default: `"keep"`.
 
     Example:
 
