@@ -5,11 +5,13 @@
 One layer with `return_sequences=True` is trained by `fit` and run by `predict`, as a user calls
 them, on batches whose size and length the model does not know beforehand. The three take turns; a
 ratio is the median over the turns of one's median step over the other's. torch runs in a process of
-its own, which waits while the others run.
+its own, which is stopped between its turns. Keras's best mode is the one with the least median of
+three runs.
 """
 
 import argparse
 import atexit
+import importlib.util
 import math
 import os
 import pathlib
@@ -79,6 +81,7 @@ class Net:
         if mask is not None:
             self.x[~np.tile(mask, (STEPS, 1))] = 0
             outputs = keras.layers.Masking()(outputs)
+        options = dict(options)
         bidirectional = options.pop("bidirectional", False)
         layer = getattr(module, kind)(units, return_sequences=True, **options)
         outputs = module.Bidirectional(layer)(outputs) if bidirectional else layer(outputs)
@@ -112,14 +115,19 @@ def nets_of_keras(kind, options, shape, mask=None):
 
 def best(nets, task):
     """The net that is the fastest at `task`, and its mode."""
-    for net in nets.values():
-        getattr(net, task)()
-    mode = min(nets, key=lambda mode: getattr(nets[mode], task)())
+
+    def seconds(mode):
+        run = getattr(nets[mode], task)
+        # The first run compiles.
+        run()
+        return statistics.median(run() for _ in range(3))
+
+    mode = min(nets, key=seconds)
     return nets[mode], mode
 
 
 class Torch:
-    """torch.nn in a process of its own, or nothing where torch is not installed."""
+    """torch.nn in a process of its own."""
 
     def __init__(self):
         script = pathlib.Path(__file__).with_name("torch_layers.py")
@@ -127,11 +135,11 @@ class Torch:
             [sys.executable, script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
         )
         atexit.register(self.process.kill)
-        self.there = self._answer() == "ready"
+        self._answer()
 
     def set_up(self, kind, shape, bidirectional):
         self._ask("set_up", kind, *shape, int(bidirectional))
@@ -149,6 +157,8 @@ class Torch:
 
     def _answer(self):
         answer = self.process.stdout.readline().strip()
+        if not answer:
+            raise RuntimeError(f"The process of torch has ended:\n{self.process.stderr.read()}")
         # Its threads would go on spinning, at the cost of whose turn it is.
         self.process.send_signal(signal.SIGSTOP)
         return answer
@@ -179,9 +189,9 @@ def table(title, rows, torch, pairs):
     found = []
     for kind, options, shape in rows:
         bidirectional = options.get("bidirectional", False)
-        theirs = nets_of_keras(kind, dict(options), shape)
-        ours = Net(layers, kind, dict(options), shape)
-        rival = torch if torch.there and options.get("reset_after", True) else None
+        theirs = nets_of_keras(kind, options, shape)
+        ours = Net(layers, kind, options, shape)
+        rival = torch if options.get("reset_after", True) else None
         if rival:
             rival.set_up(kind, shape, bidirectional)
         cells = []
@@ -225,7 +235,7 @@ def lecture(pairs):
     print("|---|---|---|")
     options = {"reset_after": False, "update_gate": "write"}
     for shape in SHAPES[:4]:
-        nets = [Net(layers, "GRU", dict(o), shape) for o in (options, {})]
+        nets = [Net(layers, "GRU", o, shape) for o in (options, {})]
         ratios = [compare(*nets, None, task, pairs)[1] for task in ("fit", "predict")]
         print(f"| {shape} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
 
@@ -259,7 +269,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     pairs = parser.parse_args().pairs
-    torch = Torch()
+    torch = Torch() if importlib.util.find_spec("torch") else None
     both = [(kind, {}, shape) for kind in ("LSTM", "GRU") for shape in SHAPES]
     table("LSTM and GRU", both, torch, pairs)
     before = [("GRU", {"reset_after": False}, shape) for shape in SHAPES[:4]]
