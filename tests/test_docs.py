@@ -43,6 +43,9 @@ assert SNIPPETS
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner):
+def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(snippet, {})
+    # Twice, as a reader does who changes something.
+    for _ in range(2):
+        exec(snippet, {})
+        assert capsys.readouterr().out
