@@ -30,15 +30,12 @@ def run(
     """As `kerasrnn.recurrence.run`, for a cell of a registered class."""
     sequences = ops.cast(sequences, cell.compute_dtype)
     input_masks, state_masks = cell.dropout_masks(sequences, states, training)
-    if mask is not None:
-        mask = ops.cast(mask, "bool")
-        mask = mask if len(mask.shape) == 3 else mask[:, :, None]
     over_time, per_row = (sequences, mask), (tuple(states), input_masks, state_masks)
     if go_backwards:
         over_time = _each(lambda v: tf.reverse(v, [1]), over_time)
     if mask is not None:
-        unmasked = tf.reduce_sum(tf.cast(mask, "int32"), [1, 2])
-        order = tf.argsort(unmasked, direction="DESCENDING")
+        start, stop = _unmasked(over_time[1], [2])
+        order = tf.argsort(stop - start, direction="DESCENDING")
         over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
 
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
@@ -102,7 +99,7 @@ def _padded(v, rows, steps=(0, 0)):
 
 def _cut(known, size, masked, keep):
     """How many parts to cut a batch of `size` into, and how many rows each has."""
-    parts = min(os.cpu_count(), _MOST_PARTS)
+    parts = min(_cores(), _MOST_PARTS)
     if masked:
         # More than there are cores: who has done with short rows goes on with others.
         parts *= 2
@@ -112,6 +109,13 @@ def _cut(known, size, masked, keep):
         parts = min(parts, -(-known // least))
         return parts, max(-(-known // parts), least)
     return parts, tf.maximum(-(-size // parts), least)
+
+
+def _cores():
+    """How many this process may use; not every system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _run_part(
@@ -132,7 +136,7 @@ def _run_part(
         xs = _project(cell, sequences, input_masks)
     else:
         last_step, by_time = stop - 1, tf.transpose(mask, [1, 0, 2])
-        start, stop = _unmasked(by_time)
+        start, stop = _unmasked(mask, [0, 2])
         length = sequences.shape[1] or tf.shape(sequences)[1]
         unmasked = tf.slice(
             sequences, [0, start, 0], [tf.shape(sequences)[0], stop - start, sequences.shape[2]]
@@ -167,12 +171,14 @@ def _run_part(
     return tf.transpose(output, [1, 0, 2]), final
 
 
-def _unmasked(mask):
-    """The first step that not every row masks, and the one after the last."""
-    some = tf.reduce_any(mask, [1, 2])
-    steps = tf.range(tf.size(some))
-    stop = tf.reduce_max(tf.where(some, steps + 1, 0))
-    return tf.reduce_min(tf.where(some, steps, stop)), stop
+def _unmasked(mask, together):
+    """The first step, along axis 1, that `mask` has unmasked anywhere on the axes `together`, and
+    the one after the last."""
+    some = tf.reduce_any(mask, together)
+    steps = tf.range(tf.shape(mask)[1])
+    stop = tf.reduce_max(tf.where(some, steps + 1, 0), -1, keepdims=True)
+    start = tf.reduce_min(tf.where(some, steps, stop), -1)
+    return start, stop[..., 0]
 
 
 def _project(cell, sequences, masks):

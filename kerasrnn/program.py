@@ -45,22 +45,34 @@ def run(cell, x, states, mask, state_masks, start, stop, return_sequences, keep)
 
     @tf.custom_gradient
     def loop(x, states, weights, dropped):
-        given = x, _some(mask), states, weights, blocks, dropped, start, stop
+        # A tape that watches for a second gradient would want a derivative of the programs.
+        given = _apart((x, _some(mask), states, weights, blocks, dropped, start, stop))
         final, histories, kept = program.forward(*given, keep=keep, history=history)
 
-        def gradient(*d):
+        @tf.custom_gradient
+        def gradients(x, states, weights, dropped, d_final, d_output):
             befores, values = (histories, kept) if keep else program.forward(*given)[1:]
-            d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
             # Blocks in the order in which the product reads them make it twice as fast; see where
             # they are turned back.
             turned = tf.nest.map_structure(tf.transpose, blocks)
+            backward = _apart((x, _some(mask), weights, turned, dropped, start, stop))
             d_xs, d_states, d_taps, d_inner = program.backward(
-                *(x, _some(mask), weights, turned, dropped, start, stop),
-                *(befores, values, d_output, d_final),
+                *backward, befores, values, *_apart((d_output, d_final))
             )
             d_x = d_xs[0] if d_xs else program.in_order(d_taps)
             rows = [[v[start:stop] for v in vs] for vs in (befores, values, d_taps)]
             d_weights = program.weight_gradients(weights, dropped, *rows, d_inner)
+
+            def second(*d_gradients):
+                given = x, states, weights, dropped, d_final, d_output
+                return program.second_gradients(*given, _some(mask), start, stop, d_gradients)
+
+            return (d_x, *d_states, *d_weights), second
+
+        def gradient(*d):
+            d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
+            d_x, *rest = gradients(x, states, weights, dropped, d_final, d_output)
+            d_states, d_weights = rest[: len(states)], rest[len(states) :]
             return d_x, d_states, d_weights, [tf.zeros_like(m) for m in dropped]
 
         return (*final, *(h[1:] for h in histories[:1])), gradient
@@ -86,6 +98,10 @@ def _program_for(cell):
 
 
 def _built(cell, config):
+    # Whether a program is there already must not show in what a user draws at random.
+    for name in config:
+        kind = name.rpartition("_")[2]
+        config[name] = {"initializer": "zeros", "seed": 0}.get(kind, config[name])
     pattern = type(cell).from_config(config)
     pattern.build((None, 1))
     return pattern
@@ -118,10 +134,11 @@ class Program:
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             draw = tf.random.stateless_normal
             weights = [draw(w.shape, (0, i), dtype=w.dtype) for i, w in enumerate(cell.weights)]
+            # As many rows as show each side of an activation that is flat on one.
             states = [
-                draw((1, cell.units), (1, i), dtype="float64") for i, _ in enumerate(cell.states)
+                draw((64, cell.units), (1, i), dtype="float64") for i, _ in enumerate(cell.states)
             ]
-            x = draw((1, len(cell.gates) * cell.units), (2, 0), dtype="float64")
+            x = draw((64, len(cell.gates) * cell.units), (2, 0), dtype="float64")
             calls, results = [], []
 
             def product(gates, v):
@@ -276,6 +293,34 @@ class Program:
 
         return tapped(v, tap)
 
+    def second_gradients(
+        self, x, states, weights, dropped, d_final, d_output, masked, start, stop, d_gradients
+    ):
+        """The gradients of the first gradients, by TensorFlow's own way through the loop."""
+        given = [x, states, weights, dropped, d_final, d_output]
+        with tf.GradientTape() as second:
+            second.watch(given)
+            with tf.GradientTape() as first:
+                first.watch([x, states, weights])
+                with self._with(weights):
+                    masks = tuple(dropped) or (None,)
+                    blocks = [self.cell.recurrent_blocks(gates, masks) for gates, _ in self.calls]
+                final, histories, _ = self._forward(
+                    *(x, masked, states, weights, blocks, dropped, start, stop),
+                    keep=False,
+                    history=bool(d_output),
+                )
+                results = [*final, *(h[1:] for h in histories)]
+            gradients = first.gradient(
+                results,
+                [x, *states, *weights],
+                output_gradients=[*d_final, *d_output],
+                unconnected_gradients="zero",
+            )
+        return second.gradient(
+            gradients, given, output_gradients=list(d_gradients), unconnected_gradients="zero"
+        )
+
     def weight_gradients(self, weights, dropped, before, kept, d_taps, d_inner):
         """The gradients of a step's weights, for all steps at once."""
         kept = iter(kept)
@@ -304,6 +349,10 @@ class Program:
 def _some(value):
     """A structure of tensors, which `None` is none of."""
     return [] if value is None else [value]
+
+
+def _apart(tensors):
+    return tf.nest.map_structure(tf.stop_gradient, tensors)
 
 
 def _position(v, states):

@@ -1,6 +1,6 @@
 """The time loop: the one place that runs a cell over a sequence."""
 
-import re
+import inspect
 
 import keras
 import tensorflow as tf
@@ -13,8 +13,17 @@ from kerasrnn.cells.base import Cell
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
 WORTH_COMPILING = 2048
-# What Keras's trainer calls the functions it traces.
-_KERAS_STEP = re.compile("(one|multi)_step_on_(data|data_distributed|iterator)")
+# What Keras's trainer calls the functions it traces, and what those are called that it or
+# TensorFlow trace to save a model.
+_KERAS_STEPS = {
+    "one_step_on_data",
+    "one_step_on_data_distributed",
+    "multi_step_on_data",
+    "multi_step_on_iterator",
+}
+_KERAS_EXPORTS = {"__call__", "serving_default"}
+# A function of the user's own has no name to find it by in a program of its own.
+_ACTIVATIONS = {f for f in vars(keras.activations).values() if inspect.isfunction(f)}
 
 
 def run(
@@ -59,6 +68,14 @@ def run(
             {"training": training, "unroll": unroll, "zero_output_for_mask": zero_output_for_mask},
         )
 
+    if sequences.shape[1] is None:
+        sequences = _some_steps(sequences)
+    if mask is not None:
+        mask = ops.cast(mask, "bool")
+        mask = mask if len(mask.shape) == 3 else mask[:, :, None]
+        # One row may stand for all.
+        shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
+        mask = tf.broadcast_to(mask, [*shape, 1])
     if _compiles(cell, sequences, training, unroll):
         return compiled.run(
             cell,
@@ -75,7 +92,7 @@ def run(
     xs = tf.transpose(xs, [1, 0, 2])
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
     if mask is not None:
-        mask = _time_major(mask)
+        mask = tf.transpose(mask, [1, 0, 2])
     if go_backwards:
         xs = tf.reverse(xs, [0])
         mask = None if mask is None else tf.reverse(mask, [0])
@@ -102,27 +119,34 @@ def _compiles(cell, sequences, training, unroll):
     return (
         not unroll
         and not tf.executing_eagerly()
-        and (training is True or _in_a_step_of_keras())
+        and _in_a_step(training)
         and type(cell) in CELLS.values()
+        and _ACTIVATIONS.issuperset(_activations(cell))
         and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
-        and not tf.config.list_logical_devices("GPU")
+        and not any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
     )
 
 
-def _in_a_step_of_keras():
-    """Whether what is traced is a step of `fit`, `evaluate` or `predict`: any other graph may be
-    exported, and has to run where there is no XLA."""
-    graph = tf.compat.v1.get_default_graph()
+def _activations(cell):
+    return cell.activation, getattr(cell, "recurrent_activation", keras.activations.sigmoid)
+
+
+def _in_a_step(training):
+    """Whether what is traced is a step of `fit`, `evaluate` or `predict`, or of a training loop of
+    the user's own: any other graph may be exported, and has to run where there is no XLA."""
+    names, graph = set(), tf.compat.v1.get_default_graph()
     while graph is not None:
-        if _KERAS_STEP.fullmatch(getattr(graph, "name", "")):
-            return True
+        names.add(getattr(graph, "name", None))
         graph = getattr(graph, "outer_graph", None)
-    return False
+    return bool(names & _KERAS_STEPS) or (training is True and not names & _KERAS_EXPORTS)
 
 
-def _time_major(mask):
-    mask = ops.cast(mask, "bool")
-    return tf.transpose(mask if len(mask.shape) == 3 else mask[:, :, None], [1, 0, 2])
+def _some_steps(sequences):
+    least_one = tf.debugging.assert_positive(
+        tf.shape(sequences)[1], "`sequences` must have at least one time step"
+    )
+    with tf.control_dependencies([least_one]):
+        return tf.identity(sequences)
 
 
 def _first_output(cell, xs, states, step):
@@ -192,24 +216,21 @@ def _while(advance, xs, mask, output, states, steps, return_sequences):
 
     x_array = array(xs)
     mask_array = None if mask is None else array(mask)
-    # Without sequences a length of 0 keeps the loop's signature the same and stores nothing.
-    out_array = tf.TensorArray(
-        output.dtype, steps if return_sequences else 0, element_shape=output.shape
-    )
+    out_arrays = []
+    if return_sequences:
+        out_arrays = [tf.TensorArray(output.dtype, steps, element_shape=output.shape)]
 
-    def body(t, out_array, output, states):
+    def body(t, out_arrays, output, states):
         t_mask = None if mask_array is None else mask_array.read(t)
         output, states = advance(x_array.read(t), t_mask, output, states)
-        if return_sequences:
-            out_array = out_array.write(t, output)
-        return t + 1, out_array, output, states
+        return t + 1, [array.write(t, output) for array in out_arrays], output, states
 
-    _, out_array, output, states = tf.while_loop(
+    _, out_arrays, output, states = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), out_array, output, states),
+        (tf.constant(0), out_arrays, output, states),
         maximum_iterations=steps,
         parallel_iterations=32,
         swap_memory=True,
     )
-    return output, out_array.stack() if return_sequences else None, states
+    return output, out_arrays[0].stack() if return_sequences else None, states

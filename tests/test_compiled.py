@@ -1,5 +1,7 @@
 """The XLA programs against the loop they stand in for, and against Keras."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -173,7 +175,7 @@ def test_no_work_on_steps_that_all_rows_of_a_part_mask(side, rng, monkeypatch):
         return run(cell, x, states, mask, state_masks, start, stop, *rest)
 
     monkeypatch.setattr(program, "run", spy)
-    monkeypatch.setattr(compiled.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(compiled, "_cores", lambda: 2)
     lengths = rng.permutation([10, 20, 30, 40, 50, 60, 70, 0])
     mask = np.arange(100) < lengths[:, None]
     mask = mask if side == "right" else mask[:, ::-1]
@@ -194,7 +196,7 @@ def test_compilations_of_a_fit(rng, monkeypatch):
         return run(cell, x, *rest)
 
     monkeypatch.setattr(program, "run", spy)
-    monkeypatch.setattr(compiled.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(compiled, "_cores", lambda: 2)
     net = keras.Sequential([keras.Input((None, 4))])
     net.add(layers.GRU(4, return_sequences=True))
     net.add(layers.GRU(4))
@@ -256,11 +258,35 @@ def test_a_cell_that_does_not_sum(random_weights, monkeypatch, runs):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_program_knows_of_its_cell(kind, random_weights):
+@pytest.mark.parametrize("activation", ["tanh", "relu", "hard_sigmoid"])
+@pytest.mark.parametrize("units", [1, 2, 5])
+def test_what_a_program_knows_of_its_cell(kind, activation, units):
     """Only a reset gate between U h and the sum keeps the two apart."""
-    known = program._program_for(build(kind, random_weights).cell)
+    cls, fixed = KINDS[kind]
+    known = program._program_for(cls(units, activation=activation, **fixed).cell)
     assert known.summed == (kind not in ("gru", "gru_without_bias"))
     assert known.inner == []
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "simple_rnn"])
+def test_a_single_unit_with_a_flat_side(kind, random_weights, monkeypatch):
+    cls, _ = KINDS[kind]
+    layer = cls(1, activation="relu", return_sequences=True, dtype="float64")
+    layer.build((3, 6, 4))
+    random_weights(layer)
+    x = tf.constant(X)
+    fast = tf.function(gradients_of)(layer, x)
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", np.inf)
+    assert_same(fast, tf.function(gradients_of)(layer, x), tolerance=1e-12)
+
+
+def test_programs_draw_nothing_at_random(monkeypatch, random_weights):
+    """A seeded run must not depend on which programs are there already."""
+    layer = build("lstm", random_weights, seed=3)
+    monkeypatch.setattr(program, "_PROGRAMS", {})
+    before = random.getstate()
+    program._program_for(layer.cell)
+    assert random.getstate() == before
 
 
 class Peephole(cells.LSTMCell):
@@ -300,9 +326,48 @@ def test_a_gradient_of_what_was_not_to_need_one(random_weights, monkeypatch, run
 
     slow = tf.function(gradient)()
     assert runs == set()
-    monkeypatch.setattr(recurrence, "_in_a_step_of_keras", lambda: True)
+    monkeypatch.setattr(recurrence, "_in_a_step", lambda training: True)
     assert_same(tf.function(gradient)(), slow)
     assert runs == {layer.cell}
+
+
+@pytest.mark.parametrize("options", [{}, {"return_sequences": True}])
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("kind", ["lstm", "gru_reset_before"])
+def test_a_gradient_of_gradients(kind, mask, options, random_weights, monkeypatch, runs):
+    layer = build(kind, random_weights, return_state=True, dtype="float64", **options)
+    of = [tf.constant(X), *layer.trainable_weights]
+
+    def second():
+        with tf.GradientTape() as outer:
+            outer.watch(of[0])
+            _, gradients = gradients_of(layer, of[0], mask)
+            penalty = sum(tf.reduce_sum(g**2) for g in gradients)
+        return penalty, outer.gradient(penalty, of)
+
+    fast = tf.function(second)()
+    assert runs == {layer.cell}
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", np.inf)
+    assert_same(fast, second(), tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [lambda v: keras.ops.tanh(2 * v), keras.layers.LeakyReLU()],
+    ids=["lambda", "layer"],
+)
+def test_steps_aside_for_an_activation_of_the_users(activation, rng, runs):
+    x, y = rng.normal(size=(8, 7, 4)), rng.normal(size=(8, 5))
+    nets = []
+    for module in (layers, keras.layers):
+        nets.append(keras.Sequential([keras.Input((7, 4)), module.LSTM(5, activation=activation)]))
+        nets[-1].compile("sgd", "mse")
+    nets[1].set_weights(nets[0].get_weights())
+    for net in nets:
+        net.fit(x, y, verbose=0)
+    for mine, other in zip(*(net.get_weights() for net in nets), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+    assert runs == set()
 
 
 def test_steps_aside(random_weights, monkeypatch, runs):
@@ -350,7 +415,7 @@ def test_a_fit_is_that_of_keras(steps_per_execution, rng, runs):
 
 @pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}, {"jit_compile": True}])
 def test_evaluation_and_prediction(options, rng, runs):
-    """The seam of `recurrence._in_a_step_of_keras`: what Keras calls the functions it traces."""
+    """The seam of `recurrence._in_a_step`: what Keras calls the functions it traces."""
     x, y = rng.normal(size=(22, 7, 4)), rng.normal(size=(22, 1))
     x[:, 5:] = 0
     ours, theirs = model(layers), model(keras.layers)
@@ -365,6 +430,14 @@ def test_evaluation_and_prediction(options, rng, runs):
     assert len(runs) == 3
 
 
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
+def test_single_batches(method, rng, runs):
+    net = model(layers)
+    data = rng.normal(size=(8, 7, 4)), rng.normal(size=(8, 1))
+    getattr(net, method)(*data[: 1 if method == "predict_on_batch" else 2])
+    assert len(runs) == 3
+
+
 def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
     net = model(layers)
     x, y = rng.normal(size=(8, 7, 4)), rng.normal(size=(8, 1))
@@ -373,6 +446,57 @@ def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
     net.predict(x, verbose=0)
     net.export(tmp_path / "artifact", verbose=False)
     assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+
+
+def test_an_export_with_dropout_at_inference_needs_no_xla(tmp_path):
+    inputs = keras.Input((None, 4))
+    net = keras.Model(inputs, layers.LSTM(5, dropout=0.5)(inputs, training=True))
+    net.export(tmp_path / "artifact", verbose=False)
+    assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_the_loop_in_an_xla_program_of_the_users(return_sequences, rng, monkeypatch, runs):
+    """As `compile(jit_compile=True)` has it for layers too small for programs of their own."""
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", np.inf)
+    x, y = rng.normal(size=(10, 7, 4)), rng.normal(size=(10, 5))
+    nets = []
+    for module in (layers, keras.layers):
+        net = keras.Sequential([keras.Input((7, 4))])
+        net.add(module.LSTM(5, return_sequences=return_sequences))
+        if return_sequences:
+            net.add(keras.layers.GlobalAveragePooling1D())
+        net.compile("sgd", "mse", jit_compile=True)
+        nets.append(net)
+    nets[1].set_weights(nets[0].get_weights())
+    losses = [net.fit(x, y, batch_size=4, shuffle=False, verbose=0) for net in nets]
+    np.testing.assert_allclose(losses[0].history["loss"], losses[1].history["loss"], rtol=1e-5)
+    assert runs == set()
+
+
+def in_a_graph(function, *signature):
+    return tf.function(function, input_signature=signature)
+
+
+def test_one_row_of_a_mask_stands_for_all(random_weights, rng):
+    layer = build("lstm", random_weights, return_sequences=True)
+    call = in_a_graph(
+        lambda x, mask: layer(x, mask=mask, training=True),
+        tf.TensorSpec((None, None, 4)),
+        tf.TensorSpec((None, None), tf.bool),
+    )
+    x, mask = tf.constant(X, "float32"), tf.constant(MASK[:1])
+    assert_same(call(x, mask), layer(x, mask=tf.repeat(mask, 3, axis=0)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"[Ii]ncompatible shapes"):
+        call(x, mask[:, :4])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_time_steps(training, random_weights):
+    layer = build("lstm", random_weights)
+    call = in_a_graph(lambda x: layer(x, training=training), tf.TensorSpec((None, None, 4)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have at least one time step"):
+        call(np.zeros((3, 0, 4), "float32"))
 
 
 def test_under_two_replicas(on_two_devices):

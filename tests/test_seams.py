@@ -3,8 +3,9 @@
 import inspect
 
 import keras
+import tensorflow as tf
 
-from kerasrnn import layers
+from kerasrnn import layers, recurrence
 
 
 def test_rnn_calls_inner_loop():
@@ -39,3 +40,27 @@ def test_loss_scaling_wraps_the_optimizer():
     """GradientNormMonitor looks for the innermost one."""
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
+
+
+def test_what_the_trainer_calls_the_functions_it_traces():
+    """The XLA programs run in the graph of a step of fit, evaluate or predict."""
+    model = keras.Model
+    made = inspect.getsource(model._make_function) + inspect.getsource(model.make_predict_function)
+    steps = {name for name in recurrence._KERAS_STEPS if f"def {name}(" in made}
+    assert steps == recurrence._KERAS_STEPS
+
+
+def test_graphs_know_the_graph_around_them():
+    """By way of it the name of the step is found from inside a loop or a branch of it."""
+
+    @tf.function
+    def around():
+        return tf.cond(tf.constant(True), lambda: inner_names.extend(names()) or 1, lambda: 0)
+
+    def names():
+        graph = tf.compat.v1.get_default_graph()
+        return [graph.name, graph.outer_graph.name]
+
+    inner_names = []
+    around()
+    assert inner_names[1] == "around"
