@@ -4,11 +4,12 @@
     backward    δ_t = g_t + conj(a_{t+1}) ∘ δ_{t+1}     g_t: what reaches h_t from outside
                 ∂J/∂b_t = δ_t,   ∂J/∂a_t = δ_t ∘ conj(h_{t-1}),   ∂J/∂h_0 = conj(a_1) ∘ δ_1
 
-The gradient is a linear recurrence too, the same run backwards (Martin & Cundy 2018, "Parallelizing
-Linear Recurrent Neural Nets Over Sequence Length", section 2), and so is its own gradient. Without
-XLA steps cost more than what they compute; then blocks of time run side by side, each from the
-state that those before it lead to (Blelloch 1990, "Prefix Sums and Their Applications",
-section 1.4). Neither divides or takes logarithms: an a_t of 0 is as exact as any.
+The gradient is a linear recurrence too, run backwards (Martin & Cundy 2018, "Parallelizing Linear
+Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient. In an XLA
+program one step after the other runs at the speed of memory. Without, a step costs more than what
+it computes: then blocks of time run side by side, each from the state that those before it lead to
+(Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). Both only multiply
+and add: there is no logarithm for an a_t near 0 to break, and no quotient.
 """
 
 import tensorflow as tf
@@ -115,8 +116,7 @@ def _by_equations(a, initial, h, g, compiled):
 
 
 def _from_delta(a, initial, h, delta):
-    before = [tf.concat([first[None], v[:-1]], 0) for first, v in zip(initial, h, strict=True)]
-    d_a = _times(delta, _conj(before))
+    d_a = _times(delta, _conj(_before(initial, h)))
     if _same(a):
         d_a = [tf.reduce_sum(v, [0, 1]) for v in d_a]
     return [*d_a, *delta, *_times(_conj(_at(a, 0)), [v[0] for v in delta])]
@@ -149,7 +149,7 @@ def _backward(a, initial, h, g):
 
 
 def _in_blocks(a, b, initial):
-    """The states, by blocks: step k of all blocks at once."""
+    """The states by Algorithm 1: step k of all blocks at once."""
     steps = tf.shape(b[0])[0]
     size = tf.minimum(steps, _BLOCK)
     blocks = (steps + size - 1) // size
@@ -163,22 +163,26 @@ def _in_blocks(a, b, initial):
     b = [cut(v) for v in b]
     a = a if _same(a) else [cut(v) for v in a]
 
-    # h at the end of a block is `factor` ∘ h at its start + `ends`.
-    def turn(k, factor, ends):
+    # The state at the end of a block is P ∘ the state at its start + R.
+    def turn(k, P, R):
         a_k = _at(a, k)
-        return k + 1, _times(a_k, factor), _plus(_times(a_k, ends), _at(b, k))
+        return k + 1, _times(a_k, P), _plus(_times(a_k, R), _at(b, k))
 
     zeros = [tf.zeros_like(v[0]) for v in b]
     ones = [tf.ones_like(zeros[0]), *zeros[1:]]
-    _, factor, ends = tf.while_loop(lambda k, *_: k < size, turn, (0, ones, zeros))
-    starts = _steps(factor, ends, initial)
-    starts = [tf.concat([h[None], v[:-1]], 0) for h, v in zip(initial, starts, strict=True)]
+    _, P, R = tf.while_loop(lambda k, *_: k < size, turn, (0, ones, zeros))
+    starts = _before(initial, _steps(P, R, initial))
 
     def joined(v, like):
         whole = tf.reshape(tf.transpose(v, [1, 0, 2, 3]), tf.concat([[-1], tf.shape(like)], 0))
         return whole[:steps]
 
     return [joined(v, h) for v, h in zip(_steps(a, b, starts), initial, strict=True)]
+
+
+def _before(initial, h):
+    """h_{t-1} for all t."""
+    return [tf.concat([v[None], vs[:-1]], 0) for v, vs in zip(initial, h, strict=True)]
 
 
 def _length(v):
