@@ -1,0 +1,217 @@
+"""Linear recurrences: all states of a diagonal one, without a step of the cell in the loop.
+
+    forward     h_t = a_t ∘ h_{t-1} + b_t
+    backward    δ_t = g_t + conj(a_{t+1}) ∘ δ_{t+1}     g_t: what reaches h_t from outside
+                ∂J/∂b_t = δ_t,   ∂J/∂a_t = δ_t ∘ conj(h_{t-1}),   ∂J/∂h_0 = conj(a_1) ∘ δ_1
+
+The gradient is a linear recurrence too, run backwards (Martin & Cundy 2018, "Parallelizing Linear
+Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient. In an XLA
+program one step after the other runs at the speed of memory. Without, a step costs more than what
+it computes: then blocks of time run side by side, each from the state that those before it lead to
+(Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). Both only multiply
+and add: there is no logarithm for an a_t near 0 to break, and no quotient.
+"""
+
+import tensorflow as tf
+
+# Steps to a block.
+_BLOCK = 32
+
+
+def scan(a, b, initial, compiled):
+    """All states of h_t = a_t ∘ h_{t-1} + b_t; differentiable, any number of times.
+
+    Half precision is computed in float32.
+
+    Args:
+        a: Like `b`, or (units,) if it is the same at all steps of all rows. |a_t| ≤ 1 is stable.
+        b: (time, batch, units), at least one step. Real tensors, or a pair (real part, imaginary
+            part) of them; so `a` and `initial`.
+        initial: h_0, (batch, units).
+        compiled: Whether to use XLA programs, one per shape, or TensorFlow's operations alone.
+
+    Returns:
+        h_1, h_2, ...: like `b`.
+
+    Raises:
+        ValueError: If `a`, `b` and `initial` do not fit each other.
+
+    >>> from kerasrnn import linear
+    >>> a, b = np.full((3, 1, 1), 0.5), np.ones((3, 1, 1))
+    >>> linear.scan(a, b, np.zeros((1, 1)), compiled=False).numpy().ravel().tolist()
+    [1.0, 1.5, 1.75]
+    """
+    paired = isinstance(b, (tuple, list))
+    given = [list(v) if isinstance(v, (tuple, list)) else [v] for v in (a, b, initial)]
+    given = tf.nest.map_structure(tf.convert_to_tensor, given)
+    _check(*given)
+    dtype = given[1][0].dtype
+    precise = tf.float32 if dtype.size < 4 else dtype
+    states = _scan(*tf.nest.map_structure(lambda v: tf.cast(v, precise), given), compiled)
+    states = tuple(tf.cast(h, dtype) for h in states)
+    return states if paired else states[0]
+
+
+def _check(a, b, initial):
+    shape = b[0].shape
+    rules = {
+        "a": (a, [shape, shape[2:]], "the shape of `b` or (units,)"),
+        "initial": (initial, [shape[1:]], "(batch, units)"),
+    }
+    for name, (parts, expected, rule) in rules.items():
+        received = [v.shape for v in parts]
+        fits = all(any(s.is_compatible_with(e) for e in expected) for s in received)
+        if len(parts) != len(b) or not fits:
+            raise ValueError(
+                f"`{name}` must be {rule}, and a pair if `b` is one. Received: "
+                f"{name} of shape {_shown(received)}, b of shape {_shown([v.shape for v in b])}"
+            )
+
+
+def _shown(shapes):
+    return " and ".join(str(tuple(shape)) for shape in shapes)
+
+
+def _scan(a, b, initial, compiled):
+    @tf.custom_gradient
+    def states(a, b, initial):
+        h = (_forward if compiled else _in_blocks)(*_constant((a, b, initial)))
+
+        def gradient(*g):
+            return _gradients(a, b, initial, h, list(g), compiled)
+
+        return h, gradient
+
+    return states(a, b, initial)
+
+
+def _gradients(a, b, initial, h, g, compiled):
+    """The gradients by a, b and initial, flat; differentiable."""
+
+    @tf.custom_gradient
+    def first(a, b, initial, g):
+        if compiled:
+            values = _backward(*_constant((a, initial, h, g)))
+        else:
+            values = _by_equations(*_constant((a, initial, h, g)), False)
+
+        def second(*d):
+            with tf.GradientTape() as tape:
+                tape.watch([a, b, initial, g])
+                again = _by_equations(a, initial, _scan(a, b, initial, compiled), g, compiled)
+            return tape.gradient(again, [a, b, initial, g], d, unconnected_gradients="zero")
+
+        return values, second
+
+    return first(a, b, initial, g)
+
+
+def _by_equations(a, initial, h, g, compiled):
+    """The gradients as the equations say, the backward recurrence as a forward one."""
+    ahead = a if _same(a) else [tf.reverse(tf.roll(v, -1, 0), [0]) for v in a]
+    reverse = [tf.reverse(v, [0]) for v in g]
+    # No δ comes after the last: what was rolled to its step has no effect.
+    delta = _scan(_conj(ahead), reverse, [tf.zeros_like(v) for v in initial], compiled)
+    return _from_delta(a, initial, h, [tf.reverse(v, [0]) for v in delta])
+
+
+def _from_delta(a, initial, h, delta):
+    d_a = _times(delta, _conj(_before(initial, h)))
+    if _same(a):
+        d_a = [tf.reduce_sum(v, [0, 1]) for v in d_a]
+    return [*d_a, *delta, *_times(_conj(_at(a, 0)), [v[0] for v in delta])]
+
+
+def _steps(a, b, initial, transposed=False):
+    """One state after the other; `transposed`, from the last to the first with conj(a_{t+1})."""
+    length = _length(b[0])
+    arrays = [tf.TensorArray(v.dtype, length, element_shape=v.shape) for v in initial]
+
+    def turn(i, h, arrays):
+        t = length - 1 - i if transposed else i
+        a_t = _conj(_at(a, tf.minimum(t + 1, length - 1))) if transposed else _at(a, t)
+        h = _plus(_times(a_t, h), _at(b, t))
+        return i + 1, h, [array.write(t, v) for array, v in zip(arrays, h, strict=True)]
+
+    _, _, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, initial, arrays))
+    return [array.stack() for array in arrays]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _forward(a, b, initial):
+    return _steps(a, b, initial)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _backward(a, initial, h, g):
+    delta = _steps(a, g, [tf.zeros_like(v) for v in initial], transposed=True)
+    return _from_delta(a, initial, h, delta)
+
+
+def _in_blocks(a, b, initial):
+    """The states by Algorithm 1: step k of all blocks at once."""
+    steps = tf.shape(b[0])[0]
+    size = tf.minimum(steps, _BLOCK)
+    blocks = (steps + size - 1) // size
+
+    def cut(v):
+        v = tf.pad(v, [[0, blocks * size - steps], [0, 0], [0, 0]])
+        shape = tf.concat([[blocks, size], tf.shape(v)[1:]], 0)
+        v = tf.ensure_shape(tf.reshape(v, shape), [None, None, *v.shape[1:]])
+        return tf.transpose(v, [1, 0, 2, 3])
+
+    b = [cut(v) for v in b]
+    a = a if _same(a) else [cut(v) for v in a]
+
+    # The state at the end of a block is P ∘ the state at its start + R.
+    def turn(k, P, R):
+        a_k = _at(a, k)
+        return k + 1, _times(a_k, P), _plus(_times(a_k, R), _at(b, k))
+
+    zeros = [tf.zeros_like(v[0]) for v in b]
+    ones = [tf.ones_like(zeros[0]), *zeros[1:]]
+    _, P, R = tf.while_loop(lambda k, *_: k < size, turn, (0, ones, zeros))
+    starts = _before(initial, _steps(P, R, initial))
+
+    def joined(v, like):
+        whole = tf.reshape(tf.transpose(v, [1, 0, 2, 3]), tf.concat([[-1], tf.shape(like)], 0))
+        return whole[:steps]
+
+    return [joined(v, h) for v, h in zip(_steps(a, b, starts), initial, strict=True)]
+
+
+def _before(initial, h):
+    """h_{t-1} for all t."""
+    return [tf.concat([v[None], vs[:-1]], 0) for v, vs in zip(initial, h, strict=True)]
+
+
+def _length(v):
+    return v.shape[0] if v.shape[0] is not None else tf.shape(v)[0]
+
+
+def _constant(values):
+    """What a tape has no part in: it would keep every step."""
+    return tf.nest.map_structure(tf.stop_gradient, values)
+
+
+def _same(a):
+    """Whether a_t is the same for all t."""
+    return len(a[0].shape) == 1
+
+
+def _at(values, t):
+    return values if _same(values) else [tf.gather(v, t) for v in values]
+
+
+def _plus(u, v):
+    return [x + y for x, y in zip(u, v, strict=True)]
+
+
+def _conj(v):
+    return [v[0], *(-imaginary for imaginary in v[1:])]
+
+
+def _times(u, v):
+    if len(u) == 1:
+        return [u[0] * v[0]]
+    return [u[0] * v[0] - u[1] * v[1], u[0] * v[1] + u[1] * v[0]]
