@@ -27,6 +27,7 @@ def run(
     unroll=False,
     zero_output_for_mask=False,
     return_sequences=True,
+    reset=None,
 ):
     """Runs `cell` over the time steps of `sequences`.
 
@@ -43,6 +44,8 @@ def run(
         unroll: Write one copy of the step per time step into the graph instead of a loop.
         zero_output_for_mask: See above.
         return_sequences: Keep the output of every step.
+        reset: (batch, time) booleans, `True` where an episode begins: before that step the states
+            are set to the cell's initial ones. Backwards, where the episode after has been passed.
 
     Returns:
         The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
@@ -56,10 +59,11 @@ def run(
             states,
             mask,
             go_backwards,
+            reset,
             {"training": training, "unroll": unroll, "zero_output_for_mask": zero_output_for_mask},
         )
 
-    if _compiles(cell, sequences, training, unroll):
+    if reset is None and _compiles(cell, sequences, training, unroll):
         return compiled.run(
             cell,
             sequences,
@@ -71,29 +75,53 @@ def run(
             return_sequences,
         )
 
-    xs, step = _prepare(cell, sequences, states, training)
-    xs = tf.transpose(xs, [1, 0, 2])
+    xs, zones, step = _prepare(cell, sequences, states, training)
+    if reset is not None:
+        reset = _as_seen(reset, go_backwards)
+    mask = None if mask is None else ops.cast(mask, "bool")
+    rows = {"x": xs, "zones": zones, "mask": mask, "reset": reset}
+    rows = {name: _time_major(row) for name, row in rows.items() if row is not None}
+    xs = rows["x"]
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
-    if mask is not None:
-        mask = _time_major(mask)
     if go_backwards:
-        xs = tf.reverse(xs, [0])
-        mask = None if mask is None else tf.reverse(mask, [0])
+        rows = tf.nest.map_structure(lambda row: tf.reverse(row, [0]), rows)
+    fresh = None if reset is None else _initial_states(cell, sequences)
 
-    def advance(t_x, t_mask, output, states):
-        new_output, new_states = step(t_x, states)
-        if t_mask is None:
+    def advance(row, output, states):
+        if "reset" in row:
+            states = _where(row["reset"], fresh, states)
+        new_output, new_states = step(row["x"], states, row.get("zones"))
+        if "mask" not in row:
             return new_output, new_states
         skipped = tf.zeros_like(output) if zero_output_for_mask else output
-        kept = tree.map_structure(lambda new, old: tf.where(t_mask, new, old), new_states, states)
-        return tf.where(t_mask, new_output, skipped), kept
+        new_output = tf.where(row["mask"], new_output, skipped)
+        return new_output, _where(row["mask"], new_states, states)
 
     output = _first_output(cell, xs, states, step)
     loop = _unrolled if unroll else _while
-    output, outputs, states = loop(advance, xs, mask, output, list(states), steps, return_sequences)
+    output, outputs, states = loop(advance, rows, output, list(states), steps, return_sequences)
     if not return_sequences:
         return output, output[:, None], states
     return output, tf.transpose(outputs, [1, 0, 2]), states
+
+
+def _where(condition, new, old):
+    return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+
+
+def _as_seen(reset, go_backwards):
+    """Where the states are set back: an episode that begins at t begins, seen backwards, where it
+    ends, so that the one before it ends (and begins, backwards) at t - 1."""
+    reset = ops.cast(reset, "bool")
+    if not go_backwards:
+        return reset
+    return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
+
+
+def _initial_states(cell, sequences):
+    """The states an episode begins with."""
+    fresh = cell.get_initial_state(batch_size=tf.shape(sequences)[0])
+    return list(fresh) if tree.is_nested(fresh) else [fresh]
 
 
 def _compiles(cell, sequences, training, unroll):
@@ -120,43 +148,49 @@ def _in_a_step_of_keras():
     return False
 
 
-def _time_major(mask):
-    mask = ops.cast(mask, "bool")
-    return tf.transpose(mask if len(mask.shape) == 3 else mask[:, :, None], [1, 0, 2])
+def _time_major(row):
+    """Per step what is given per row: sequences, structures of them, and booleans."""
+
+    def one(value):
+        if len(value.shape) == 2:
+            value = value[:, :, None]
+        return tf.transpose(value, [1, 0, 2])
+
+    return tf.nest.map_structure(one, row)
 
 
 def _first_output(cell, xs, states, step):
     """What a masked first step repeats: zeros like an output."""
     if isinstance(cell, Cell):
-        return tf.zeros_like(states[0])
+        return tf.zeros_like(cell.output(xs[0], states))
     # Keras asks cells for their state's size, not for their output's: this one step, of which
     # only the shape is used, shows it.
     return tf.zeros_like(step(xs[0], states)[0])
 
 
 def _prepare(cell, sequences, states, training):
-    """The tensor to step through, and the step."""
+    """The tensor to step through, what else is random per step, and the step."""
     sequences = ops.cast(sequences, getattr(cell, "compute_dtype", sequences.dtype))
     if isinstance(cell, Cell):
-        input_masks, state_masks = cell.dropout_masks(sequences, states, training)
+        noise = cell.noise(sequences, states, training)
 
         def product(gates, v):
-            return cell.product(gates, v, state_masks)
+            return cell.product(gates, v, noise.products)
 
-        def step(x, states):
-            new_states = list(cell.step(x, states, product))
-            return new_states[0], new_states
+        def step(x, states, zones):
+            new_states = cell.advance(x, states, product, zones, noise.candidate)
+            return cell.output(x, new_states), new_states
 
-        return cell.project(sequences, input_masks), step
+        return cell.project(sequences, noise.inputs), noise.zones, step
 
-    def keras_step(x, states):
+    def keras_step(x, states, zones=None):
         output, new_states = cell(x, states)
         return output, list(new_states) if tree.is_nested(new_states) else [new_states]
 
-    return sequences, keras_step
+    return sequences, None, keras_step
 
 
-def _run_stacked(cells, sequences, states, mask, go_backwards, options):
+def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
     """Runs each cell over the whole sequence before the next: the same numbers as all cells at
     every step, since no cell of a stack looks at a later one."""
     last, final_states = None, []
@@ -168,38 +202,39 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, options):
             cell_states if nested else [cell_states],
             mask=mask,
             go_backwards=go_backwards,
+            reset=reset,
             **options,
         )
         final_states.append(final if nested else final[0])
         if go_backwards:
             mask = None if mask is None else tf.reverse(mask, [1])
+            reset = None if reset is None else tf.reverse(_as_seen(reset, True), [1])
             go_backwards = False
     return last, sequences, final_states
 
 
-def _unrolled(advance, xs, mask, output, states, steps, return_sequences):
-    masks = [None] * steps if mask is None else tf.unstack(mask)
+def _unrolled(advance, rows, output, states, steps, return_sequences):
     outputs = []
-    for t_x, t_mask in zip(tf.unstack(xs), masks, strict=True):
-        output, states = advance(t_x, t_mask, output, states)
+    unstacked = [tf.unstack(value) for value in tf.nest.flatten(rows)]
+    for row in zip(*unstacked, strict=True):
+        output, states = advance(tf.nest.pack_sequence_as(rows, row), output, states)
         outputs.append(output)
     return output, tf.stack(outputs) if return_sequences else None, states
 
 
-def _while(advance, xs, mask, output, states, steps, return_sequences):
+def _while(advance, rows, output, states, steps, return_sequences):
     def array(value):
         return tf.TensorArray(value.dtype, steps, element_shape=value.shape[1:]).unstack(value)
 
-    x_array = array(xs)
-    mask_array = None if mask is None else array(mask)
+    arrays = tf.nest.map_structure(array, rows)
     # Without sequences a length of 0 keeps the loop's signature the same and stores nothing.
     out_array = tf.TensorArray(
         output.dtype, steps if return_sequences else 0, element_shape=output.shape
     )
 
     def body(t, out_array, output, states):
-        t_mask = None if mask_array is None else mask_array.read(t)
-        output, states = advance(x_array.read(t), t_mask, output, states)
+        row = tf.nest.map_structure(lambda array: array.read(t), arrays)
+        output, states = advance(row, output, states)
         if return_sequences:
             out_array = out_array.write(t, output)
         return t + 1, out_array, output, states

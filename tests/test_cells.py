@@ -107,7 +107,7 @@ def test_forget_bias_starts_at_one():
 @pytest.mark.parametrize("implementation", [1, 2])
 def test_dropout_masks_are_per_gate_only_with_implementation_1(implementation):
     cell = cells.LSTMCell(4, dropout=0.5, implementation=implementation)
-    masks, recurrent = cell.dropout_masks(tf.ones((2, 7, 3)), [tf.ones((2, 4))] * 2, training=True)
+    masks, recurrent = cell.noise(tf.ones((2, 7, 3)), [tf.ones((2, 4))] * 2, training=True)[:2]
     assert len(masks) == (4 if implementation == 1 else 1)
     assert recurrent == (None,)
     # One mask for all steps, and what is kept is scaled up to keep the mean.
@@ -229,7 +229,7 @@ def test_regularizers_and_constraints_reach_their_weights(name):
 def test_the_seed_fixes_the_masks():
     def mask(seed):
         cell = cells.GRUCell(3, dropout=0.5, seed=seed)
-        return cell.dropout_masks(tf.ones((20, 4)), [tf.ones((20, 3))], training=True)[0][0]
+        return cell.noise(tf.ones((20, 4)), [tf.ones((20, 3))], training=True).inputs[0]
 
     np.testing.assert_array_equal(mask(1), mask(1))
     assert not np.array_equal(mask(1), mask(2))

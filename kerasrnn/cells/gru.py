@@ -1,7 +1,8 @@
 import keras
 import numpy as np
+from keras import ops
 
-from kerasrnn.cells.base import Cell
+from kerasrnn.cells.base import Cell, one_of
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -52,6 +53,8 @@ class GRUCell(Cell):
 
     gates = ("z", "r", "g")
     states = ("h",)
+    candidate = "g"
+    paper = "Cho et al., 2014"
 
     def __init__(
         self,
@@ -77,10 +80,25 @@ class GRUCell(Cell):
         **kwargs,
     ):
         self._configure(__class__, locals())
-        if update_gate not in ("keep", "write"):
-            raise ValueError(
-                f"`update_gate` must be 'keep' or 'write'. Received: update_gate={update_gate!r}"
-            )
+        one_of("update_gate", update_gate, ("keep", "write"))
+
+    @property
+    def keeps(self):
+        return ("z",) if self.update_gate == "keep" else ()
+
+    @property
+    def writes(self):
+        return ("z",) if self.update_gate == "write" else ()
+
+    def normalized_together(self, gates):
+        # As Ba et al. (2016) have it, supplement: the gates in one, the candidate in another.
+        return [group for group in ("zr", "g") if set(group) <= set(gates)]
+
+    def initial_bias(self, shape, dtype=None):
+        bias = super().initial_bias(shape, dtype)
+        if bias.shape == shape:
+            return bias
+        return ops.stack([bias, ops.zeros_like(bias)])
 
     @property
     def bias_shape(self):
@@ -103,6 +121,7 @@ class GRUCell(Cell):
             u_zr = product("zr", h)
         z, r = self.split(self.recurrent_activation(x_zr + u_zr), "z", "r")
         g = self.activation(x_g + (r * u_g if self.reset_after else product("g", r * h)))
+        g = product.drop(g)
         if self.update_gate == "write":
             return ((1 - z) * h + z * g,)
         return (z * h + (1 - z) * g,)

@@ -2,6 +2,7 @@
 
 import os
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -9,9 +10,16 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import boolean, parameters
+from kerasrnn.cells.base import boolean, own_parameters, parameters
 
 _STATES = "states.npz"
+
+
+class Marks(NamedTuple):
+    """What is said about each step, in the place of the mask where there is more than a mask."""
+
+    mask: Any
+    reset: Any
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -31,7 +39,9 @@ class RNN(keras.layers.RNN):
             the step before.
 
     Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time),
-    `training`, as in Keras.
+    `training`, as in Keras; and `reset` (batch, time), booleans: `True` where an episode begins, so
+    that before this step the state is set back to the cell's initial one, whatever was passed.
+    Backwards the state is set back at the same border between two steps.
 
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
@@ -39,7 +49,7 @@ class RNN(keras.layers.RNN):
 
     Raises:
         ValueError: `cell` is no cell, an option is not a boolean, or a call argument is not of its
-            shape: `sequences`, `mask`, or a state, (batch, units), in `initial_state`.
+            shape: `sequences`, `mask`, `reset`, or a state, (batch, units), in `initial_state`.
 
     Example:
 
@@ -71,7 +81,8 @@ class RNN(keras.layers.RNN):
             )
         if isinstance(cell, str):
             cell_class = cells.get(cell)
-            own = {name: kwargs.pop(name) for name in parameters(cell_class) if name in kwargs}
+            names = [*parameters(cell_class), *cell_class.lacks]
+            own = {name: kwargs.pop(name) for name in names if name in kwargs}
             if "units" not in own:
                 raise ValueError(
                     f"A cell given by name needs its size: pass `units`. Received: cell={cell!r}"
@@ -100,13 +111,17 @@ class RNN(keras.layers.RNN):
             self._check_states(_shapes(initial_state_shape), sequences_shape[0])
         super().build(sequences_shape, initial_state_shape)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+        if isinstance(mask, Marks):
+            mask, reset = mask
         _check_shape(sequences.shape)
         if initial_state is not None:
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
             self._check_states(shapes, sequences.shape[0])
         if mask is not None:
             mask = _fitted_mask(mask, sequences)
+        if reset is not None:
+            mask = Marks(mask, _checked_reset(reset, sequences))
         if self.stateful:
             sequences = self._of_the_batch_size(sequences)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
@@ -182,11 +197,13 @@ class RNN(keras.layers.RNN):
                     state.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
+        mask, reset = mask if isinstance(mask, Marks) else (mask, None)
         return recurrence.run(
             self.cell,
             sequences,
             initial_state,
             mask=tree.flatten(mask)[0] if mask is not None else None,
+            reset=reset,
             training=training,
             go_backwards=self.go_backwards,
             unroll=self.unroll,
@@ -232,6 +249,18 @@ def _fitted_mask(mask, sequences):
     return tf.repeat(mask, tf.shape(sequences)[0], axis=0) if one_for_all else mask
 
 
+def _checked_reset(reset, sequences):
+    reset = ops.convert_to_tensor(reset)
+    shape, expected = tuple(reset.shape), tuple(sequences.shape[:2])
+    pairs = zip(shape, expected, strict=False)
+    if len(shape) != 2 or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            f"`reset` must have the shape (batch, time) of `sequences`, here {expected}. "
+            f"Received: reset.shape={shape}"
+        )
+    return reset
+
+
 def _chosen(rows, size):
     """Which of `size` samples `rows` names, a boolean for each."""
     # NumPy takes an empty list for floats.
@@ -260,7 +289,7 @@ class _OneCell(RNN):
 
     def _configure(self, cls, arguments):
         """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
-        named = {name: arguments[name] for name in parameters(cls)} | arguments["kwargs"]
+        named = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
         has_cudnn = "use_cudnn" in named
         use_cudnn = named.pop("use_cudnn", False)
         if use_cudnn not in ("auto", True, False):
@@ -280,8 +309,9 @@ class _OneCell(RNN):
         if getattr(self, "use_cudnn", False) is True:
             raise ValueError(
                 "use_cudnn=True needs a GPU, no mask, and the arguments that cuDNN knows (tanh, "
-                "sigmoid, biases, no recurrent_dropout, no unroll; for a GRU reset_after=True and "
-                "update_gate='keep'); 'auto' takes another path where it must. "
+                "sigmoid, biases, no recurrent_dropout, zoneout or normalization, no unroll; for a "
+                "GRU reset_after=True and update_gate='keep'); 'auto' takes another path where it "
+                "must. "
                 f"Received: use_cudnn=True for layer {self.name}"
             )
         return super().inner_loop(sequences, initial_state, mask, training=training)
@@ -296,6 +326,8 @@ class _OneCell(RNN):
             and mask is None
             and not self.unroll
             and not cell.recurrent_dropout
+            and not cell.zoneout
+            and not cell.normalization
             and not (cell.dropout and cell.implementation == 1)
             and cell.use_bias
             and cell.activation is keras.activations.tanh
@@ -305,7 +337,7 @@ class _OneCell(RNN):
         )
 
     def _run_on_cudnn(self, sequences, initial_state, training):
-        masks, _ = self.cell.dropout_masks(sequences, initial_state, training)
+        masks = self.cell.noise(sequences, initial_state, training).inputs
         if masks[0] is not None:
             sequences = sequences * masks[0]
         layer = self.keras_class(
