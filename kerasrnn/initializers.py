@@ -25,7 +25,7 @@ class GateBias(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class Chrono(GateBias):
-    """Biases for memories of up to `T_max` steps (Tallec & Ollivier, 2018, section 3).
+    """Biases for memories of up to `T_max` steps (Tallec & Ollivier, 2018).
 
         b_f ~ log U[1, T_max - 1],    b_i = -b_f
 
@@ -63,8 +63,8 @@ class Chrono(GateBias):
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class ForgetBias(GateBias):
-    """A constant bias for the gates that keep (Gers, Schmidhuber & Cummins, 2000, section 4.1;
-    Jozefowicz et al., 2015, section 3.3), its negative for those that write in a cell where
+    """A constant bias for the gates that keep (Gers, Schmidhuber & Cummins, 2000;
+    Jozefowicz et al., 2015), its negative for those that write in a cell where
     nothing else keeps.
 
     Args:
@@ -92,8 +92,7 @@ class PerGate(keras.initializers.Initializer):
 
     `keras.initializers.Orthogonal` makes the (units, gates * units) kernel orthogonal as a whole,
     so that no gate's block is; `PerGate("orthogonal")` makes each of them so. The same holds for
-    `"identity"`, which for a `SimpleRNN` with `activation="relu"` is the IRNN of Le et al. (2015),
-    section 3.
+    `"identity"`, which for a `SimpleRNN` with `activation="relu"` is the IRNN of Le et al. (2015).
 
     Args:
         initializer: What `keras.initializers.get` takes. Default: `"orthogonal"`.

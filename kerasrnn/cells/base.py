@@ -16,6 +16,8 @@ _RESOLVERS = {
     "regularizer": keras.regularizers,
     "constraint": keras.constraints,
 }
+# What a cell without a recurrent kernel lacks.
+NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
 _EPSILON = 1e-5
 
@@ -144,6 +146,7 @@ class Cell(keras.layers.Layer):
         zoned: The states that zoneout may act on. Default: `states`.
         lacks: Arguments of this class that have no meaning for the cell.
         paper: Author and year.
+        linear_if: When the cell is a linear recurrence if not always.
 
     Weights: `kernel` W (features, gates * units), `recurrent_kernel` U (units, recurrent_gates *
     units), `bias` b (gates * units); with normalization `kernel_gain`, `recurrent_gain`, one per
@@ -166,7 +169,7 @@ class Cell(keras.layers.Layer):
             `recurrent_dropout` of the previous state) draws a mask per gate.
         zoneout: Probability, in [0, 1), that a unit keeps its old value at a step; for all states,
             or as `{"h": 0.05, "c": 0.5}`. Without training, the expectation is taken (Krueger et
-            al., 2017, equations 4 and 5).
+            al., 2017).
         normalization: `"layer"` normalizes W x and each product with the state by themselves, with
             a gain and before the bias is added (Ba et al., 2016, equations 20 to 22), or `None`.
         recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
@@ -183,6 +186,7 @@ class Cell(keras.layers.Layer):
     keeps = writes = ()
     lacks = ()
     paper = ""
+    linear_if = "no"
 
     def __init__(
         self,
@@ -336,6 +340,10 @@ class Cell(keras.layers.Layer):
     def build_own(self, input_shape):
         """Adds the weights that only this cell has."""
 
+    def cast(self, weight):
+        """A weight, as a step computes with it."""
+        return ops.cast(weight, self.compute_dtype)
+
     def _add(self, name, shape, initializer):
         role = name.removesuffix("_kernel")
         return self.add_weight(
@@ -428,7 +436,7 @@ class Cell(keras.layers.Layer):
         return self._plus_recurrent_bias(y, gates)
 
     def _blocks(self, kernel, gates, masks, among):
-        kernel = ops.cast(kernel, self.compute_dtype)
+        kernel = self.cast(kernel)
         if len(masks) > 1:
             return [kernel[:, self.columns((gate,), among)] for gate in gates]
         return [kernel if tuple(gates) == tuple(among) else kernel[:, self.columns(gates, among)]]
@@ -441,7 +449,7 @@ class Cell(keras.layers.Layer):
         return products[0] if len(products) == 1 else ops.concatenate(products, axis=-1)
 
     def _plus(self, y, bias, columns):
-        return y if bias is None else y + ops.cast(bias, self.compute_dtype)[columns]
+        return y if bias is None else y + self.cast(bias)[columns]
 
     def _plus_recurrent_bias(self, y, gates):
         return self._plus(y, self.recurrent_bias(), self.columns(gates, self.recurrent_gates))
@@ -473,7 +481,7 @@ class Cell(keras.layers.Layer):
     def split(self, x, *groups):
         """Splits the last axis into groups of gates, as `split(x, "zr", "g")`."""
         ends = [sum(map(len, groups[: i + 1])) * self.units for i in range(len(groups) - 1)]
-        return ops.split(x, ends, axis=-1)
+        return ops.split(x, ends, axis=-1) if ends else [x]
 
     def step(self, x, states, product):
         """One step; that of a linear recurrence, of which the complex ones have the two states re,
@@ -602,8 +610,7 @@ class Cell(keras.layers.Layer):
     def get_initial_state(self, batch_size=None):
         shape = (batch_size, self.units)
         if self.initial_state == "learned":
-            values = [ops.cast(w, self.compute_dtype) for w in self.initial_states]
-            return [ops.broadcast_to(value, shape) for value in values]
+            return [ops.broadcast_to(self.cast(w), shape) for w in self.initial_states]
         return [ops.zeros(shape, dtype=self.compute_dtype) for _ in self.states]
 
     def get_config(self):

@@ -92,5 +92,9 @@ class LSTMCell(Cell):
         o = self.recurrent_activation(o)
 
         c = f * c + i * g
-        h = o * self.activation(c)
+        h = o * self.activation(self.show(c))
         return h, c
+
+    def show(self, c):
+        """What of the cell state the output gate lets out."""
+        return c
