@@ -500,3 +500,60 @@ class GRU(_OneCell):
         **kwargs,
     ):
         self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class MinGRU(_OneCell):
+    """Minimal GRU layer, a linear recurrence.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.MinGRUCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.MinGRU(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "mingru"
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class MinLSTM(_OneCell):
+    """Minimal LSTM layer, a linear recurrence.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.MinLSTMCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.MinLSTM(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "minlstm"
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LRU(_OneCell):
+    """Linear recurrent unit layer, a linear recurrence with complex states.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.LRUCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.LRU(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "lru"
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
