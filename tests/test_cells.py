@@ -275,3 +275,92 @@ def test_weights_without_an_update_gate():
 def test_bad_update_gate():
     with pytest.raises(ValueError, match=r"must be 'keep' or 'write'.*update_gate='forget'"):
         cells.GRUCell(3, update_gate="forget")
+
+
+LINEAR = [("qrnn", {}), ("mingru", {}), ("minlstm", {}), ("lru", {}), ("rg_lru", {})]
+LINEAR += [("sru", {"peephole": False})]
+
+
+def test_which_cells_are_linear():
+    linear = {name for name, cell_class in cells.CELLS.items() if cell_class(3).linear}
+    assert linear == {name for name, _ in LINEAR} - {"sru"}
+    assert cells.SRUCell(3, peephole=False).linear
+    assert not cells.MinGRUCell(3, zoneout=0.1).linear
+
+
+@pytest.mark.parametrize(("name", "options"), LINEAR)
+def test_coefficients_of_all_steps_at_once(name, options, rng, random_weights):
+    """h_t = a_t h_{t-1} + b_t, and the outputs of all steps, are what single steps give."""
+    cell = cells.get(name)(5, dtype="float64", **options)
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(2, 6, 3))
+    projected = cell.project(x)
+    a, b = cell.coefficients(projected)
+    if len(cell.states) == 2:
+        a, b = (re + 1j * np.array(im) for re, im in (np.array(a), np.array(b)))
+    a = np.broadcast_to(a, b.shape)
+    h, history = np.zeros((2, 5)), []
+    states = [np.zeros((2, 5)) for _ in cell.states]
+    outputs = []
+    for t in range(6):
+        h = a[:, t] * h + b[:, t]
+        history.append(h)
+        output, states = cell(x[:, t], states)
+        outputs.append(output)
+    history = np.stack(history, axis=1)
+    parts = [history.real, history.imag] if len(cell.states) == 2 else [history]
+    for part, state in zip(parts, states, strict=True):
+        np.testing.assert_allclose(part[:, -1], state, rtol=1e-10)
+    shown = cell.output(projected, [tf.constant(part) for part in parts])
+    np.testing.assert_allclose(shown, np.stack(outputs, axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["minlstm", "rg_lru", "slstm", "mingru", "qrnn"])
+def test_gates_that_are_shut_or_open_to_the_last_bit(name, rng, random_weights):
+    cell = cells.get(name)(4)
+    cell.build((None, 3))
+    random_weights(cell)
+    states = [tf.zeros((2, 4)) for _ in cell.states]
+    for scale in (-1e3, 1e3):
+        bias = np.full(cell.bias.shape, scale, "float32")
+        cell.bias.assign(bias)
+        with tf.GradientTape() as tape:
+            output, new_states = cell(rng.normal(size=(2, 3)).astype("float32"), states)
+            loss = tf.reduce_sum(output)
+        gradients = tape.gradient(loss, cell.trainable_weights, unconnected_gradients="zero")
+        assert all(np.isfinite(v).all() for v in (output, *new_states, *gradients))
+
+
+def test_the_lru_starts_on_its_ring():
+    cell = cells.LRUCell(4000, r_min=0.6, r_max=0.8, max_phase=1.0)
+    cell.kernel_initializer = cell.output_initializer = keras.initializers.Zeros()
+    cell.build((None, 1))
+    (re, im), _ = cell.coefficients(tf.zeros((1, 12000)))
+    values = np.array(re) + 1j * np.array(im)
+    radius, phase = np.abs(values), np.angle(values)
+    # Even over the ring: the square of the radius is uniform.
+    share = np.sort((radius**2 - 0.36) / 0.28)
+    even = (np.arange(4000) + 0.5) / 4000
+    assert np.abs(share - even).max() < 0.05
+    assert np.abs(np.sort(phase) - even).max() < 0.05
+    np.testing.assert_allclose(np.exp(cell.gamma_log), np.sqrt(1 - radius**2), rtol=1e-4)
+
+
+def test_the_rg_lru_starts_with_long_memories():
+    cell = cells.RGLRUCell(4000)
+    cell.build((None, 1))
+    power = np.sort((1 / (1 + np.exp(-np.array(cell.recurrence, "float64")))) ** 8)
+    even = 0.9 + 0.099 * (np.arange(4000) + 0.5) / 4000
+    assert np.abs(power - even).max() < 0.005
+
+
+def test_the_stabilizer_cancels(rng, random_weights):
+    """An sLSTM's h does not depend on the m its c and n were divided by."""
+    cell = cells.SLSTMCell(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(2, 3))
+    h, c, n, m = random_states(cell, rng, 2)
+    shifted = [h, c * np.exp(-2.0), n * np.exp(-2.0), m + 2.0]
+    np.testing.assert_allclose(cell(x, shifted)[0], cell(x, [h, c, n, m])[0], rtol=1e-10)
