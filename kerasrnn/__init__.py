@@ -2,7 +2,7 @@
 
 import importlib
 
-from kerasrnn import callbacks, cells, layers
+from kerasrnn import callbacks, cells, initializers, layers
 
 __version__ = "0.1.0"
 
@@ -16,4 +16,4 @@ def __getattr__(name):
     raise AttributeError(f"module 'kerasrnn' has no attribute {name!r}")
 
 
-__all__ = ["callbacks", "cells", "export", "layers", "tuning"]
+__all__ = ["callbacks", "cells", "export", "initializers", "layers", "tuning"]

@@ -11,7 +11,8 @@ import os
 import tensorflow as tf
 from keras import ops
 
-from kerasrnn import program
+from kerasrnn import linear, program
+from kerasrnn.cells.base import Cell
 
 # Where parts get too small for their products.
 _MOST_PARTS = 4
@@ -26,22 +27,26 @@ def run(
     go_backwards,
     zero_output_for_mask,
     return_sequences,
+    reset,
+    fresh,
 ):
-    """As `kerasrnn.recurrence.run`, for a cell of a registered class."""
+    """As `kerasrnn.recurrence.run`, for a cell of a registered class; `reset` is as that cell sees
+    it, and sets back to the states `fresh`."""
     sequences = ops.cast(sequences, cell.compute_dtype)
-    input_masks, state_masks = cell.dropout_masks(sequences, states, training)
-    over_time, per_row = (sequences, mask), (tuple(states), input_masks, state_masks)
+    noise = cell.noise(sequences, states, training)
+    over_time = {"x": sequences, "mask": mask, "reset": reset, "zones": noise.zones}
+    per_row = {"states": list(states), "fresh": fresh, "noise": noise._replace(zones=None)}
     if go_backwards:
         over_time = _each(lambda v: tf.reverse(v, [1]), over_time)
     if mask is not None:
-        start, stop = _unmasked(over_time[1], [2])
+        start, stop = _unmasked(_seen(over_time), [2])
         order = tf.argsort(stop - start, direction="DESCENDING")
         over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
 
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
     parts, rows = _cut(sequences.shape[0], size, mask is not None, keep=training)
     # A program is compiled per length: rounded up, batches of many lengths share a few.
-    length = steps if sequences.shape[1] else _rounded_up(steps)
+    length = steps if sequences.shape[1] else rounded_up(steps)
     fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
     if not fits:
         more = [0, parts * rows - size]
@@ -49,13 +54,11 @@ def run(
         per_row = _each(lambda v: _padded(v, more), per_row)
 
     results = []
-    for k, ((x, m), others) in enumerate(_in_parts((over_time, per_row), parts)):
+    for k, (here, given) in enumerate(_in_parts((over_time, per_row), parts)):
         # A part without a row of the batch has nothing to do.
         stop = steps if fits else tf.where(k * rows < size, steps, 0)
         results.append(
-            _run_part(
-                cell, x, m, *others, stop, zero_output_for_mask, return_sequences, keep=training
-            )
+            _run_part(cell, here, given, stop, zero_output_for_mask, return_sequences, training)
         )
     whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
     if not fits:
@@ -67,6 +70,12 @@ def run(
     if not return_sequences:
         return output, output[:, None], final
     return output[:, -1], output, final
+
+
+def _seen(over_time):
+    """The steps that do something to the state: a reset does where the mask says skip, too."""
+    mask, reset = over_time["mask"], over_time["reset"]
+    return mask if reset is None else tf.logical_or(mask, reset)
 
 
 def _each(function, values):
@@ -118,57 +127,66 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _run_part(
-    cell,
-    sequences,
-    mask,
-    states,
-    input_masks,
-    state_masks,
-    stop,
-    zero_output_for_mask,
-    return_sequences,
-    keep,
-):
+def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_sequences, keep):
     """The output, (batch, time, units) or (batch, units), and the final states."""
-    start, by_time = tf.constant(0), None
-    if mask is None:
-        xs = _project(cell, sequences, input_masks)
-    else:
-        last_step, by_time = stop - 1, tf.transpose(mask, [1, 0, 2])
-        start, stop = _unmasked(mask, [0, 2])
+    sequences, noise = over_time["x"], per_row["noise"]
+    start, end = tf.constant(0), stop
+    masked = over_time["mask"] is not None
+    if masked:
         length = sequences.shape[1] or tf.shape(sequences)[1]
+        start, stop = _unmasked(_seen(over_time), [0, 2])
         unmasked = tf.slice(
             sequences, [0, start, 0], [tf.shape(sequences)[0], stop - start, sequences.shape[2]]
         )
-        xs = _project(cell, unmasked, input_masks)
+        xs = project(cell, unmasked, noise.inputs)
         xs = tf.pad(xs, [[start, length - stop], [0, 0], [0, 0]])
+    else:
+        xs = project(cell, sequences, noise.inputs)
 
+    rows = {name: v for name, v in over_time.items() if name != "x" and v is not None}
+    rows = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), rows)
+    # A masked step that is reset shows what the step before it showed, and no state.
+    own = type(cell).output is not Cell.output or (masked and "reset" in rows)
     final, outputs = program.run(
-        cell,
-        xs,
-        states,
-        by_time,
-        state_masks,
-        start,
-        tf.convert_to_tensor(stop),
-        return_sequences,
-        keep,
+        *(cell, xs, per_row["states"], rows, per_row["fresh"], noise),
+        *(start, tf.convert_to_tensor(stop), return_sequences or own, keep),
     )
-    if not return_sequences:
+    if not (return_sequences or own):
         output = final[0]
-        if mask is not None:
-            shown = mask[:, last_step] if zero_output_for_mask else tf.reduce_any(mask, 1)
+        if masked:
+            mask = over_time["mask"]
+            shown = mask[:, end - 1] if zero_output_for_mask else tf.reduce_any(mask, 1)
             output = tf.where(shown, output, tf.zeros_like(output))
         return output, final
-    (output,) = outputs
-    if mask is not None:
-        shown = by_time
-        if not zero_output_for_mask:
-            shown = tf.cumsum(tf.cast(by_time, "int32")) > 0
-            output = tf.where(tf.range(length)[:, None, None] < stop, output, final[0])
-        output = tf.where(shown, output, tf.zeros_like(output))
+    output = outputs[0]
+    if own:
+        output = cell.output(xs, outputs)
+    if masked:
+        shown = rows["mask"]
+        if own and not zero_output_for_mask:
+            output = repeated(output, shown, compiled=True)
+        else:
+            if not zero_output_for_mask:
+                shown = tf.cumsum(tf.cast(shown, "int32")) > 0
+                output = tf.where(tf.range(length)[:, None, None] < stop, output, final[0])
+            output = tf.where(shown, output, tf.zeros_like(output))
+    if not return_sequences:
+        return output[end - 1], final
     return tf.transpose(output, [1, 0, 2]), final
+
+
+def repeated(output, mask, compiled):
+    """`output` where `mask` shows a step, else what the last step shown had, zeros before any: a
+    linear recurrence.
+
+    Args:
+        output: (time, batch, units).
+        mask: (time, batch, 1).
+        compiled: As in `kerasrnn.linear.scan`.
+    """
+    zeros = tf.zeros_like(output)
+    keep = tf.where(mask, zeros, tf.ones_like(output))
+    return linear.scan(keep, tf.where(mask, output, zeros), zeros[0], compiled)
 
 
 def _unmasked(mask, together):
@@ -181,7 +199,7 @@ def _unmasked(mask, together):
     return start, stop[..., 0]
 
 
-def _project(cell, sequences, masks):
+def project(cell, sequences, masks):
     """The projection, (time, batch, columns), as one product of two matrices: as a product of a
     batch of matrices its gradient would be one per step first, and their sum then."""
     inputs = tf.transpose(sequences, [1, 0, 2])
@@ -198,7 +216,7 @@ def _project(cell, sequences, masks):
     return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
 
 
-def _rounded_up(steps):
+def rounded_up(steps):
     """To the next multiple of an eighth of the power of two below, and of 8."""
     power = tf.cast(tf.math.log(tf.cast(steps, "float64")) / math.log(2.0), "int32")
     unit = tf.bitwise.left_shift(1, tf.maximum(power - 3, 3))

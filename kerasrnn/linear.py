@@ -130,7 +130,7 @@ def _steps(a, b, initial, transposed=False):
     def turn(i, h, arrays):
         t = length - 1 - i if transposed else i
         a_t = _conj(_at(a, tf.minimum(t + 1, length - 1))) if transposed else _at(a, t)
-        h = _plus(_times(a_t, h), _at(b, t))
+        h = step(a_t, h, _at(b, t))
         return i + 1, h, [array.write(t, v) for array, v in zip(arrays, h, strict=True)]
 
     _, _, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, initial, arrays))
@@ -166,7 +166,7 @@ def _in_blocks(a, b, initial):
     # The state at the end of a block is P ∘ the state at its start + R.
     def turn(k, P, R):
         a_k = _at(a, k)
-        return k + 1, _times(a_k, P), _plus(_times(a_k, R), _at(b, k))
+        return k + 1, _times(a_k, P), step(a_k, R, _at(b, k))
 
     zeros = [tf.zeros_like(v[0]) for v in b]
     ones = [tf.ones_like(zeros[0]), *zeros[1:]]
@@ -203,8 +203,9 @@ def _at(values, t):
     return values if _same(values) else [tf.gather(v, t) for v in values]
 
 
-def _plus(u, v):
-    return [x + y for x, y in zip(u, v, strict=True)]
+def step(a, h, b):
+    """a ∘ h + b, of lists: the real parts, and the imaginary ones if there are."""
+    return [u + v for u, v in zip(_times(a, h), b, strict=True)]
 
 
 def _conj(v):

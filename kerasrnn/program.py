@@ -15,17 +15,20 @@ import tensorflow as tf
 
 # What has no part in a step, so that cells which differ in it share a program.
 _NOT_IN_THE_STEP = ("initializer", "regularizer", "constraint", "dropout", "seed", "name")
+_NOT_IN_THE_STEP += ("recurrent_dropout_form", "initial_state")
 
 
-def run(cell, x, states, mask, state_masks, start, stop, return_sequences, keep):
+def run(cell, x, states, rows, fresh, noise, start, stop, return_sequences, keep):
     """Runs the steps from `start` to before `stop`; differentiable.
 
     Args:
         cell: A `Cell` of a registered class.
         x: The projected inputs, (time, batch, gates * units).
         states: The initial states, each (batch, units).
-        mask: (time, batch, 1) booleans, or `None`.
-        state_masks: The dropout masks for `product`.
+        rows: What else a step is told, over time: "mask" and "reset", (time, batch, 1) booleans,
+            and "zones", a dictionary; those there are.
+        fresh: The states that a reset sets back to, or an empty list.
+        noise: The cell's `Noise`, of which `zones` are among the rows.
         start, stop: Scalar integers.
         return_sequences: Whether to return the first state of every step.
         keep: Whether to keep what a gradient needs; without it, one that is asked for all the same
@@ -37,47 +40,51 @@ def run(cell, x, states, mask, state_masks, start, stop, return_sequences, keep)
     """
     program = _program_for(cell)
     weights = [tf.convert_to_tensor(cell.weights[i].value) for i in program.used]
-    dropped = [mask for mask in state_masks if mask is not None]
-    blocks = [cell.recurrent_blocks(gates, state_masks) for gates, _ in program.calls]
+    dropped = [mask for mask in noise.products if mask is not None]
+    around = _apart({"rows": rows, "dropped": dropped, "candidate": _some(noise.candidate)})
+    blocks = [cell.recurrent_blocks(gates, noise.products) for gates, _ in program.calls]
 
     # The same program for layers with and without: what is kept is there anyway.
     history = keep or return_sequences
 
     @tf.custom_gradient
-    def loop(x, states, weights, dropped):
+    def loop(x, states, weights, fresh):
         # A tape that watches for a second gradient would want a derivative of the programs.
-        given = _apart((x, _some(mask), states, weights, blocks, dropped, start, stop))
-        final, histories, kept = program.forward(*given, keep=keep, history=history)
+        given = _apart((x, states, weights, fresh, blocks))
+        final, histories, kept = program.forward(
+            *given, around, start, stop, keep=keep, history=history
+        )
 
         @tf.custom_gradient
-        def gradients(x, states, weights, dropped, d_final, d_output):
-            befores, values = (histories, kept) if keep else program.forward(*given)[1:]
+        def gradients(x, states, weights, fresh, d_final, d_output):
+            befores, values = histories, kept
+            if not keep:
+                _, befores, values = program.forward(*given, around, start, stop)
             # Blocks in the order in which the product reads them make it twice as fast; see where
             # they are turned back.
             turned = tf.nest.map_structure(tf.transpose, blocks)
-            backward = _apart((x, _some(mask), weights, turned, dropped, start, stop))
-            d_xs, d_states, d_taps, d_inner = program.backward(
-                *backward, befores, values, *_apart((d_output, d_final))
+            d_xs, d_states, d_fresh, d_taps, d_inner = program.backward(
+                *_apart((x, weights, fresh, turned, d_final, d_output)),
+                *(around, start, stop, befores, values),
             )
             d_x = d_xs[0] if d_xs else program.in_order(d_taps)
-            rows = [[v[start:stop] for v in vs] for vs in (befores, values, d_taps)]
-            d_weights = program.weight_gradients(weights, dropped, *rows, d_inner)
+            steps = _steps(slice(start, stop), [rows, befores, values, d_taps])
+            d_weights = program.weight_gradients(weights, fresh, dropped, *steps, d_inner)
 
             def second(*d_gradients):
-                given = x, states, weights, dropped, d_final, d_output
-                return program.second_gradients(*given, _some(mask), start, stop, d_gradients)
+                given = [x, states, weights, fresh, d_final, d_output]
+                return program.second_gradients(given, around, start, stop, d_gradients)
 
-            return (d_x, *d_states, *d_weights), second
+            return (d_x, *d_states, *d_weights, *d_fresh), second
 
         def gradient(*d):
             d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
-            d_x, *rest = gradients(x, states, weights, dropped, d_final, d_output)
-            d_states, d_weights = rest[: len(states)], rest[len(states) :]
-            return d_x, d_states, d_weights, [tf.zeros_like(m) for m in dropped]
+            flat = gradients(x, states, weights, fresh, d_final, d_output)
+            return tf.nest.pack_sequence_as([x, states, weights, fresh], flat)
 
         return (*final, *(h[1:] for h in histories[:1])), gradient
 
-    results = loop(x, list(states), weights, dropped)
+    results = loop(x, list(states), weights, fresh)
     return list(results[: len(states)]), list(results[len(states) :])
 
 
@@ -87,7 +94,7 @@ _PROGRAMS = {}
 def _program_for(cell):
     """The one program of all cells that take the same step."""
     config = cell.get_config()
-    taken = {k: v for k, v in config.items() if k.rpartition("_")[2] not in _NOT_IN_THE_STEP}
+    taken = {k: v for k, v in config.items() if not k.endswith(_NOT_IN_THE_STEP)}
     key = type(cell), cell.compute_dtype, repr(taken)
     if key not in _PROGRAMS:
         with tf.init_scope():
@@ -151,20 +158,22 @@ class Program:
 
             mapping = list(zip(cell.weights, weights, strict=True))
             with keras.StatelessScope(state_mapping=mapping):
-                new_states = list(cell.step(x, states, product))
-                again = cell.step(tf.zeros_like(x), states, sum_for_both)
-            of_step, of_products = (tf.gradients(y, weights) for y in (new_states, results))
-            differences = [
-                tf.reduce_max(tf.abs(a - b)) for a, b in zip(again, new_states, strict=True)
-            ]
-            difference = max(session.run(differences))
+                new_states = cell.advance(x, states, product)
+                of_step = tf.gradients(new_states, weights)
+                of_products = tf.gradients(results, weights) if results else of_step
+                one_each = sorted(g for gates, _ in calls for g in gates) == sorted(cell.gates)
+                self.summed = False
+                if one_each:
+                    again = cell.advance(tf.zeros_like(x), states, sum_for_both)
+                    differences = [
+                        tf.reduce_max(tf.abs(a - b)) for a, b in zip(again, new_states, strict=True)
+                    ]
+                    self.summed = max(session.run(differences)) < 1e-9
 
         pairs = list(zip(of_step, of_products, strict=True))
         self.calls = calls
         self.used = [i for i, pair in enumerate(pairs) if pair != (None, None)]
         self.inner = [k for k, i in enumerate(self.used) if of_step[i] is not None]
-        gates = "".join(gates for gates, _ in calls)
-        self.summed = sorted(gates) == sorted(cell.gates) and difference < 1e-9
 
     def _with(self, weights):
         """A scope in which the cell's weights have the values given."""
@@ -172,37 +181,42 @@ class Program:
         return keras.StatelessScope(state_mapping=list(zip(mine, weights, strict=True)))
 
     def _forward(
-        self, x, masked, states, weights, blocks, dropped, start, stop, keep=True, history=True
+        self, x, states, weights, fresh, blocks, around, start, stop, keep=True, history=True
     ):
         steps, cell = _length(x), self.cell
-        masks = tuple(dropped) or (None,)
+        masks = tuple(around["dropped"]) or (None,)
         shown = states if keep else states[:history]
         histories = [_writer(steps + 1, s).write(start, s) for s in shown]
         kept = [_writer(steps, states[0], size) for size in self._kept_sizes() if keep]
 
         def body(t, row, carried):
             states, histories, kept = carried
-            x_t, mask_t = row
+            x_t, at = row
+            before = _set_back(at, fresh, states)
             values, block = [], iter(blocks)
 
             def product(gates, v):
                 value = cell.product(gates, v, masks, next(block))
                 values.append(value + x_t[:, cell.columns(gates)] if self.summed else value)
-                if _position(v, states) is None:
+                if _position(v, before) is None:
                     values.append(v)
                 return value
 
             with self._with(weights):
-                new = list(cell.step(x_t, states, product))
-            if mask_t:
-                new = [tf.where(*mask_t, n, s) for n, s in zip(new, states, strict=True)]
+                new = self._advance(x_t, before, product, at, around)
+            if "mask" in at:
+                new = [tf.where(at["mask"], n, s) for n, s in zip(new, before, strict=True)]
             histories = [a.write(t + 1, n) for a, n in zip(histories, new, strict=False)]
             kept = [a.write(t, v) for a, v in zip(kept, values, strict=False)]
             return new, histories, kept
 
         carried = (list(states), histories, kept)
-        final, histories, kept = _loop(start, stop, 1, [x, masked], carried, body)
+        final, histories, kept = _loop(start, stop, 1, [x, around["rows"]], carried, body)
         return final, [a.stack() for a in histories], [a.stack() for a in kept]
+
+    def _advance(self, x, states, product, at, around):
+        (candidate,) = around["candidate"] or [None]
+        return list(self.cell.advance(x, states, product, at.get("zones"), candidate))
 
     def _kept_sizes(self):
         units = self.cell.units
@@ -212,10 +226,21 @@ class Program:
                 yield units
 
     def _backward(
-        self, x, masked, weights, turned, dropped, start, stop, befores, kept, d_output, d_final
+        self,
+        x,
+        weights,
+        fresh,
+        turned,
+        d_final,
+        d_output,
+        around,
+        start,
+        stop,
+        befores,
+        kept,
     ):
         steps, cell = _length(x), self.cell
-        masks = tuple(dropped) or (None,)
+        masks = tuple(around["dropped"]) or (None,)
         inner = [weights[i] for i in self.inner]
         # Where the kept sums stand for the projected inputs, their gradient is that of the taps.
         xs = [] if self.summed else [x]
@@ -223,13 +248,14 @@ class Program:
         d_taps = [_writer(steps, d_final[0], len(gates) * cell.units) for gates, _ in self.calls]
 
         def body(t, row, carried):
-            d_states, d_xs, d_taps, d_inner = carried
-            x_t, mask_t, states, values, d_output = row
+            d_states, d_fresh, d_xs, d_taps, d_inner = carried
+            x_t, at, states, values, d_output = row
             x_t = x_t[0] if x_t else tf.zeros_like(x[0])
+            states = _set_back(at, fresh, states)
             d_new = [tf.add_n([d_states[0], *d_output]), *d_states[1:]]
             d_step = d_new
-            if mask_t:
-                d_step = [tf.where(*mask_t, d, tf.zeros_like(d)) for d in d_new]
+            if "mask" in at:
+                d_step = [tf.where(at["mask"], d, tf.zeros_like(d)) for d in d_new]
 
             # Turned back inside of the loop, where XLA sees that it need not be done.
             values, block = iter(values), iter(tf.nest.map_structure(tf.transpose, turned))
@@ -247,7 +273,7 @@ class Program:
                     return self._tapped(gates, v, masks, next(block), weights, value, taps[-1])
 
                 with self._with(weights):
-                    new = list(cell.step(x_t, states, product))
+                    new = self._advance(x_t, states, product, at, around)
             gradients = tape.gradient(
                 new,
                 {"x": [x_t], "states": states, "taps": taps, "inner": inner},
@@ -255,24 +281,29 @@ class Program:
                 unconnected_gradients="zero",
             )
             d_states = gradients["states"]
-            if mask_t:
+            if "mask" in at:
                 pairs = zip(d_states, d_new, strict=True)
-                d_states = [tf.where(*mask_t, d, passed) for d, passed in pairs]
+                d_states = [tf.where(at["mask"], d, passed) for d, passed in pairs]
+            if "reset" in at:
+                zeros = [tf.zeros_like(d) for d in d_states]
+                of_fresh = _set_back(at, d_states, zeros)
+                d_fresh = [d + f for d, f in zip(d_fresh, of_fresh, strict=True)]
+                d_states = _set_back(at, zeros, d_states)
             d_xs = [a.write(t, d) for a, d in zip(d_xs, gradients["x"], strict=False)]
             d_taps = [a.write(t, d) for a, d in zip(d_taps, gradients["taps"], strict=True)]
             d_inner = [a + d for a, d in zip(d_inner, gradients["inner"], strict=True)]
-            return d_states, d_xs, d_taps, d_inner
+            return d_states, d_fresh, d_xs, d_taps, d_inner
 
-        none_yet = [tf.zeros_like(w) for w in inner]
-        d_states, d_xs, d_taps, d_inner = _loop(
+        none_yet = [[tf.zeros_like(v) for v in vs] for vs in (fresh, inner)]
+        d_states, d_fresh, d_xs, d_taps, d_inner = _loop(
             stop - 1,
             start - 1,
             -1,
-            [xs, masked, befores, kept, d_output],
-            (d_final, d_xs, d_taps, none_yet),
+            [xs, around["rows"], befores, kept, d_output],
+            (d_final, none_yet[0], d_xs, d_taps, none_yet[1]),
             body,
         )
-        return [a.stack() for a in d_xs], d_states, [a.stack() for a in d_taps], d_inner
+        return [a.stack() for a in d_xs], d_states, d_fresh, [a.stack() for a in d_taps], d_inner
 
     def in_order(self, d_taps):
         """The taps' gradients side by side as their gates are in the kernels."""
@@ -293,27 +324,24 @@ class Program:
 
         return tapped(v, tap)
 
-    def second_gradients(
-        self, x, states, weights, dropped, d_final, d_output, masked, start, stop, d_gradients
-    ):
+    def second_gradients(self, given, around, start, stop, d_gradients):
         """The gradients of the first gradients, by TensorFlow's own way through the loop."""
-        given = [x, states, weights, dropped, d_final, d_output]
+        x, states, weights, fresh, d_final, d_output = given
+        of = [x, states, weights, fresh]
         with tf.GradientTape() as second:
             second.watch(given)
             with tf.GradientTape() as first:
-                first.watch([x, states, weights])
+                first.watch(of)
                 with self._with(weights):
-                    masks = tuple(dropped) or (None,)
+                    masks = tuple(around["dropped"]) or (None,)
                     blocks = [self.cell.recurrent_blocks(gates, masks) for gates, _ in self.calls]
                 final, histories, _ = self._forward(
-                    *(x, masked, states, weights, blocks, dropped, start, stop),
-                    keep=False,
-                    history=bool(d_output),
+                    *of, blocks, around, start, stop, keep=False, history=bool(d_output)
                 )
                 results = [*final, *(h[1:] for h in histories)]
             gradients = first.gradient(
                 results,
-                [x, *states, *weights],
+                tf.nest.flatten(of),
                 output_gradients=[*d_final, *d_output],
                 unconnected_gradients="zero",
             )
@@ -321,9 +349,9 @@ class Program:
             gradients, given, output_gradients=list(d_gradients), unconnected_gradients="zero"
         )
 
-    def weight_gradients(self, weights, dropped, before, kept, d_taps, d_inner):
+    def weight_gradients(self, weights, fresh, dropped, rows, before, kept, d_taps, d_inner):
         """The gradients of a step's weights, for all steps at once."""
-        kept = iter(kept)
+        before, kept = _set_back(rows, fresh, before), iter(kept)
         with tf.GradientTape() as tape:
             # Before the scope, which casts them.
             tape.watch(weights)
@@ -335,12 +363,14 @@ class Program:
                     spread = [_rows(tf.broadcast_to(m, tf.shape(v))) for m in dropped]
                     masks = tuple(spread) or (None,)
                     products.append(self.cell.product(gates, _rows(v), masks))
-        gradients = tape.gradient(
-            products,
-            weights,
-            output_gradients=[_rows(d) for d in d_taps],
-            unconnected_gradients="zero",
-        )
+        gradients = [tf.zeros_like(w) for w in weights]
+        if products:
+            gradients = tape.gradient(
+                products,
+                weights,
+                output_gradients=[_rows(d) for d in d_taps],
+                unconnected_gradients="zero",
+            )
         for i, d in zip(self.inner, d_inner, strict=True):
             gradients[i] += d
         return gradients
@@ -353,6 +383,17 @@ def _some(value):
 
 def _apart(tensors):
     return tf.nest.map_structure(tf.stop_gradient, tensors)
+
+
+def _set_back(at, fresh, states):
+    """The states a step starts from."""
+    if "reset" not in at:
+        return states
+    return [tf.where(at["reset"], f, s) for f, s in zip(fresh, states, strict=True)]
+
+
+def _steps(which, values):
+    return tf.nest.map_structure(lambda v: v[which], values)
 
 
 def _position(v, states):

@@ -1,12 +1,13 @@
 """The time loop: the one place that runs a cell over a sequence."""
 
+import functools
 import inspect
 
 import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from kerasrnn import compiled
+from kerasrnn import compiled, linear
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 
@@ -36,6 +37,7 @@ def run(
     unroll=False,
     zero_output_for_mask=False,
     return_sequences=True,
+    reset=None,
 ):
     """Runs `cell` over the time steps of `sequences`.
 
@@ -52,6 +54,8 @@ def run(
         unroll: Write one copy of the step per time step into the graph instead of a loop.
         zero_output_for_mask: See above.
         return_sequences: Keep the output of every step.
+        reset: (batch, time) booleans, `True` where an episode begins: before that step the states
+            are set to the cell's initial ones. Backwards, where the episode after has been passed.
 
     Returns:
         The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
@@ -65,6 +69,7 @@ def run(
             states,
             mask,
             go_backwards,
+            reset,
             {"training": training, "unroll": unroll, "zero_output_for_mask": zero_output_for_mask},
         )
 
@@ -76,41 +81,87 @@ def run(
         # One row may stand for all.
         shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
         mask = tf.broadcast_to(mask, [*shape, 1])
-    if _compiles(cell, sequences, training, unroll):
-        return compiled.run(
-            cell,
-            sequences,
-            states,
-            mask,
-            training,
-            go_backwards,
-            zero_output_for_mask,
-            return_sequences,
-        )
+    fresh = []
+    if reset is not None:
+        reset = _as_seen(reset, go_backwards)
+        fresh = _initial_states(cell, sequences)
+    compiles = _compiles(cell, sequences, training, unroll)
+    if isinstance(cell, Cell) and cell.linear and not unroll:
+        runner = functools.partial(_run_linear, compiles=compiles)
+    elif compiles:
+        runner = compiled.run
+    else:
+        runner = functools.partial(_run_loop, unroll=unroll)
+    return runner(
+        cell,
+        sequences,
+        list(states),
+        mask,
+        training,
+        go_backwards,
+        zero_output_for_mask,
+        return_sequences,
+        reset,
+        fresh,
+    )
 
-    xs, step = _prepare(cell, sequences, states, training)
-    xs = tf.transpose(xs, [1, 0, 2])
+
+def _run_loop(
+    cell,
+    sequences,
+    states,
+    mask,
+    training,
+    go_backwards,
+    zero_output_for_mask,
+    return_sequences,
+    reset,
+    fresh,
+    unroll,
+):
+    xs, zones, step = _prepare(cell, sequences, states, training)
+    rows = {"x": xs, "zones": zones, "mask": mask, "reset": reset}
+    rows = {name: _time_major(row) for name, row in rows.items() if row is not None}
+    xs = rows["x"]
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
-    if mask is not None:
-        mask = tf.transpose(mask, [1, 0, 2])
     if go_backwards:
-        xs = tf.reverse(xs, [0])
-        mask = None if mask is None else tf.reverse(mask, [0])
+        rows = tf.nest.map_structure(lambda row: tf.reverse(row, [0]), rows)
 
-    def advance(t_x, t_mask, output, states):
-        new_output, new_states = step(t_x, states)
-        if t_mask is None:
+    def advance(row, output, states):
+        if "reset" in row:
+            states = _where(row["reset"], fresh, states)
+        new_output, new_states = step(row["x"], states, row.get("zones"))
+        if "mask" not in row:
             return new_output, new_states
         skipped = tf.zeros_like(output) if zero_output_for_mask else output
-        kept = tree.map_structure(lambda new, old: tf.where(t_mask, new, old), new_states, states)
-        return tf.where(t_mask, new_output, skipped), kept
+        new_output = tf.where(row["mask"], new_output, skipped)
+        return new_output, _where(row["mask"], new_states, states)
 
     output = _first_output(cell, xs, states, step)
     loop = _unrolled if unroll else _while
-    output, outputs, states = loop(advance, xs, mask, output, list(states), steps, return_sequences)
+    output, outputs, states = loop(advance, rows, output, list(states), steps, return_sequences)
     if not return_sequences:
         return output, output[:, None], states
     return output, tf.transpose(outputs, [1, 0, 2]), states
+
+
+def _where(condition, new, old):
+    return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+
+
+def _as_seen(reset, go_backwards):
+    """Where the states are set back: an episode that begins at t begins, seen backwards, where it
+    ends, so that the one before it ends (and begins, backwards) at t - 1."""
+    reset = ops.cast(reset, "bool")[:, :, None]
+    if not go_backwards:
+        return reset
+    return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
+
+
+def _initial_states(cell, sequences):
+    """The states an episode begins with."""
+    fresh = cell.get_initial_state(batch_size=tf.shape(sequences)[0])
+    return list(fresh) if tree.is_nested(fresh) else [fresh]
 
 
 def _compiles(cell, sequences, training, unroll):
@@ -122,6 +173,8 @@ def _compiles(cell, sequences, training, unroll):
         and _in_a_step(training)
         and type(cell) in CELLS.values()
         and _ACTIVATIONS.issuperset(_activations(cell))
+        # The programs give the states of every step by their first.
+        and (type(cell).output is Cell.output or len(cell.states) == 1 or cell.linear)
         and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
         and not any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
     )
@@ -149,38 +202,92 @@ def _some_steps(sequences):
         return tf.identity(sequences)
 
 
+def _time_major(row):
+    return tf.nest.map_structure(lambda value: tf.transpose(value, [1, 0, 2]), row)
+
+
+def _run_linear(
+    cell,
+    sequences,
+    states,
+    mask,
+    training,
+    go_backwards,
+    zero_output_for_mask,
+    return_sequences,
+    reset,
+    fresh,
+    compiles,
+):
+    """Runs a linear recurrence from its coefficients, all steps at once."""
+    sequences = ops.cast(sequences, cell.compute_dtype)
+    noise = cell.noise(sequences, states, training)
+    known, steps = sequences.shape[1], tf.shape(sequences)[1]
+    if go_backwards:
+        sequences = tf.reverse(sequences, [1])
+    xs = compiled.project(cell, sequences, noise.inputs)
+    a, b = ([v] if tf.is_tensor(v) else list(v) for v in cell.coefficients(xs))
+    if noise.candidate is not None:
+        b = [v * noise.candidate for v in b]
+    if mask is not None or reset is not None:
+        a = [tf.broadcast_to(v, tf.shape(b[0])) for v in a]
+    if mask is not None:
+        mask = _time_major(tf.reverse(mask, [1]) if go_backwards else mask)
+        one = [tf.ones_like(a[0]), *(tf.zeros_like(v) for v in a[1:])]
+        a, b = _where(mask, a, one), [tf.where(mask, v, tf.zeros_like(v)) for v in b]
+    if reset is not None:
+        reset = _time_major(tf.reverse(reset, [1]) if go_backwards else reset)
+        b = _where(reset, linear.step(a, fresh, b), b)
+        a = [tf.where(reset, tf.zeros_like(v), v) for v in a]
+
+    if compiles and known is None:
+        # A program is compiled per length: rounded up, batches of many lengths share a few.
+        more = [[0, compiled.rounded_up(steps) - steps], [0, 0], [0, 0]]
+        a, b = ([v if len(v.shape) == 1 else tf.pad(v, more) for v in vs] for vs in (a, b))
+    history = [v[:steps] for v in linear.scan(a, b, states, compiles)]
+    outputs = cell.output(xs, history)
+    if mask is not None and zero_output_for_mask:
+        outputs = tf.where(mask, outputs, tf.zeros_like(outputs))
+    elif mask is not None:
+        outputs = compiled.repeated(outputs, mask, compiles)
+    final = [v[-1] for v in history]
+    if not return_sequences:
+        return outputs[-1], outputs[-1][:, None], final
+    return outputs[-1], tf.transpose(outputs, [1, 0, 2]), final
+
+
 def _first_output(cell, xs, states, step):
     """What a masked first step repeats: zeros like an output."""
     if isinstance(cell, Cell):
-        return tf.zeros_like(states[0])
+        return tf.zeros_like(cell.output(xs[0], states))
     # Keras asks cells for their state's size, not for their output's: this one step, of which
     # only the shape is used, shows it.
     return tf.zeros_like(step(xs[0], states)[0])
 
 
 def _prepare(cell, sequences, states, training):
-    """The tensor to step through, and the step."""
+    """The tensor to step through, what else is random per step, and the step."""
     sequences = ops.cast(sequences, getattr(cell, "compute_dtype", sequences.dtype))
     if isinstance(cell, Cell):
-        input_masks, state_masks = cell.dropout_masks(sequences, states, training)
+        noise = cell.noise(sequences, states, training)
 
         def product(gates, v):
-            return cell.product(gates, v, state_masks)
+            return cell.product(gates, v, noise.products)
 
-        def step(x, states):
-            new_states = list(cell.step(x, states, product))
-            return new_states[0], new_states
+        def step(x, states, zones):
+            new_states = cell.advance(x, states, product, zones, noise.candidate)
+            return cell.output(x, new_states), new_states
 
-        return cell.project(sequences, input_masks), step
+        return cell.project(sequences, noise.inputs), noise.zones, step
 
-    def keras_step(x, states):
+    def keras_step(x, states, zones=None):
         output, new_states = cell(x, states)
         return output, list(new_states) if tree.is_nested(new_states) else [new_states]
 
-    return sequences, keras_step
+    return sequences, None, keras_step
 
 
-def _run_stacked(cells, sequences, states, mask, go_backwards, options):
+def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
     """Runs each cell over the whole sequence before the next: the same numbers as all cells at
     every step, since no cell of a stack looks at a later one."""
     last, final_states = None, []
@@ -192,37 +299,38 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, options):
             cell_states if nested else [cell_states],
             mask=mask,
             go_backwards=go_backwards,
+            reset=reset,
             **options,
         )
         final_states.append(final if nested else final[0])
         if go_backwards:
             mask = None if mask is None else tf.reverse(mask, [1])
+            reset = None if reset is None else tf.reverse(_as_seen(reset, True)[..., 0], [1])
             go_backwards = False
     return last, sequences, final_states
 
 
-def _unrolled(advance, xs, mask, output, states, steps, return_sequences):
-    masks = [None] * steps if mask is None else tf.unstack(mask)
+def _unrolled(advance, rows, output, states, steps, return_sequences):
     outputs = []
-    for t_x, t_mask in zip(tf.unstack(xs), masks, strict=True):
-        output, states = advance(t_x, t_mask, output, states)
+    unstacked = [tf.unstack(value) for value in tf.nest.flatten(rows)]
+    for row in zip(*unstacked, strict=True):
+        output, states = advance(tf.nest.pack_sequence_as(rows, row), output, states)
         outputs.append(output)
     return output, tf.stack(outputs) if return_sequences else None, states
 
 
-def _while(advance, xs, mask, output, states, steps, return_sequences):
+def _while(advance, rows, output, states, steps, return_sequences):
     def array(value):
         return tf.TensorArray(value.dtype, steps, element_shape=value.shape[1:]).unstack(value)
 
-    x_array = array(xs)
-    mask_array = None if mask is None else array(mask)
+    arrays = tf.nest.map_structure(array, rows)
     out_arrays = []
     if return_sequences:
         out_arrays = [tf.TensorArray(output.dtype, steps, element_shape=output.shape)]
 
     def body(t, out_arrays, output, states):
-        t_mask = None if mask_array is None else mask_array.read(t)
-        output, states = advance(x_array.read(t), t_mask, output, states)
+        row = tf.nest.map_structure(lambda array: array.read(t), arrays)
+        output, states = advance(row, output, states)
         return t + 1, [array.write(t, output) for array in out_arrays], output, states
 
     _, out_arrays, output, states = tf.while_loop(

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 import twins
 
-from kerasrnn import cells
+from kerasrnn import cells, layers
 
 CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
 over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
@@ -14,20 +14,26 @@ def test_every_registered_cell_has_a_twin():
     assert set(twins.TWINS) == set(cells.CELLS)
 
 
+def random_states(cell, rng, size):
+    """The sLSTM's normalizer, a sum of exponentials, is above zero."""
+    states = {name: rng.normal(size=(size, cell.units)) for name in cell.states}
+    return [np.abs(s) + 0.5 if name == "n" else s for name, s in states.items()]
+
+
 @over_twins
 def test_step_is_the_papers(name, options, twin, rng, random_weights):
     cell = cells.get(name)(5, dtype="float64", **options)
     cell.build((None, 3))
     random_weights(cell)
     x = rng.normal(size=(4, 3))
-    states = [rng.normal(size=(4, 5)) for _ in cell.states]
+    states = random_states(cell, rng, 4)
 
     output, new_states = cell(x, states)
 
-    expected = twin(cell.get_weights(), x, states)
-    np.testing.assert_allclose(output, expected[0], rtol=1e-12)
-    for new, want in zip(new_states, expected, strict=True):
-        np.testing.assert_allclose(new, want, rtol=1e-12)
+    expected = twins.output_and_states(twin(cell.get_weights(), x, states))
+    np.testing.assert_allclose(output, expected.output, rtol=1e-10)
+    for new, want in zip(new_states, expected.states, strict=True):
+        np.testing.assert_allclose(new, want, rtol=1e-10)
 
 
 @over_twins
@@ -36,23 +42,28 @@ def test_gradient_is_that_of_finite_differences(name, options, twin, rng, random
     cell.build((None, 2))
     random_weights(cell)
     x = rng.normal(size=(2, 2))
-    states = [rng.normal(size=(2, 3)) for _ in cell.states]
-    weights = cell.get_weights()
+    values = [*cell.get_weights(), *random_states(cell, rng, 2)]
+    count = len(cell.weights)
     with tf.GradientTape() as tape:
-        _, new_states = cell(x, states)
-        loss = sum(tf.reduce_sum(tf.sin(s)) for s in new_states)
-    gradients = tape.gradient(loss, cell.trainable_weights)
+        states = [tf.constant(value) for value in values[count:]]
+        tape.watch(states)
+        output, new_states = cell(x, states)
+        loss = sum(tf.reduce_sum(tf.sin(s)) for s in (2 * output, *new_states))
+    gradients = tape.gradient(
+        loss, [*cell.trainable_weights, *states], unconnected_gradients="zero"
+    )
 
     def loss_at(shifted):
-        return sum(np.sin(s).sum() for s in twin(shifted, x, states))
+        output, states = twins.output_and_states(twin(shifted[:count], x, shifted[count:]))
+        return sum(np.sin(s).sum() for s in (2 * output, *states))
 
     for which, gradient in enumerate(gradients):
-        for index in np.ndindex(*weights[which].shape):
-            up, down = ([w.copy() for w in weights] for _ in range(2))
+        for index in np.ndindex(*values[which].shape):
+            up, down = ([v.copy() for v in values] for _ in range(2))
             up[which][index] += 1e-6
             down[which][index] -= 1e-6
             slope = (loss_at(up) - loss_at(down)) / 2e-6
-            np.testing.assert_allclose(gradient[index], slope, atol=1e-8)
+            np.testing.assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-8)
 
 
 @over_twins
@@ -64,35 +75,37 @@ def test_runs_inside_keras(name, options, twin, rng, random_weights):
     random_weights(layer)
 
     zeros = [np.zeros((2, 5)) for _ in cell.states]
-    expected = twins.run(twin, layer.get_weights(), x, zeros)[0]
-    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-6)
+    expected, _ = twins.run(twin, layer.get_weights(), x, zeros)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+    ours = layers.RNN(cell, return_sequences=True)
+    np.testing.assert_allclose(ours(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", cells.CELLS)
 def test_configuration_survives(name):
-    cell = cells.get(name)(
-        4,
-        activation="relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.3),
-        recurrent_regularizer=keras.regularizers.L2(0.1),
-        bias_constraint="non_neg",
-        dropout=0.1,
-        recurrent_dropout=0.2,
-        seed=7,
-        implementation=1,
-    )
+    cell_class = cells.get(name)
+    options = {
+        "activation": "relu",
+        "kernel_initializer": keras.initializers.RandomNormal(stddev=0.3),
+        "recurrent_regularizer": keras.regularizers.L2(0.1),
+        "bias_constraint": "non_neg",
+        "dropout": 0.1,
+        "seed": 7,
+        "implementation": 1,
+        "initial_state": "learned",
+    }
+    options = {k: v for k, v in options.items() if k not in cell_class.lacks}
+    cell = cell_class(4, **options)
     config = keras.saving.serialize_keras_object(cell)
     copy = keras.saving.deserialize_keras_object(config)
     assert keras.saving.serialize_keras_object(copy) == config
-    assert copy.activation is keras.activations.relu
     assert copy.kernel_initializer.stddev == 0.3
-    assert copy.recurrent_regularizer.l2 == pytest.approx(0.1)
-    assert (copy.dropout, copy.recurrent_dropout, copy.seed, copy.implementation) == (
-        0.1,
-        0.2,
-        7,
-        1,
-    )
+    if "activation" in options:
+        assert copy.activation is keras.activations.relu
+    if "recurrent_regularizer" in options:
+        assert copy.recurrent_regularizer.l2 == pytest.approx(0.1)
+    for option in ("dropout", "seed", "implementation", "initial_state"):
+        assert getattr(copy, option) == options[option]
 
 
 def test_forget_bias_starts_at_one():
@@ -107,7 +120,7 @@ def test_forget_bias_starts_at_one():
 @pytest.mark.parametrize("implementation", [1, 2])
 def test_dropout_masks_are_per_gate_only_with_implementation_1(implementation):
     cell = cells.LSTMCell(4, dropout=0.5, implementation=implementation)
-    masks, recurrent = cell.dropout_masks(tf.ones((2, 7, 3)), [tf.ones((2, 4))] * 2, training=True)
+    masks, recurrent = cell.noise(tf.ones((2, 7, 3)), [tf.ones((2, 4))] * 2, training=True)[:2]
     assert len(masks) == (4 if implementation == 1 else 1)
     assert recurrent == (None,)
     # One mask for all steps, and what is kept is scaled up to keep the mean.
@@ -207,7 +220,7 @@ def test_a_subclass_with_a_constructor_of_its_own(rng):
     assert (copy.scale, copy.dropout, copy.get_config()) == (3.0, 0.1, cell.get_config())
 
 
-@pytest.mark.parametrize("name", cells.CELLS)
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru", "mgu", "rhn", "ran", "nas"])
 def test_regularizers_and_constraints_reach_their_weights(name):
     cell = cells.get(name)(
         3,
@@ -229,7 +242,7 @@ def test_regularizers_and_constraints_reach_their_weights(name):
 def test_the_seed_fixes_the_masks():
     def mask(seed):
         cell = cells.GRUCell(3, dropout=0.5, seed=seed)
-        return cell.dropout_masks(tf.ones((20, 4)), [tf.ones((20, 3))], training=True)[0][0]
+        return cell.noise(tf.ones((20, 4)), [tf.ones((20, 3))], training=True).inputs[0]
 
     np.testing.assert_array_equal(mask(1), mask(1))
     assert not np.array_equal(mask(1), mask(2))
@@ -299,3 +312,92 @@ def test_choices_are_kept_as_they_are_named(truth):
     cell = cells.GRUCell(np.int64(3), reset_after=truth, implementation=np.int64(1))
     assert cell.reset_after is True
     assert (type(cell.units), type(cell.implementation)) == (int, int)
+
+
+LINEAR = [("qrnn", {}), ("mingru", {}), ("minlstm", {}), ("lru", {}), ("rg_lru", {})]
+LINEAR += [("sru", {"peephole": False})]
+
+
+def test_which_cells_are_linear():
+    linear = {name for name, cell_class in cells.CELLS.items() if cell_class(3).linear}
+    assert linear == {name for name, _ in LINEAR} - {"sru"}
+    assert cells.SRUCell(3, peephole=False).linear
+    assert not cells.MinGRUCell(3, zoneout=0.1).linear
+
+
+@pytest.mark.parametrize(("name", "options"), LINEAR)
+def test_coefficients_of_all_steps_at_once(name, options, rng, random_weights):
+    """h_t = a_t h_{t-1} + b_t, and the outputs of all steps, are what single steps give."""
+    cell = cells.get(name)(5, dtype="float64", **options)
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(2, 6, 3))
+    projected = cell.project(x)
+    a, b = cell.coefficients(projected)
+    if len(cell.states) == 2:
+        a, b = (re + 1j * np.array(im) for re, im in (np.array(a), np.array(b)))
+    a = np.broadcast_to(a, b.shape)
+    h, history = np.zeros((2, 5)), []
+    states = [np.zeros((2, 5)) for _ in cell.states]
+    outputs = []
+    for t in range(6):
+        h = a[:, t] * h + b[:, t]
+        history.append(h)
+        output, states = cell(x[:, t], states)
+        outputs.append(output)
+    history = np.stack(history, axis=1)
+    parts = [history.real, history.imag] if len(cell.states) == 2 else [history]
+    for part, state in zip(parts, states, strict=True):
+        np.testing.assert_allclose(part[:, -1], state, rtol=1e-10)
+    shown = cell.output(projected, [tf.constant(part) for part in parts])
+    np.testing.assert_allclose(shown, np.stack(outputs, axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["minlstm", "rg_lru", "slstm", "mingru", "qrnn"])
+def test_gates_that_are_shut_or_open_to_the_last_bit(name, rng, random_weights):
+    cell = cells.get(name)(4)
+    cell.build((None, 3))
+    random_weights(cell)
+    states = [tf.zeros((2, 4)) for _ in cell.states]
+    for scale in (-1e3, 1e3):
+        bias = np.full(cell.bias.shape, scale, "float32")
+        cell.bias.assign(bias)
+        with tf.GradientTape() as tape:
+            output, new_states = cell(rng.normal(size=(2, 3)).astype("float32"), states)
+            loss = tf.reduce_sum(output)
+        gradients = tape.gradient(loss, cell.trainable_weights, unconnected_gradients="zero")
+        assert all(np.isfinite(v).all() for v in (output, *new_states, *gradients))
+
+
+def test_the_lru_starts_on_its_ring():
+    cell = cells.LRUCell(4000, r_min=0.6, r_max=0.8, max_phase=1.0)
+    cell.kernel_initializer = cell.output_initializer = keras.initializers.Zeros()
+    cell.build((None, 1))
+    (re, im), _ = cell.coefficients(tf.zeros((1, 12000)))
+    values = np.array(re) + 1j * np.array(im)
+    radius, phase = np.abs(values), np.angle(values)
+    # Even over the ring: the square of the radius is uniform.
+    share = np.sort((radius**2 - 0.36) / 0.28)
+    even = (np.arange(4000) + 0.5) / 4000
+    assert np.abs(share - even).max() < 0.05
+    assert np.abs(np.sort(phase) - even).max() < 0.05
+    np.testing.assert_allclose(np.exp(cell.gamma_log), np.sqrt(1 - radius**2), rtol=1e-4)
+
+
+def test_the_rg_lru_starts_with_long_memories():
+    cell = cells.RGLRUCell(4000)
+    cell.build((None, 1))
+    power = np.sort((1 / (1 + np.exp(-np.array(cell.recurrence, "float64")))) ** 8)
+    even = 0.9 + 0.099 * (np.arange(4000) + 0.5) / 4000
+    assert np.abs(power - even).max() < 0.005
+
+
+def test_the_stabilizer_cancels(rng, random_weights):
+    """An sLSTM's h does not depend on the m its c and n were divided by."""
+    cell = cells.SLSTMCell(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell)
+    x = rng.normal(size=(2, 3))
+    h, c, n, m = random_states(cell, rng, 2)
+    shifted = [h, c * np.exp(-2.0), n * np.exp(-2.0), m + 2.0]
+    np.testing.assert_allclose(cell(x, shifted)[0], cell(x, [h, c, n, m])[0], rtol=1e-10)

@@ -38,6 +38,10 @@ def test_every_public_class_has_an_example():
                 assert ">>>" in documented.__doc__, name
 
 
+def test_the_table_of_cells_is_in_the_readme():
+    assert f"\n{kerasrnn.cells.describe()}\n" in (ROOT / "README.md").read_text()
+
+
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 assert SNIPPETS
 

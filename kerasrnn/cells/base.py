@@ -2,10 +2,13 @@
 
 import inspect
 import numbers
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+
+from kerasrnn.initializers import GateBias
 
 _RESOLVERS = {
     "activation": keras.activations,
@@ -13,12 +16,26 @@ _RESOLVERS = {
     "regularizer": keras.regularizers,
     "constraint": keras.constraints,
 }
+# What a cell without a recurrent kernel lacks.
+NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
+# Of layer normalization's variance, as in the code of Ba et al. (2016).
+_EPSILON = 1e-5
+
+
+def own_parameters(cls):
+    """The arguments the constructor of `cls` names itself, in order."""
+    named = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return {p.name: p for p in named if p.kind is not p.VAR_KEYWORD}
 
 
 def parameters(cls):
-    """The arguments `cls` names in its constructor, in order."""
-    named = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    return [p.name for p in named if p.kind is not p.VAR_KEYWORD]
+    """The arguments of a cell: those its constructor names, in order, then those that the
+    constructors above it name, but for what the cell `lacks`."""
+    named = {}
+    for above in cls.__mro__:
+        if "__init__" in vars(above) and issubclass(above, Cell):
+            named = named | {k: p for k, p in own_parameters(above).items() if k not in named}
+    return {name: p for name, p in named.items() if name not in cls.lacks}
 
 
 def positive_integer(name, value):
@@ -64,45 +81,108 @@ def _resolved(name, value):
         ) from error
 
 
+class Noise(NamedTuple):
+    """All that is random in one pass over a sequence; `None` where nothing is.
+
+    Attributes:
+        inputs: The dropout masks for `project`: one, or one per gate.
+        products: The dropout masks for `product`: one, or one per recurrent gate.
+        candidate: The dropout mask of the candidate, (batch, units).
+        zones: By the names of states zoneout's z, (batch, [time,] units): 1 where a unit keeps its
+            old value.
+    """
+
+    inputs: tuple = (None,)
+    products: tuple = (None,)
+    candidate: Any = None
+    zones: dict | None = None
+
+
+class _Product:
+    """What a step is given as `product`: the runner's, with the cell's options around it.
+
+    The runner may put kept values in the place of its products, so nothing with a gradient of its
+    own may hide in there: normalization comes after it.
+    """
+
+    def __init__(self, cell, product, candidate):
+        self.cell = cell
+        self.product = product
+        self.candidate = candidate
+
+    def __call__(self, gates, v):
+        return self.cell.normalized_product(gates, self.product(gates, v))
+
+    def drop(self, g):
+        return g if self.candidate is None else g * self.candidate
+
+
 class Cell(keras.layers.Layer):
-    """One step of a recurrence, in two parts.
+    """One step of a recurrence, in two parts, and what is shown of it.
 
         p_t = W x_t + b                  projection: needs no state, so one product serves all steps
         s_t = step(p_t, s_{t-1})         step: everything that does need the state
+        y_t = output(p_t, s_t)           output: needs this step only, so all can be had at once
 
     A further cell is a subclass with `gates`, `states` and `step`; this class gives it weights,
-    dropout, masks of all sorts, a configuration, and Keras's own cell protocol, so it also runs
-    inside `keras.layers.RNN` (which, unlike the layers of this package, then draws new dropout
-    masks at every step).
+    dropout, zoneout, normalization, masks of all sorts, a configuration, and Keras's own cell
+    protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
+    then draws new dropout masks at every step). A linear recurrence, h_t = a_t ∘ h_{t-1} + b_t, has
+    `coefficients` in the place of `step`.
 
     Class attributes:
-        gates: one letter per block of `units` columns of the kernels, in the order of the weights.
-        states: the names of the states; the first is also the output.
+        gates: A name per block of `units` columns of W and p, in the order of the weights. Here and
+            wherever gates are named, "zr" is short for ("z", "r").
+        recurrent_gates: The same for U; empty for a cell without U. Default: `gates`.
+        bias_gates: The same for b. Default: `gates`.
+        states: The names of the states; the first is also the output, unless `output` says else.
+        candidate: The gate that `product.drop` marks, `None` if there is none.
+        keeps, writes: The gates that, open, keep the state and that write it; what an initializer
+            for long memory goes by.
+        zoned: The states that zoneout may act on. Default: `states`.
+        lacks: Arguments of this class that have no meaning for the cell.
+        paper: Author and year.
+        linear_if: When the cell is a linear recurrence if not always.
 
-    Weights: `kernel` W (features, gates * units), `recurrent_kernel` U (units, gates * units),
-    `bias` b (gates * units).
+    Weights: `kernel` W (features, gates * units), `recurrent_kernel` U (units, recurrent_gates *
+    units), `bias` b (gates * units); with normalization `kernel_gain`, `recurrent_gain`, one per
+    column; the cell's own; with `initial_state="learned"` one (units,) per state.
 
     Args:
         units: Positive integer, size of each state.
         activation: Activation of the candidate. Default: `"tanh"`.
         recurrent_activation: Activation of the gates. Default: `"sigmoid"`.
         use_bias: Whether to add biases.
-        kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights.
+        kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
+            `kerasrnn.initializers` has some for long memory.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: Regularizers of the weights.
         kernel_constraint, recurrent_constraint, bias_constraint: Constraints on the weights.
         dropout: Fraction of the inputs to drop, in [0, 1), the same ones at all steps
             (Gal & Ghahramani, 2016, section 4).
-        recurrent_dropout: Fraction of the previous state to drop, likewise.
-        seed: Seed of the dropout masks.
+        recurrent_dropout: Fraction to drop on the way from state to state, likewise.
+        seed: Seed of all that is random.
         implementation: As in Keras: 2 (and 0) shares one mask of the inputs among all gates, 1 (and
-            any `recurrent_dropout`) draws a mask per gate.
+            `recurrent_dropout` of the previous state) draws a mask per gate.
+        zoneout: Probability, in [0, 1), that a unit keeps its old value at a step; for all states,
+            or as `{"h": 0.05, "c": 0.5}`. Without training, the expectation is taken (Krueger et
+            al., 2017).
+        normalization: `"layer"` normalizes W x and each product with the state by themselves, with
+            a gain and before the bias is added (Ba et al., 2016, equations 20 to 22), or `None`.
+        recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
+            & Ghahramani, 2016), `"candidate"` of what is to be written (Semeniuta et al., 2016).
+        initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.
 
     Raises:
-        ValueError: where an argument is outside its range.
+        ValueError: where an argument is outside its range, or the cell cannot have it.
     """
 
     gates = ()
     states = ("h",)
+    candidate = None
+    keeps = writes = ()
+    lacks = ()
+    paper = ""
+    linear_if = "no"
 
     def __init__(
         self,
@@ -123,6 +203,10 @@ class Cell(keras.layers.Layer):
         recurrent_dropout=0.0,
         seed=None,
         implementation=2,
+        zoneout=0.0,
+        normalization=None,
+        recurrent_dropout_form="state",
+        initial_state="zeros",
         **kwargs,
     ):
         self._configure(__class__, locals())
@@ -133,12 +217,19 @@ class Cell(keras.layers.Layer):
 
         `arguments` is the constructor's `locals()`, as it stands at its first line.
         """
-        super().__init__(**arguments["kwargs"])
-        self._parameters = tuple(parameters(cls))
-        defaults = inspect.signature(cls.__init__).parameters
-        for name in self._parameters:
-            value = _resolved(name, arguments[name])
-            if isinstance(defaults[name].default, bool):
+        given = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
+        for name in self.lacks:
+            value = given.pop(name, None)
+            if value not in (None, parameters(Cell)[name].default):
+                kind = type(self).__name__
+                raise ValueError(f"A {kind} has no `{name}`. Received: {name}={value!r}")
+        known = {name: p for name, p in parameters(cls).items() if name not in self.lacks}
+        values = {name: given.pop(name, p.default) for name, p in known.items()}
+        super().__init__(**given)
+        self._parameters = tuple(known)
+        for name, value in values.items():
+            value = _resolved(name, value)
+            if isinstance(known[name].default, bool):
                 value = boolean(name, value)
             setattr(self, name, value)
 
@@ -146,10 +237,75 @@ class Cell(keras.layers.Layer):
         self.dropout = _rate("dropout", self.dropout)
         self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
         self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
+        one_of((None, "layer"), "normalization", self.normalization)
+        one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
+        one_of(("zeros", "learned"), "initial_state", self.initial_state)
+        self._check_options()
+        self.zone_rates = self._zone_rates(self.zoneout)
 
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units
         self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    def _check_options(self):
+        """What this cell, as it is, cannot have."""
+        name = type(self).__name__
+        if self.normalization and not self.recurrent_gates:
+            raise ValueError(
+                f"`normalization` needs a product with the state, which a {name} does not have; "
+                "its input can be normalized by a layer before it. "
+                f"Received: normalization={self.normalization!r}"
+            )
+        if not self.recurrent_dropout:
+            return
+        if self.recurrent_dropout_form == "candidate" and not self.candidate:
+            raise ValueError(
+                "recurrent_dropout_form='candidate' needs a candidate apart from the state, which "
+                f"a {name} does not have. Received: recurrent_dropout={self.recurrent_dropout}"
+            )
+        if self.recurrent_dropout_form == "state" and not self.recurrent_gates:
+            raise ValueError(
+                f"`recurrent_dropout` needs a product with the state, which a {name} does not "
+                "have"
+                + ("; recurrent_dropout_form='candidate' does not" * bool(self.candidate))
+                + f". Received: recurrent_dropout={self.recurrent_dropout}"
+            )
+
+    def _zone_rates(self, zoneout):
+        """The rate of each state, or nothing."""
+        if not isinstance(zoneout, dict):
+            rate = _rate("zoneout", zoneout)
+            zoneout = dict.fromkeys(self.zoned, rate)
+            if rate and not self.zoned:
+                raise ValueError(
+                    f"`zoneout` cannot act on any state of a {type(self).__name__}. "
+                    f"Received: zoneout={rate}"
+                )
+        for state in zoneout:
+            if state not in self.zoned:
+                raise ValueError(
+                    f"`zoneout` of a {type(self).__name__} can act on the states "
+                    f"{', '.join(self.zoned) or '(none)'}. Received: a zoneout of {state!r}"
+                )
+        rates = {state: _rate("zoneout", rate) for state, rate in zoneout.items()}
+        return {state: rate for state, rate in rates.items() if rate}
+
+    @property
+    def recurrent_gates(self):
+        return self.gates
+
+    @property
+    def bias_gates(self):
+        return self.gates
+
+    @property
+    def zoned(self):
+        return self.states
+
+    @property
+    def linear(self):
+        """Whether the cell, as configured, is the linear recurrence of its `coefficients`."""
+        return type(self).coefficients is not Cell.coefficients and not self.zone_rates
 
     def build(self, input_shape):
         if input_shape[-1] is None:
@@ -157,12 +313,28 @@ class Cell(keras.layers.Layer):
                 "A cell's weights need to know the number of features, the last axis of its "
                 f"input. Received: input_shape={tuple(input_shape)}"
             )
-        width = len(self.gates) * self.units
+        width, recurrent = (len(g) * self.units for g in (self.gates, self.recurrent_gates))
         self.kernel = self._add("kernel", (input_shape[-1], width), self.kernel_initializer)
-        self.recurrent_kernel = self._add(
-            "recurrent_kernel", (self.units, width), self.recurrent_initializer
-        )
+        if recurrent:
+            self.recurrent_kernel = self._add(
+                "recurrent_kernel", (self.units, recurrent), self.recurrent_initializer
+            )
         self.bias = self._add("bias", self.bias_shape, self.initial_bias) if self.use_bias else None
+        if self.normalization:
+            self.kernel_gain = self.add_weight((width,), "ones", name="kernel_gain")
+            self.recurrent_gain = self.add_weight((recurrent,), "ones", name="recurrent_gain")
+        self.build_own(input_shape)
+        if self.initial_state == "learned":
+            self.initial_states = [
+                self.add_weight((self.units,), "zeros", name=f"initial_{s}") for s in self.states
+            ]
+
+    def build_own(self, input_shape):
+        """Adds the weights that only this cell has."""
+
+    def cast(self, weight):
+        """A weight, as a step computes with it."""
+        return ops.cast(weight, self.compute_dtype)
 
     def _add(self, name, shape, initializer):
         role = name.removesuffix("_kernel")
@@ -176,10 +348,21 @@ class Cell(keras.layers.Layer):
 
     @property
     def bias_shape(self):
-        return (len(self.gates) * self.units,)
+        return (len(self.bias_gates) * self.units,)
 
     def initial_bias(self, shape, dtype=None):
-        return self.bias_initializer(shape, dtype=dtype)
+        """The bias at first; an initializer that speaks of gates is told which keep and write."""
+        if not isinstance(self.bias_initializer, GateBias):
+            return self.bias_initializer(shape, dtype=dtype)
+        if not (self.keeps or self.writes):
+            raise ValueError(
+                f"A {type(self).__name__} has no gate that keeps or writes its state. "
+                f"Received: bias_initializer={self.bias_initializer!r}"
+            )
+        keep, write = self.bias_initializer.pair(self.units, bool(self.keeps), dtype)
+        of = dict.fromkeys(self.keeps, keep) | dict.fromkeys(self.writes, write)
+        zeros = ops.zeros_like(keep)
+        return ops.concatenate([of.get(gate, zeros) for gate in self.bias_gates])
 
     def input_bias(self):
         """The bias that belongs to the projection."""
@@ -207,95 +390,192 @@ class Cell(keras.layers.Layer):
                 f"The weights of {self.name} were built for {self.kernel.shape[0]} features, the "
                 f"last axis of its input. Received: an input of {x.shape[-1]} features"
             )
-        gates = "".join(self.gates)
-        blocks = self._blocks(self.kernel, gates, masks)
-        return self._multiply(x, blocks, gates, masks, self.input_bias())
+        blocks = self._blocks(self.kernel, self.gates, masks, self.gates)
+        y = self._multiply(x, blocks, masks)
+        if self.normalization:
+            y = self._normalized(y, self.gates, self.gates, self.kernel_gain)
+        return self._plus(y, self.input_bias(), slice(None))
 
     def product(self, gates, v, masks=(None,), blocks=None):
         """Computes U v for the gates named, with their recurrent bias where the cell has one.
 
+        With normalization the bias comes later, in `advance`.
+
         Args:
-            gates: Letters of neighbouring gates, as "zr".
+            gates: Neighbouring recurrent gates, as "zr".
             v: (batch, units).
-            masks: The dropout masks of `v`: one, or one per gate of the cell.
+            masks: The dropout masks of `v`: one, or one per recurrent gate of the cell.
             blocks: What `recurrent_blocks` gives, from whoever has it already.
 
         Returns:
             (batch, len(gates) * units).
         """
-        blocks = blocks or self.recurrent_blocks(gates, masks)
-        return self._multiply(v, blocks, gates, masks, self.recurrent_bias())
+        if len(masks) > 1:
+            masks = [masks[self.recurrent_gates.index(gate)] for gate in gates]
+        y = self._multiply(v, blocks or self.recurrent_blocks(gates, masks), masks)
+        return y if self.normalization else self._plus_recurrent_bias(y, gates)
 
     def recurrent_blocks(self, gates, masks=(None,)):
         """The matrices that `product` multiplies by: U's columns for the gates named, in one, or
         one per gate where each has a mask of its own."""
-        return self._blocks(self.recurrent_kernel, gates, masks)
+        return self._blocks(self.recurrent_kernel, gates, masks, self.recurrent_gates)
 
-    def _blocks(self, kernel, gates, masks):
-        kernel = ops.cast(kernel, self.compute_dtype)
-        if len(masks) > 1:
-            return [kernel[:, self.columns(gate)] for gate in gates]
-        return [kernel if gates == "".join(self.gates) else kernel[:, self.columns(gates)]]
+    def normalized_product(self, gates, y):
+        """What the runner's `product(gates, v)`, y, is to the step."""
+        if not self.normalization:
+            return y
+        y = self._normalized(y, gates, self.recurrent_gates, self.recurrent_gain)
+        return self._plus_recurrent_bias(y, gates)
 
-    def _multiply(self, v, blocks, gates, masks, bias):
+    def _blocks(self, kernel, gates, masks, among):
+        kernel = self.cast(kernel)
         if len(masks) > 1:
-            masks = [masks[self.gates.index(gate)] for gate in gates]
+            return [kernel[:, self.columns((gate,), among)] for gate in gates]
+        return [kernel if tuple(gates) == tuple(among) else kernel[:, self.columns(gates, among)]]
+
+    def _multiply(self, v, blocks, masks):
         products = [
             ops.matmul(v if mask is None else v * mask, block)
             for mask, block in zip(masks, blocks, strict=True)
         ]
-        out = products[0] if len(products) == 1 else ops.concatenate(products, axis=-1)
-        if bias is None:
-            return out
-        return out + ops.cast(bias, self.compute_dtype)[self.columns(gates)]
+        return products[0] if len(products) == 1 else ops.concatenate(products, axis=-1)
 
-    def columns(self, gates):
-        """The columns of neighbouring `gates` in the kernels."""
-        first = self.gates.index(gates[0])
+    def _plus(self, y, bias, columns):
+        return y if bias is None else y + self.cast(bias)[columns]
+
+    def _plus_recurrent_bias(self, y, gates):
+        return self._plus(y, self.recurrent_bias(), self.columns(gates, self.recurrent_gates))
+
+    def _normalized(self, y, gates, among, gain):
+        groups = self.normalized_together(gates)
+        parts = [
+            self.layer_norm(part, gain[self.columns(group, among)])
+            for group, part in zip(groups, self.split(y, *groups), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+    def normalized_together(self, gates):
+        """The groups of gates whose columns share a mean and a variance."""
+        return (gates,)
+
+    def layer_norm(self, y, gain):
+        """LN(y): mean 0 and variance 1 over the last axis, times `gain`."""
+        wide = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
+        mean, variance = ops.moments(wide, axes=-1, keepdims=True)
+        y = ops.cast((wide - mean) * ops.rsqrt(variance + _EPSILON), y.dtype)
+        return y * ops.cast(gain, y.dtype)
+
+    def columns(self, gates, among=None):
+        """The columns of neighbouring `gates` in the kernel, or in what has the gates `among`."""
+        first = (among or self.gates).index(gates[0])
         return slice(first * self.units, (first + len(gates)) * self.units)
 
     def split(self, x, *groups):
         """Splits the last axis into groups of gates, as `split(x, "zr", "g")`."""
         ends = [sum(map(len, groups[: i + 1])) * self.units for i in range(len(groups) - 1)]
-        return ops.split(x, ends, axis=-1)
+        return ops.split(x, ends, axis=-1) if ends else [x]
 
     def step(self, x, states, product):
-        """One step.
+        """One step; that of a linear recurrence, of which the complex ones have the two states re,
+        im, follows from its coefficients.
 
         Args:
             x: This step's projected input, (batch, gates * units).
             states: The states of the step before, each (batch, units), in the order of `states`.
-            product: `product(gates, v)`, the only way to a recurrent weight.
+            product: `product(gates, v)`, the only way to a recurrent weight;
+                `product.drop(g)` gives the candidate as dropout leaves it.
 
         Returns:
             The new states, in the same order.
         """
+        a, b = self.coefficients(x)
+        if len(states) == 1:
+            (h,) = states
+            return (a * h + product.drop(b),)
+        (re, im), (a_re, a_im), (b_re, b_im) = states, a, b
+        return (
+            a_re * re - a_im * im + product.drop(b_re),
+            a_re * im + a_im * re + product.drop(b_im),
+        )
+
+    def coefficients(self, x):
+        """a_t and b_t of a linear recurrence h_t = a_t ∘ h_{t-1} + b_t.
+
+        Args:
+            x: The projected input of one step or of many, (..., gates * units).
+
+        Returns:
+            a and b, each (..., units), or where the states are complex each a pair (re, im) of
+            such. Where a does not depend on the step it is (units,).
+        """
         raise NotImplementedError
 
-    def dropout_masks(self, x, states, training):
-        """Draws the masks for one pass over a sequence.
+    def advance(self, x, states, product, zones=None, candidate=None):
+        """One step with the cell's options around it: what whoever runs a cell calls.
+
+        Args:
+            x, states, product: As for `step`.
+            zones: This step's part of `Noise.zones`, or `None` without training.
+            candidate: As in `Noise`.
+
+        Returns:
+            The new states.
+        """
+        new = list(self.step(x, states, _Product(self, product, candidate)))
+        for state, rate in self.zone_rates.items():
+            z, i = rate if zones is None else zones[state], self.states.index(state)
+            new[i] = z * states[i] + (1 - z) * new[i]
+        return new
+
+    def output(self, x, states):
+        """What the cell shows after a step.
+
+        Args:
+            x: The projected input of one step or of many, (..., gates * units).
+            states: The states after the same steps, each (..., units).
+
+        Returns:
+            (..., units).
+        """
+        return states[0]
+
+    def noise(self, x, states, training):
+        """Draws all that is random in one pass over a sequence.
 
         Args:
             x: (batch, [time,] features).
             states: The initial states.
-            training: Whether dropout applies.
+            training: Whether anything is to be random.
 
         Returns:
-            The masks for `project` and those for `product`.
+            A `Noise`.
         """
-        per_gate = self.implementation == 1 or self.recurrent_dropout > 0
-        count = len(self.gates) if per_gate else 1
+        if not training:
+            return Noise()
+        of_state = self.recurrent_dropout if self.recurrent_dropout_form == "state" else 0.0
+        per_gate = self.implementation == 1 or of_state > 0
 
-        def draw(v, rate):
-            if not (training and rate):
+        def draw(v, rate, gates):
+            if not rate:
                 return (None,)
             return tuple(
                 keras.random.dropout(ops.ones_like(v), rate, seed=self.seed_generator)
-                for _ in range(count)
+                for _ in range(len(gates) if per_gate else 1)
             )
 
+        def zone(rate):
+            shape = (*ops.shape(x)[:-1], self.units)
+            uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+            return ops.cast(uniform < rate, self.compute_dtype)
+
         one_step = x[:, :1] if len(x.shape) == 3 else x
-        return draw(one_step, self.dropout), draw(states[0], self.recurrent_dropout)
+        inputs = draw(one_step, self.dropout, self.gates)
+        products = draw(states[0], of_state, self.recurrent_gates)
+        candidate = None
+        if self.recurrent_dropout and not of_state:
+            (candidate,) = draw(states[0], self.recurrent_dropout, "g")
+        zones = {state: zone(rate) for state, rate in self.zone_rates.items()}
+        return Noise(inputs, products, candidate, zones or None)
 
     def call(self, inputs, states, training=False):
         nested = isinstance(states, (list, tuple))
@@ -310,16 +590,20 @@ class Cell(keras.layers.Layer):
                 f"`states` must hold {len(self.states)}, each (batch, {self.units}): "
                 f"{', '.join(self.states)}. Received: {len(states)} of them"
             )
-        input_masks, state_masks = self.dropout_masks(inputs, states, training)
+        noise = self.noise(inputs, states, training)
 
         def product(gates, v):
-            return self.product(gates, v, state_masks)
+            return self.product(gates, v, noise.products)
 
-        new_states = self.step(self.project(inputs, input_masks), states, product)
-        return new_states[0], list(new_states) if nested else new_states[0]
+        x = self.project(inputs, noise.inputs)
+        new = self.advance(x, states, product, noise.zones, noise.candidate)
+        return self.output(x, new), new if nested else new[0]
 
     def get_initial_state(self, batch_size=None):
-        return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in self.states]
+        shape = (batch_size, self.units)
+        if self.initial_state == "learned":
+            return [ops.broadcast_to(self.cast(w), shape) for w in self.initial_states]
+        return [ops.zeros(shape, dtype=self.compute_dtype) for _ in self.states]
 
     def get_config(self):
         config = super().get_config()
@@ -327,4 +611,5 @@ class Cell(keras.layers.Layer):
             resolver = _RESOLVERS.get(name.rpartition("_")[2])
             value = getattr(self, name)
             config[name] = resolver.serialize(value) if resolver else value
+        config["zoneout"] = dict(self.zoneout) if isinstance(self.zoneout, dict) else self.zoneout
         return config

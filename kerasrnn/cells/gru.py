@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+from keras import ops
 
 from kerasrnn.cells.base import Cell, one_of
 
@@ -52,6 +53,8 @@ class GRUCell(Cell):
 
     gates = ("z", "r", "g")
     states = ("h",)
+    candidate = "g"
+    paper = "Cho et al., 2014"
 
     def __init__(
         self,
@@ -80,6 +83,24 @@ class GRUCell(Cell):
         self.update_gate = one_of(("keep", "write"), "update_gate", update_gate)
 
     @property
+    def keeps(self):
+        return ("z",) if self.update_gate == "keep" else ()
+
+    @property
+    def writes(self):
+        return ("z",) if self.update_gate == "write" else ()
+
+    def normalized_together(self, gates):
+        # As Ba et al. (2016) have it, supplement: the gates in one, the candidate in another.
+        return [group for group in ("zr", "g") if set(group) <= set(gates)]
+
+    def initial_bias(self, shape, dtype=None):
+        bias = super().initial_bias(shape, dtype)
+        if bias.shape == shape:
+            return bias
+        return ops.stack([bias, ops.zeros_like(bias)])
+
+    @property
     def bias_shape(self):
         (width,) = super().bias_shape
         return (2, width) if self.reset_after else (width,)
@@ -100,6 +121,7 @@ class GRUCell(Cell):
             u_zr = product("zr", h)
         z, r = self.split(self.recurrent_activation(x_zr + u_zr), "z", "r")
         g = self.activation(x_g + (r * u_g if self.reset_after else product("g", r * h)))
+        g = product.drop(g)
         if self.update_gate == "write":
             return ((1 - z) * h + z * g,)
         return (z * h + (1 - z) * g,)

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from kerasrnn.cells.base import Cell
+from kerasrnn.initializers import GateBias
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -24,7 +25,8 @@ class LSTMCell(Cell):
     Args: those of `keras.layers.LSTMCell`, described in `kerasrnn.cells.Cell`;
         `recurrent_activation` takes the place of σ, `activation` that of tanh.
         unit_forget_bias: Start with b_f = 1, as Jozefowicz et al. (2015) recommend: a cell that
-            keeps, so that gradients pass from the first update on. Default: `True`.
+            keeps, so that gradients pass from the first update on. Default: `True`. A
+            `bias_initializer` that speaks of gates, as `kerasrnn.initializers.Chrono`, goes first.
 
     Raises:
         ValueError: `units` is not a positive integer, or a dropout rate lies outside [0, 1).
@@ -39,6 +41,10 @@ class LSTMCell(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    candidate = "g"
+    keeps = ("f",)
+    writes = ("i",)
+    paper = "Hochreiter & Schmidhuber, 1997; Gers et al., 2000"
 
     def __init__(
         self,
@@ -65,7 +71,7 @@ class LSTMCell(Cell):
         self._configure(__class__, locals())
 
     def initial_bias(self, shape, dtype=None):
-        if not self.unit_forget_bias:
+        if not self.unit_forget_bias or isinstance(self.bias_initializer, GateBias):
             return super().initial_bias(shape, dtype)
         u = self.units
         return ops.concatenate(
@@ -82,9 +88,13 @@ class LSTMCell(Cell):
 
         i = self.recurrent_activation(i)
         f = self.recurrent_activation(f)
-        g = self.activation(g)
+        g = product.drop(self.activation(g))
         o = self.recurrent_activation(o)
 
         c = f * c + i * g
-        h = o * self.activation(c)
+        h = o * self.activation(self.show(c))
         return h, c
+
+    def show(self, c):
+        """What of the cell state the output gate lets out."""
+        return c

@@ -30,6 +30,8 @@ class SimpleRNNCell(Cell):
 
     gates = ("h",)
     states = ("h",)
+    lacks = ("recurrent_activation",)
+    paper = "Elman, 1990"
 
     def __init__(
         self,

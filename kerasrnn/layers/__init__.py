@@ -2,7 +2,18 @@
 
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import Residual
-from kerasrnn.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
+from kerasrnn.layers.recurrent import GRU, LRU, LSTM, RNN, MinGRU, MinLSTM, SimpleRNN
 from kerasrnn.layers.stack import RNNStack
 
-__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "RNNStack", "Residual", "SimpleRNN"]
+__all__ = [
+    "GRU",
+    "LRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "MinGRU",
+    "MinLSTM",
+    "RNNStack",
+    "Residual",
+    "SimpleRNN",
+]

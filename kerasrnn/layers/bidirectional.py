@@ -1,7 +1,7 @@
 import keras
 from keras import tree
 
-from kerasrnn.layers.recurrent import RNN
+from kerasrnn.layers.recurrent import RNN, Marks
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -24,6 +24,8 @@ class Bidirectional(keras.layers.Bidirectional):
         the two halves are the states after the last step and, for the backward direction, after
         the first.
 
+    Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
+
     Raises:
         ValueError: `layer` is not recurrent, an argument is outside its range, as in Keras, or
             `initial_state` does not hold the states of both directions.
@@ -43,7 +45,14 @@ class Bidirectional(keras.layers.Bidirectional):
             )
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
 
-    def call(self, sequences, initial_state=None, mask=None, training=None):
+    def call(self, sequences, initial_state=None, mask=None, training=None, reset=None):
+        if reset is not None:
+            if not all(isinstance(one, RNN) for one in (self.forward_layer, self.backward_layer)):
+                raise ValueError(
+                    "`reset` needs layers of this package. "
+                    f"Received: a reset for {self.forward_layer!r}"
+                )
+            mask = Marks(mask, reset)
         if initial_state is not None:
             count = self._count_states()
             if count and (not tree.is_nested(initial_state) or len(initial_state) != count):

@@ -2,6 +2,7 @@
 
 import os
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -9,9 +10,16 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import boolean, one_of, parameters
+from kerasrnn.cells.base import boolean, one_of, own_parameters, parameters
 
 _STATES = "states.npz"
+
+
+class Marks(NamedTuple):
+    """What is said about each step, in the place of the mask where there is more than a mask."""
+
+    mask: Any
+    reset: Any
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -34,8 +42,11 @@ class RNN(keras.layers.RNN):
 
     Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time) or
     (1, time) for all rows, `False` at the steps that leave the states as they are, `training`, as
-    in Keras. Stricter than Keras: an initial state of shape (1, units) for more rows than one,
-    options that are no boolean, such as `return_sequences=None`, and `dropout=1.0` are refused.
+    in Keras; and `reset` (batch, time), booleans: `True` where an episode begins, so that before
+    this step the state is set back to the cell's initial one, whatever was passed. Backwards the
+    state is set back at the same border between two steps. Stricter than Keras: an initial state of
+    shape (1, units) for more rows than one, options that are no boolean, such as
+    `return_sequences=None`, and `dropout=1.0` are refused.
 
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
@@ -43,8 +54,8 @@ class RNN(keras.layers.RNN):
 
     Raises:
         ValueError: `cell` is no cell, an option is not a boolean, or a call argument is not of its
-            shape: `sequences` (one time step at least), `mask`, or a state, (batch, units), in
-            `initial_state`.
+            shape: `sequences` (one time step at least), `mask`, `reset`, or a state, (batch,
+            units), in `initial_state`.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -79,7 +90,8 @@ class RNN(keras.layers.RNN):
             )
         if isinstance(cell, str):
             cell_class = cells.get(cell)
-            own = {name: kwargs.pop(name) for name in parameters(cell_class) if name in kwargs}
+            names = [*parameters(cell_class), *cell_class.lacks]
+            own = {name: kwargs.pop(name) for name in names if name in kwargs}
             if "units" not in own:
                 raise ValueError(
                     f"A cell given by name needs its size: pass `units`. Received: cell={cell!r}"
@@ -108,13 +120,17 @@ class RNN(keras.layers.RNN):
             self._check_states(_shapes(initial_state_shape), sequences_shape[0])
         super().build(sequences_shape, initial_state_shape)
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
+        if isinstance(mask, Marks):
+            mask, reset = mask
         _check_shape(sequences.shape)
         if initial_state is not None:
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
             self._check_states(shapes, sequences.shape[0])
         if mask is not None:
             mask = _fitted_mask(mask, sequences)
+        if reset is not None:
+            mask = Marks(mask, _checked_reset(reset, sequences))
         if self.stateful:
             sequences = self._of_the_batch_size(sequences)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
@@ -203,11 +219,13 @@ class RNN(keras.layers.RNN):
             state.assign(value)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
+        mask, reset = mask if isinstance(mask, Marks) else (mask, None)
         return recurrence.run(
             self.cell,
             sequences,
             initial_state,
             mask=tree.flatten(mask)[0] if mask is not None else None,
+            reset=reset,
             training=training,
             go_backwards=self.go_backwards,
             unroll=self.unroll,
@@ -253,6 +271,18 @@ def _fitted_mask(mask, sequences):
     return tf.repeat(mask, tf.shape(sequences)[0], axis=0) if one_for_all else mask
 
 
+def _checked_reset(reset, sequences):
+    reset = ops.convert_to_tensor(reset)
+    shape, expected = tuple(reset.shape), tuple(sequences.shape[:2])
+    pairs = zip(shape, expected, strict=False)
+    if len(shape) != 2 or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            f"`reset` must have the shape (batch, time) of `sequences`, here {expected}. "
+            f"Received: reset.shape={shape}"
+        )
+    return reset
+
+
 def _chosen(rows, size):
     """Which of `size` samples `rows` names, a boolean for each."""
     # NumPy takes an empty list for floats.
@@ -282,7 +312,7 @@ class _OneCell(RNN):
 
     def _configure(self, cls, arguments):
         """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
-        named = {name: arguments[name] for name in parameters(cls)} | arguments["kwargs"]
+        named = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
         has_cudnn = "use_cudnn" in named
         use_cudnn = one_of(("auto", True, False), "use_cudnn", named.pop("use_cudnn", False))
         super().__init__(self.cell_name, **named)
@@ -297,8 +327,9 @@ class _OneCell(RNN):
         if getattr(self, "use_cudnn", False) is True:
             raise ValueError(
                 "use_cudnn=True needs a GPU, no mask, and the arguments that cuDNN knows (tanh, "
-                "sigmoid, biases, no recurrent_dropout, no unroll; for a GRU reset_after=True and "
-                "update_gate='keep'); 'auto' takes another path where it must. "
+                "sigmoid, biases, no recurrent_dropout, zoneout or normalization, no unroll; for a "
+                "GRU reset_after=True and update_gate='keep'); 'auto' takes another path where it "
+                "must. "
                 f"Received: use_cudnn=True for layer {self.name}"
             )
         return super().inner_loop(sequences, initial_state, mask, training=training)
@@ -313,6 +344,8 @@ class _OneCell(RNN):
             and mask is None
             and not self.unroll
             and not cell.recurrent_dropout
+            and not cell.zoneout
+            and not cell.normalization
             and not (cell.dropout and cell.implementation == 1)
             and cell.use_bias
             and cell.activation is keras.activations.tanh
@@ -322,7 +355,7 @@ class _OneCell(RNN):
         )
 
     def _run_on_cudnn(self, sequences, initial_state, training):
-        masks, _ = self.cell.dropout_masks(sequences, initial_state, training)
+        masks = self.cell.noise(sequences, initial_state, training).inputs
         if masks[0] is not None:
             sequences = sequences * masks[0]
         layer = self.keras_class(
@@ -489,4 +522,61 @@ class GRU(_OneCell):
         update_gate="keep",
         **kwargs,
     ):
+        self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class MinGRU(_OneCell):
+    """Minimal GRU layer, a linear recurrence.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.MinGRUCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.MinGRU(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "mingru"
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class MinLSTM(_OneCell):
+    """Minimal LSTM layer, a linear recurrence.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.MinLSTMCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.MinLSTM(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "minlstm"
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LRU(_OneCell):
+    """Linear recurrent unit layer, a linear recurrence with complex states.
+
+    Equations, weights, arguments and source: `kerasrnn.cells.LRUCell`. Further arguments, call
+    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+
+    Example:
+
+    >>> kerasrnn.layers.LRU(8)(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    cell_name = "lru"
+
+    def __init__(self, units, **kwargs):
         self._configure(__class__, locals())

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from kerasrnn import cells
-from kerasrnn.cells.base import positive_integer
+from kerasrnn.cells.base import parameters, positive_integer
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import Residual
 from kerasrnn.layers.recurrent import RNN
@@ -41,6 +41,7 @@ class RNNStack(keras.layers.Layer):
         dropout: Fraction of each layer's inputs to drop, in [0, 1), the same ones at all steps.
         recurrent_dropout: Fraction of the previous state to drop, likewise.
         return_sequences: Whether to return every step or the last one only. Default: `False`.
+        **kwargs: Further arguments of the cell, as `initial_state="learned"`, and of a Keras layer.
 
     Call arguments: `inputs` (batch, time, features), `mask` (batch, time), `training`.
 
@@ -74,8 +75,9 @@ class RNNStack(keras.layers.Layer):
         return_sequences=False,
         **kwargs,
     ):
+        names = parameters(cells.get(cell))
+        options = {name: kwargs.pop(name) for name in names if name in kwargs}
         super().__init__(**kwargs)
-        cells.get(cell)
         check_connection(connection)
         self.supports_masking = True
         self.cell = cell
@@ -87,6 +89,7 @@ class RNNStack(keras.layers.Layer):
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.return_sequences = return_sequences
+        self.cell_options = options
         self.layers = [self._layer(i + 1) for i in range(self.depth)]
 
     def _layer(self, level):
@@ -96,6 +99,7 @@ class RNNStack(keras.layers.Layer):
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
             return_sequences=True,
+            **self.cell_options,
             dtype=self.dtype_policy,
             name=f"{self.cell}_{level}",
         )
@@ -146,6 +150,7 @@ class RNNStack(keras.layers.Layer):
         return (input_shape[0], width)
 
     def get_config(self):
+        options = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
         return super().get_config() | {
             "cell": self.cell,
             "units": self.units,
@@ -156,4 +161,5 @@ class RNNStack(keras.layers.Layer):
             "dropout": self.dropout,
             "recurrent_dropout": self.recurrent_dropout,
             "return_sequences": self.return_sequences,
+            **options,
         }

@@ -1,0 +1,33 @@
+import keras
+
+from kerasrnn.cells.gru import GRUCell
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LayerNormGRUCell(GRUCell):
+    """Gated recurrent unit with layer normalization, as in the supplement of Ba, Kiros & Hinton
+    (2016).
+
+        (z_t, r_t) = LN(W_zr x_t; α_x) + b_zr + LN(U_zr h_{t-1}; α_h) + b'_zr
+        g_t = tanh(LN(W_g x_t; α_x) + b_g + σ(r_t) ∘ (LN(U_g h_{t-1}; α_h) + b'_g))
+        h_t = (1 - σ(z_t)) ∘ h_{t-1} + σ(z_t) ∘ g_t
+
+    LN as in `LayerNormLSTMCell`; the gates share a mean and a variance, the candidate has its own.
+    The paper's LN has biases β, which b and b' stand for.
+
+    Weights: those of `GRUCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (3 units).
+
+    Args: those of `GRUCell`, of which this is `normalization="layer"` and `update_gate="write"`.
+
+    Example:
+
+    >>> cell = kerasrnn.cells.LayerNormGRUCell(4)
+    >>> y, states = cell(np.ones((2, 3), "float32"), cell.get_initial_state(2))
+    >>> y.shape
+    TensorShape([2, 4])
+    """
+
+    paper = "Ba et al., 2016"
+
+    def __init__(self, units, normalization="layer", update_gate="write", **kwargs):
+        self._configure(__class__, locals())

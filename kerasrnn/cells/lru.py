@@ -1,0 +1,105 @@
+import keras
+from keras import ops
+
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+
+# The real and the imaginary part share what one part would have, 1 / features.
+_HALF_THE_VARIANCE = {"class_name": "VarianceScaling", "config": {"scale": 0.5, "mode": "fan_in"}}
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LRUCell(Cell):
+    """Linear recurrent unit (Orvieto et al., 2023, section 3): a linear recurrence with a complex
+    diagonal matrix.
+
+        λ = exp(-exp(ν) + i exp(θ))                    |λ| < 1 for every ν: stable
+        h_t = λ ∘ h_{t-1} + exp(γ) ∘ (B x_t)           new state, complex: re, im
+        y_t = Re(C h_t) + D x_t                        output
+
+    λ starts even on the ring r_min <= |λ| <= r_max with a phase in [0, max_phase), and γ at
+    log √(1 - |λ|²), so that the state is as large as the input (section 3.4). The paper's code has
+    a diagonal D.
+
+    Weights: `kernel` (features, 3 units): the real and the imaginary part of B, then D; with
+    `use_bias`, which the paper does not have, `bias` (3 units); `nu_log` ν, `theta_log` θ,
+    `gamma_log` γ (units); `output_kernel_re`, `output_kernel_im` (units, units): C.
+
+    Args: those of `kerasrnn.cells.Cell` that a cell without activations and recurrent kernel has.
+        r_min, r_max: The ring, 0 <= r_min < r_max <= 1. Default: 0 and 1.
+        max_phase: At most 2π, the default.
+        output_initializer: Initializer of C.
+
+    Raises:
+        ValueError: the ring is none.
+
+    Example:
+
+    >>> cell = kerasrnn.cells.LRUCell(4)
+    >>> y, states = cell(np.ones((2, 3), "float32"), cell.get_initial_state(2))
+    >>> y.shape
+    TensorShape([2, 4])
+    """
+
+    gates = ("re", "im", "d")
+    recurrent_gates = ()
+    states = ("re", "im")
+    candidate = "re"
+    # Its parts would be kept apart.
+    zoned = ()
+    lacks = (*NO_RECURRENT_KERNEL, "activation", "recurrent_activation")
+    paper = "Orvieto et al., 2023"
+
+    def __init__(
+        self,
+        units,
+        r_min=0.0,
+        r_max=1.0,
+        max_phase=6.283,
+        use_bias=False,
+        kernel_initializer=_HALF_THE_VARIANCE,
+        output_initializer="lecun_normal",
+        **kwargs,
+    ):
+        self._configure(__class__, locals())
+        if not 0 <= r_min < r_max <= 1:
+            raise ValueError(
+                "`r_min` and `r_max` must be the radii of a ring in the unit circle. "
+                f"Received: r_min={r_min!r}, r_max={r_max!r}"
+            )
+
+    def build_own(self, input_shape):
+        shape, square = (self.units,), (self.units, self.units)
+        uniform = keras.random.uniform(shape, seed=self.seed_generator)
+        radius_squared = self.r_min**2 + (self.r_max**2 - self.r_min**2) * uniform
+        # An |λ| of 0 or 1 has no logarithms.
+        radius_squared = ops.clip(radius_squared, 1e-6, 1 - 1e-6)
+        phase = self.max_phase * keras.random.uniform(shape, 1e-6, 1.0, seed=self.seed_generator)
+        start = {
+            "nu_log": ops.log(-0.5 * ops.log(radius_squared)),
+            "theta_log": ops.log(phase),
+            "gamma_log": 0.5 * ops.log(1 - radius_squared),
+        }
+        for name, value in start.items():
+
+            def initializer(shape, dtype=None, value=value):
+                return ops.cast(value, dtype)
+
+            # As exact as they are: |λ| is close to 1.
+            weight = self.add_weight(shape, initializer, name=name, autocast=False)
+            setattr(self, name, weight)
+        self.output_kernel_re, self.output_kernel_im = (
+            self.add_weight(square, self.output_initializer, name=f"output_kernel_{part}")
+            for part in self.states
+        )
+
+    def coefficients(self, x):
+        radius, phase = ops.exp(-ops.exp(self.nu_log)), ops.exp(self.theta_log)
+        a = self.cast(radius * ops.cos(phase)), self.cast(radius * ops.sin(phase))
+        re, im, _ = self.split(x, ("re",), ("im",), ("d",))
+        gamma = self.cast(ops.exp(self.gamma_log))
+        return a, (gamma * re, gamma * im)
+
+    def output(self, x, states):
+        re, im = states
+        c_re, c_im = self.cast(self.output_kernel_re), self.cast(self.output_kernel_im)
+        return ops.matmul(re, c_re) - ops.matmul(im, c_im) + x[..., self.columns(("d",))]

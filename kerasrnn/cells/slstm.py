@@ -1,0 +1,62 @@
+import keras
+from keras import ops
+
+from kerasrnn.cells.base import Cell, one_of
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class SLSTMCell(Cell):
+    """sLSTM, an LSTM with exponential gates and a normalizer (Beck et al., 2024, "xLSTM", section
+    2.2 and equations 15 to 17 for the stabilizer).
+
+        (i_t, f_t, z_t, o_t) = W x_t + U h_{t-1} + b
+        m_t = max(log f(f_t) + m_{t-1}, i_t)                   stabilizer
+        i'_t = exp(i_t - m_t),  f'_t = exp(log f(f_t) + m_{t-1} - m_t)
+        c_t = f'_t ∘ c_{t-1} + i'_t ∘ tanh(z_t)                new cell state
+        n_t = f'_t ∘ n_{t-1} + i'_t                            new normalizer
+        h_t = σ(o_t) ∘ c_t / n_t                               new hidden state, and the output
+
+    f is σ or exp. m_t cancels in h_t; where nothing has been written yet (n = 0) m_t = i_t, as in
+    the authors' code, so that n_t is 1. That code has σ for f, and U in blocks, one per head; this
+    is the cell with one head. Zoneout acts on h: the other three belong together.
+
+    Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias` b
+    (4 units), gates in the order i, f, z, o.
+
+    Args: those of `kerasrnn.cells.Cell`; `recurrent_activation` takes the place of σ in σ(o_t),
+        `activation` that of tanh.
+        forget_gate: `"sigmoid"` or `"exponential"`, for f. Default: `"sigmoid"`.
+
+    Raises:
+        ValueError: `forget_gate` is neither of the two.
+
+    Example:
+
+    >>> cell = kerasrnn.cells.SLSTMCell(4)
+    >>> y, states = cell(np.ones((2, 3), "float32"), cell.get_initial_state(2))
+    >>> y.shape
+    TensorShape([2, 4])
+    """
+
+    gates = ("i", "f", "z", "o")
+    states = ("h", "c", "n", "m")
+    candidate = "z"
+    keeps = ("f",)
+    zoned = ("h",)
+    paper = "Beck et al., 2024"
+
+    def __init__(self, units, forget_gate="sigmoid", **kwargs):
+        self._configure(__class__, locals())
+        one_of(("sigmoid", "exponential"), "forget_gate", forget_gate)
+
+    def step(self, x, states, product):
+        h, c, n, m = states
+        i, f, z, o = self.split(x + product("ifzo", h), "i", "f", "z", "o")
+
+        log_f = f if self.forget_gate == "exponential" else ops.log_sigmoid(f)
+        new_m = ops.where(n == 0, i, ops.maximum(log_f + m, i))
+        i, f = ops.exp(i - new_m), ops.exp(log_f + m - new_m)
+        c = f * c + i * product.drop(self.activation(z))
+        n = f * n + i
+        h = self.recurrent_activation(o) * c / n
+        return h, c, n, new_m

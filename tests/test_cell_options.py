@@ -1,0 +1,400 @@
+"""What every cell can be asked for: zoneout, dropout of the candidate, learned initial states, and
+states that are set back where an episode begins."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import twins
+
+from kerasrnn import cells, layers, recurrence
+
+X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
+MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 0]], bool)
+# An episode may begin anywhere, at a masked step too.
+RESET = np.array([[0, 0, 1, 0, 0, 1], [1, 0, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]], bool)
+
+
+def by_hand(weights, x, states, zones):
+    """An LSTM with zoneout: Krueger et al. (2017), in which h_t sees the c_t before zoneout."""
+    outputs = []
+    for t in range(x.shape[1]):
+        new = twins.lstm(weights, x[:, t], states)
+        states = [
+            z[:, t] * s + (1 - z[:, t]) * n for z, s, n in zip(zones, states, new, strict=True)
+        ]
+        outputs.append(states[0])
+    return np.stack(outputs, axis=1)
+
+
+@pytest.fixture
+def lstm(random_weights):
+    def lstm(**options):
+        layer = layers.LSTM(5, return_sequences=True, dtype="float64", **options)
+        layer.build(X.shape)
+        random_weights(layer)
+        return layer
+
+    return lstm
+
+
+ZEROS = [np.zeros((3, 5))] * 2
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_zoneout_keeps_what_its_masks_say(unroll, lstm, rng, monkeypatch):
+    layer = lstm(zoneout={"h": 0.3, "c": 0.6}, unroll=unroll)
+    zones = {name: rng.integers(0, 2, (3, 6, 5)).astype("float64") for name in "hc"}
+    monkeypatch.setattr(type(layer.cell), "noise", lambda *_: cells.base.Noise(zones=zones))
+    expected = by_hand(layer.get_weights(), X, ZEROS, zones.values())
+    np.testing.assert_allclose(layer(X, training=True), expected, rtol=1e-12)
+    turned = by_hand(layer.get_weights(), X[:, ::-1], ZEROS, [z[:, ::-1] for z in zones.values()])
+    layer.go_backwards = True
+    np.testing.assert_allclose(layer(X, training=True), turned, rtol=1e-12)
+
+
+def test_zoneout_of_one_state(lstm, rng):
+    layer = lstm(zoneout={"c": 0.6})
+    noise = layer.cell.noise(tf.ones((3, 6, 4)), [tf.ones((3, 5))] * 2, training=True)
+    assert noise.zones.keys() == {"c"}
+    zones = [np.zeros((3, 6, 5)), np.full((3, 6, 5), 0.6)]
+    expected = by_hand(layer.get_weights(), X, ZEROS, zones)
+    np.testing.assert_allclose(layer(X), expected, rtol=1e-12)
+
+
+def test_zoneout_draws_per_step_and_unit_at_its_rate():
+    cell = cells.LSTMCell(50, zoneout={"h": 0.1, "c": 0.5})
+    noise = cell.noise(tf.ones((20, 30, 4)), [tf.ones((20, 50))] * 2, training=True)
+    for name, rate in cell.zoneout.items():
+        z = np.array(noise.zones[name])
+        assert z.shape == (20, 30, 50)
+        assert set(np.unique(z)) == {0.0, 1.0}
+        # Within five standard deviations, over all axes and over each of them.
+        for axis in range(3):
+            means = z.mean(axis=axis)
+            count = z.shape[axis]
+            assert np.abs(means - rate).max() < 5 * np.sqrt(rate * (1 - rate) / count)
+        assert z.mean() == pytest.approx(rate, abs=0.02)
+    assert not np.array_equal(noise.zones["h"], noise.zones["c"])
+
+
+def test_without_training_zoneout_is_its_expectation():
+    """For a cell whose new state does not depend on the old one."""
+
+    class Constant(cells.Cell):
+        gates = ("h",)
+
+        def step(self, x, states, product):
+            return (x + 0 * product("h", states[0]),)
+
+    cell = Constant(1, zoneout=0.3, use_bias=False, kernel_initializer="ones")
+    cell.build((None, 1))
+    x, h = np.full((40_000, 1), 5.0, "float32"), np.full((40_000, 1), 1.0, "float32")
+    drawn = np.array(cell(x, [h], training=True)[0])
+    assert set(np.unique(drawn)) == {1.0, 5.0}
+    np.testing.assert_allclose(cell(x, [h])[0], 0.3 * h + 0.7 * x, rtol=1e-6)
+    np.testing.assert_allclose(drawn.mean(), 0.3 + 0.7 * 5, rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
+def test_dropout_of_the_candidate(name, rng, random_weights, monkeypatch):
+    """Semeniuta et al. (2016), equations 6 (of an LSTM's candidate) and 10 (of a GRU's)."""
+    cell = cells.get(name)(5, recurrent_dropout=0.5, recurrent_dropout_form="candidate")
+    layer = layers.RNN(cell, return_sequences=True, dtype="float64")
+    layer.build(X.shape)
+    random_weights(layer)
+    mask = rng.integers(0, 2, (3, 5)) * 2.0
+    noise = cells.base.Noise(candidate=mask.astype("float32"))
+    monkeypatch.setattr(type(cell), "noise", lambda *_: noise)
+
+    def dropped(weights, x, states):
+        sigmoid, gates = twins.sigmoid, twins.gates
+        h = states[0]
+        if name == "lstm":
+            c = states[1]
+            W, U, b = weights
+            i, f, g, o = gates(x @ W + h @ U + b, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g) * mask
+            return sigmoid(o) * np.tanh(c), c
+        if name == "gru":
+            W, U, (b, b2) = weights
+            (xz, xr, xg), (hz, hr, hg) = gates(x @ W + b, 3), gates(h @ U + b2, 3)
+            z, r = sigmoid(xz + hz), sigmoid(xr + hr)
+            return (z * h + (1 - z) * mask * np.tanh(xg + r * hg),)
+        W, b = weights
+        z, g = gates(x @ W + b, 2)
+        return ((1 - sigmoid(z)) * h + sigmoid(z) * mask * g,)
+
+    zeros = [np.zeros((3, 5))] * len(cell.states)
+    expected, _ = twins.run(dropped, layer.get_weights(), X, zeros)
+    np.testing.assert_allclose(layer(X, training=True), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_candidate_s_mask_is_one_for_all_steps_and_keeps_the_mean():
+    cell = cells.LSTMCell(200, recurrent_dropout=0.25, recurrent_dropout_form="candidate")
+    noise = cell.noise(tf.ones((50, 7, 4)), [tf.ones((50, 200))] * 2, training=True)
+    assert noise.products == (None,)
+    assert noise.candidate.shape == (50, 200)
+    np.testing.assert_allclose(np.unique(noise.candidate), [0, 4 / 3], rtol=1e-6)
+    assert np.mean(noise.candidate) == pytest.approx(1, abs=0.05)
+    assert cell.noise(tf.ones((5, 7, 4)), [tf.ones((5, 200))] * 2, training=False).candidate is None
+
+
+LEARNED = {
+    "layer": lambda: layers.LSTM(5, initial_state="learned"),
+    "name": lambda: layers.RNN("mgu", units=5, initial_state="learned"),
+    "complex": lambda: layers.LRU(5, initial_state="learned"),
+    "Keras": lambda: keras.layers.RNN(cells.GRUCell(5, initial_state="learned")),
+    "list": lambda: layers.RNN(
+        [cells.GRUCell(5, initial_state="learned"), cells.LSTMCell(5, initial_state="learned")]
+    ),
+    "Bidirectional": lambda: layers.Bidirectional(layers.GRU(5, initial_state="learned")),
+    "RNNStack": lambda: layers.RNNStack("lstm", 5, 2, initial_state="learned"),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_learned_initial_states(kind, rng, random_weights):
+    layer = LEARNED[kind]()
+    layer.build(X.shape)
+    learned = [w for w in layer.trainable_weights if w.name.startswith("initial_")]
+    assert learned
+    assert not any(w.numpy().any() for w in learned)
+    before = layer(X)
+    random_weights(layer)
+    with tf.GradientTape() as tape:
+        after = layer(X)
+        loss = tf.reduce_sum(tf.sin(after))
+    assert not np.allclose(before, after)
+    gradients = tape.gradient(loss, learned)
+    for weight, gradient in zip(learned, gradients, strict=True):
+        value, direction = weight.numpy(), rng.normal(size=5)
+        losses = []
+        for shift in (1e-2, -1e-2):
+            weight.assign(value + shift * direction)
+            losses.append(np.sin(layer(X)).sum())
+        weight.assign(value)
+        slope = (losses[0] - losses[1]) / 2e-2
+        np.testing.assert_allclose(np.dot(gradient, direction), slope, atol=2e-3)
+
+
+def test_a_learned_state_is_that_passed_in(lstm):
+    layer = lstm(initial_state="learned")
+    *weights, h, c = layer.get_weights()
+    plain = lstm()
+    plain.set_weights(weights)
+    states = [np.tile(state, (3, 1)) for state in (h, c)]
+    np.testing.assert_allclose(layer(X), plain(X, initial_state=states), rtol=1e-12)
+    np.testing.assert_allclose(layer(X, initial_state=ZEROS), plain(X), rtol=1e-12)
+
+
+def test_a_stateful_layer_starts_from_what_was_learned(random_weights):
+    layer = layers.GRU(5, stateful=True, initial_state="learned")
+    layer.build(X.shape)
+    random_weights(layer)
+    layer.reset_state()
+    np.testing.assert_array_equal(layer.states[0], np.tile(layer.get_weights()[-1], (3, 1)))
+
+
+def episodes(layer, x, reset, mask=None):
+    """The outputs of one row, each episode run by itself."""
+    starts = sorted({0, *np.flatnonzero(reset)})
+    outputs = []
+    for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+        part = None if mask is None else mask[None, start:stop]
+        outputs.append(np.array(layer(x[None, start:stop], mask=part))[0])
+    return np.concatenate(outputs[::-1] if layer.go_backwards else outputs)
+
+
+RESETTING = {
+    "lstm": lambda **o: layers.LSTM(5, return_sequences=True, **o),
+    "learned": lambda **o: layers.GRU(5, return_sequences=True, initial_state="learned", **o),
+    "output": lambda **o: layers.RNN("qrnn", units=5, return_sequences=True, **o),
+    "Keras": lambda **o: layers.RNN(keras.layers.LSTMCell(5), return_sequences=True, **o),
+    "unroll": lambda **o: layers.LSTM(5, return_sequences=True, unroll=True, **o),
+}
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("kind", RESETTING)
+def test_episodes_are_run_apart(kind, go_backwards, random_weights):
+    layer = RESETTING[kind](go_backwards=go_backwards)
+    layer.build((None, None, 4))
+    random_weights(layer)
+    expected = [episodes(layer, x, r) for x, r in zip(X, RESET, strict=True)]
+    np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
+    graph = tf.function(lambda: layer(X, reset=RESET))()
+    np.testing.assert_allclose(graph, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(layer(X), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_masked_steps_of_episodes(go_backwards, random_weights):
+    layer = layers.GRU(5, return_sequences=True, zero_output_for_mask=True)
+    layer.build((None, None, 4))
+    random_weights(layer)
+    layer.go_backwards = go_backwards
+    rows = zip(X, RESET, MASK, strict=True)
+    expected = [episodes(layer, *row) for row in rows]
+    actual = layer(X, reset=RESET, mask=tf.constant(MASK))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_episodes_in_both_directions(random_weights):
+    layer = layers.Bidirectional(layers.LSTM(5, return_sequences=True))
+    layer.build(X.shape)
+    random_weights(layer)
+    expected = np.concatenate(
+        [
+            [episodes(layer.forward_layer, x, r) for x, r in zip(X, RESET, strict=True)],
+            [episodes(layer.backward_layer, x, r)[::-1] for x, r in zip(X, RESET, strict=True)],
+        ],
+        axis=-1,
+    )
+    np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_episodes_in_a_list_of_cells(go_backwards, random_weights):
+    pair = [cells.GRUCell(5), cells.LSTMCell(3)]
+    layer = layers.RNN(pair, return_sequences=True, go_backwards=go_backwards)
+    layer.build((None, None, 4))
+    random_weights(layer)
+    expected = [episodes(layer, x, r) for x, r in zip(X, RESET, strict=True)]
+    np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_passed_in_lives_until_the_first_reset(random_weights):
+    layer = layers.GRU(5, return_sequences=True)
+    layer.build(X.shape)
+    random_weights(layer)
+    state = np.ones((3, 5), "float32")
+    one = np.zeros((3, 6), bool)
+    one[:, 2] = True
+    y = layer(X, initial_state=[state], reset=one)
+    np.testing.assert_allclose(y[:, :2], layer(X, initial_state=[state])[:, :2], rtol=1e-5)
+    np.testing.assert_allclose(y[:, 2:], layer(X[:, 2:]), rtol=1e-5, atol=1e-6)
+
+
+def test_no_gradient_passes_a_reset(random_weights):
+    layer = layers.LSTM(5)
+    layer.build(X.shape)
+    random_weights(layer)
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(layer(x, reset=RESET))
+    gradient = np.abs(tape.gradient(loss, x)).max(axis=-1)
+    first = [5, 4, 1]
+    np.testing.assert_array_equal(gradient > 0, np.arange(6) >= np.array(first)[:, None])
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (2, 6), (3, 6, 1)])
+def test_a_reset_of_another_shape(shape):
+    for layer in (layers.LSTM(5), layers.Bidirectional(layers.LSTM(5))):
+        with pytest.raises(
+            ValueError, match=r"`reset` must have the shape \(batch, time\).*\(3, 6\)"
+        ):
+            layer(X, reset=np.zeros(shape, bool))
+
+
+def test_a_reset_for_a_layer_of_keras():
+    layer = layers.Bidirectional(keras.layers.LSTM(5))
+    with pytest.raises(ValueError, match="`reset` needs layers of this package"):
+        layer(X, reset=RESET)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("gru", {"zoneout": {"c": 0.1}}, r"`zoneout` of a GRUCell can act on the states h\..*'c'"),
+        ("lstm", {"zoneout": {"h": 1.0}}, r"`zoneout` must lie in \[0, 1\).*zoneout=1.0"),
+        ("lstm", {"zoneout": None}, r"`zoneout` must lie in \[0, 1\).*zoneout=None"),
+        ("slstm", {"zoneout": {"n": 0.1}}, r"can act on the states h\..*'n'"),
+        ("lru", {"zoneout": 0.1}, r"`zoneout` cannot act on any state of a LRUCell"),
+        ("lstm", {"normalization": "batch"}, r"must be None or 'layer'.*normalization='batch'"),
+        ("mingru", {"normalization": "layer"}, r"`normalization` needs a product with the state"),
+        ("lstm", {"initial_state": "ones"}, r"must be 'zeros' or 'learned'.*initial_state='ones'"),
+        ("lstm", {"recurrent_dropout_form": "g"}, r"must be 'state' or 'candidate'.*form='g'"),
+        ("qrnn", {"recurrent_dropout": 0.1}, r"needs a product.*form='candidate' does not"),
+        ("indrnn", {"recurrent_dropout": 0.1}, r"`recurrent_dropout` needs a product"),
+        (
+            "simple_rnn",
+            {"recurrent_dropout": 0.1, "recurrent_dropout_form": "candidate"},
+            r"needs a candidate apart from the state",
+        ),
+        ("simple_rnn", {"recurrent_activation": "relu"}, r"SimpleRNNCell has no `recurrent_act"),
+        ("nas", {"activation": "relu"}, r"A NASCell has no `activation`.*activation='relu'"),
+        ("mingru", {"recurrent_initializer": "zeros"}, r"has no `recurrent_initializer`"),
+        ("rhn", {"depth": 0}, r"`depth` must be a positive integer.*depth=0"),
+        ("lru", {"r_min": 0.9, "r_max": 0.5}, r"`r_min` and `r_max`.*r_min=0.9, r_max=0.5"),
+        ("slstm", {"forget_gate": "tanh"}, r"'sigmoid' or 'exponential'.*forget_gate='tanh'"),
+    ],
+)
+def test_what_a_cell_cannot_have(name, options, match):
+    with pytest.raises(ValueError, match=match):
+        cells.get(name)(3, **options)
+    with pytest.raises(ValueError, match=match):
+        layers.RNN(name, units=3, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(4, zoneout={"h": 0.1, "c": 0.2}, initial_state="learned"),
+        lambda: layers.GRU(4, normalization="layer", recurrent_dropout_form="candidate"),
+        lambda: layers.RNN("rhn", units=4, depth=2, zoneout=0.1),
+        lambda: layers.LRU(4, r_min=0.9),
+        lambda: layers.MinGRU(4, activation="tanh"),
+        lambda: layers.RNNStack("sru", 4, 2, peephole=False, initial_state="learned"),
+        lambda: layers.RNNStack(
+            "lstm", 4, 2, bias_initializer=keras.initializers.Constant(0.5), zoneout={"c": 0.1}
+        ),
+    ],
+)
+def test_options_survive_a_file(make, tmp_path, random_weights):
+    layer = make()
+    model = keras.Sequential([keras.Input((6, 4)), layer])
+    random_weights(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    # As a file has them: without a difference between lists and tuples.
+    mine, other = (json.dumps(one.get_config()) for one in (layer, loaded.layers[0]))
+    assert other == mine
+    np.testing.assert_array_equal(loaded(X), model(X))
+
+
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_every_cell_trains_in_a_graph_with_a_mask(name):
+    """Without the programs, which have tests of their own."""
+    layer = layers.RNN(name, units=5, return_sequences=True, initial_state="learned")
+    layer.build(X.shape)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            y = layer(X, mask=tf.constant(MASK), training=True)
+            loss = tf.reduce_sum(tf.sin(y))
+        return y, tape.gradient(loss, layer.trainable_weights, unconnected_gradients="zero")
+
+    threshold, recurrence.WORTH_COMPILING = recurrence.WORTH_COMPILING, np.inf
+    try:
+        y, gradients = step()
+    finally:
+        recurrence.WORTH_COMPILING = threshold
+    assert all(np.isfinite(g).all() for g in gradients)
+    for t in range(1, 6):
+        skipped = ~MASK[:, t]
+        np.testing.assert_array_equal(y.numpy()[skipped, t], y.numpy()[skipped, t - 1])
+
+
+def test_normalized_states_do_not_depend_on_the_scale_of_the_kernels(random_weights):
+    layer = layers.RNN("lstm_layer_norm", units=5)
+    layer.build(X.shape)
+    random_weights(layer)
+    before = np.array(layer(X))
+    W, U, *rest = layer.get_weights()
+    layer.set_weights([100 * W, 100 * U, *rest])
+    np.testing.assert_allclose(layer(X), before, atol=1e-3)

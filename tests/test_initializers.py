@@ -1,0 +1,122 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasrnn import cells, initializers, layers
+
+UNITS = 2000
+
+
+def bias(name, initializer, **options):
+    cell = cells.get(name)(UNITS, bias_initializer=initializer, **options)
+    # What the bias starts with needs no kernels of this size.
+    value = np.array(cell.initial_bias(cell.bias_shape, "float64"))
+    assert value.shape == cell.bias_shape
+    parts = np.split(value, len(cell.bias_gates), axis=-1)
+    return dict(zip(cell.bias_gates, parts, strict=True))
+
+
+def assert_chrono(b, T_max):
+    """exp(b) is uniform in [1, T_max - 1]: by its quantiles."""
+    memory = np.sort(np.exp(b))
+    uniform = 1 + (T_max - 2) * (np.arange(UNITS) + 0.5) / UNITS
+    assert np.abs(memory - uniform).max() < 0.05 * T_max
+
+
+def test_chrono_of_an_lstm():
+    b = bias("lstm", initializers.Chrono(50, seed=1))
+    assert_chrono(b["f"], 50)
+    np.testing.assert_allclose(b["i"], -b["f"])
+    assert not b["g"].any()
+    assert not b["o"].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "sign", "options"),
+    [
+        ("gru", "z", 1, {"reset_after": False}),
+        ("gru", "z", -1, {"reset_after": False, "update_gate": "write"}),
+        ("mgu", "f", -1, {}),
+        ("janet", "f", 1, {}),
+        ("ugrnn", "g", 1, {}),
+        ("mingru", "z", -1, {}),
+        ("qrnn", "f", 1, {}),
+        ("sru", "f", 1, {}),
+        ("slstm", "f", 1, {}),
+    ],
+)
+def test_chrono_of_one_gate(name, gate, sign, options):
+    b = bias(name, initializers.Chrono(50, seed=1), **options)
+    assert_chrono(sign * b.pop(gate), 50)
+    assert not any(other.any() for other in b.values())
+
+
+def test_chrono_of_a_gru_with_two_biases():
+    b = bias("gru", initializers.Chrono(50, seed=1))
+    assert_chrono(b["z"][0], 50)
+    assert not b["z"][1].any()
+    assert not b["r"].any()
+
+
+def test_chrono_at_every_depth():
+    b = bias("rhn", initializers.Chrono(50, seed=1), depth=2)
+    for gate in ("t1", "t2"):
+        assert_chrono(-b[gate], 50)
+    assert not b["h1"].any()
+
+
+def test_a_shorter_memory_than_a_step():
+    np.testing.assert_array_equal(bias("lstm", initializers.Chrono(2))["f"], np.zeros(UNITS))
+    for T_max in (1, 1.9, -3, "100", None, True, float("nan")):
+        with pytest.raises(ValueError, match=r"`T_max` must be at least 2 steps.*T_max="):
+            initializers.Chrono(T_max)
+
+
+def test_a_cell_with_nothing_to_keep_by():
+    with pytest.raises(ValueError, match=r"NASCell has no gate that keeps.*bias_initializer="):
+        cells.NASCell(3, bias_initializer=initializers.Chrono(9)).build((None, 2))
+
+
+def test_forget_bias():
+    b = bias("lstm", initializers.ForgetBias(2.0))
+    assert set(b["f"]) == {2.0}
+    assert not any(b[gate].any() for gate in "igo")
+    assert set(bias("mgu", initializers.ForgetBias(2.0))["f"]) == {-2.0}
+    assert set(bias("gru", initializers.ForgetBias(2.0))["z"][0]) == {2.0}
+
+
+def test_squares_of_their_own():
+    value = np.array(initializers.PerGate("orthogonal")((4, 12)))
+    blocks = np.split(value, 3, axis=1)
+    for block in blocks:
+        np.testing.assert_allclose(block @ block.T, np.eye(4), atol=1e-5)
+    assert not np.allclose(blocks[0], blocks[1])
+    np.testing.assert_array_equal(
+        initializers.PerGate("identity")((3, 6)), np.tile(np.eye(3), (1, 2))
+    )
+    seeded = initializers.PerGate(keras.initializers.Orthogonal(seed=3))
+    np.testing.assert_array_equal(seeded((4, 8)), seeded((4, 8)))
+    with pytest.raises(ValueError, match=r"`PerGate` is for recurrent kernels.*\(4, 6\)"):
+        initializers.PerGate()((4, 6))
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        initializers.Chrono(9, seed=1),
+        initializers.ForgetBias(2.0),
+        initializers.PerGate("he_normal"),
+    ],
+)
+def test_configuration_survives(initializer):
+    config = keras.saving.serialize_keras_object(initializer)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert keras.saving.serialize_keras_object(copy) == config
+    layer = layers.LSTM(3, recurrent_initializer=initializer, bias_initializer=initializer)
+    again = layers.LSTM.from_config(layer.get_config())
+    assert type(again.bias_initializer) is type(initializer)
+
+
+def test_a_gate_s_initializer_by_itself():
+    value = np.array(initializers.Chrono(50, seed=1)((UNITS,)))
+    assert_chrono(value, 50)
