@@ -36,7 +36,7 @@ def simple_rnn(weights, x, states):
 
 
 def lstm(weights, x, states):
-    """Gers, Schmidhuber & Cummins (2000), section 2, as in CS224N 2019, lecture 7."""
+    """Gers, Schmidhuber & Cummins (2000), section 3, as in CS224N 2019, lecture 7."""
     h, c = states
     (Wi, Wf, Wg, Wo), (Ui, Uf, Ug, Uo), (bi, bf, bg, bo) = (gates(w, 4) for w in weights)
     i = sigmoid(x @ Wi + h @ Ui + bi)
@@ -93,7 +93,7 @@ def peephole(weights, x, states):
 
 
 def layer_norm(a, gain, bias=0.0):
-    """Ba et al. (2016), equation 4, with the epsilon of their code."""
+    """Ba et al. (2016), equations 15 and 16, with the epsilon of their code."""
     mean = a.mean(axis=-1, keepdims=True)
     deviation = np.sqrt(((a - mean) ** 2).mean(axis=-1, keepdims=True) + 1e-5)
     return gain / deviation * (a - mean) + bias
@@ -118,7 +118,7 @@ def lstm_normalized(weights, x, states):
 
 
 def gru_layer_norm(weights, x, states):
-    """Ba et al. (2016), supplement; b and b' for the biases of their LN."""
+    """Ba et al. (2016), equations 26 to 28; b and b' for the biases of their LN."""
     (h,) = states
     W, U, (b, b2), gain_x, gain_h = weights
     n = 2 * h.shape[-1]
@@ -141,7 +141,7 @@ def indrnn(weights, x, states):
 
 
 def mgu(weights, x, states):
-    """Zhou et al. (2016), section 3."""
+    """Zhou et al. (2016)."""
     (h,) = states
     (Wf, Wh), (Uf, Uh), (bf, bh) = (gates(w, 2) for w in weights)
     f = sigmoid(h @ Uf + x @ Wf + bf)
@@ -174,7 +174,7 @@ def rhn(weights, x, states):
 
 
 def janet(weights, x, states):
-    """van der Westhuizen & Lasenby (2018), section 3, with β = 1."""
+    """van der Westhuizen & Lasenby (2018), with β = 1."""
     (h,) = states
     (Wf, Wc), (Uf, Uc), (bf, bc) = (gates(w, 2) for w in weights)
     s = h @ Uf + x @ Wf + bf
@@ -183,7 +183,7 @@ def janet(weights, x, states):
 
 
 def ran(weights, x, states):
-    """Lee et al. (2017), equation 1."""
+    """Lee et al. (2017)."""
     h, c = states
     W, U, b = weights
     (Wc, Wi, Wf), (Ui, Uf), (bc, bi, bf) = gates(W, 3), gates(U, 2), gates(b, 3)
@@ -219,7 +219,7 @@ def nas(weights, x, states):
 
 
 def sru(weights, x, states):
-    """Lei et al. (2018), equations 1 to 4."""
+    """Lei et al. (2018)."""
     _, c = states
     W, b, v = weights
     (W, Wf, Wr, Wx), (b, bf, br, bx), (vf, vr) = gates(W, 4), gates(b, 4), gates(v, 2)
@@ -230,7 +230,7 @@ def sru(weights, x, states):
 
 
 def sru_of_2017(weights, x, states):
-    """arXiv 1709.02755v1, equations 3 to 7, with g = tanh."""
+    """Lei & Zhang (2017), arXiv 1709.02755v2, with tanh for the activation of c."""
     (c,) = states
     (W, Wf, Wr, Wx), (b, bf, br, bx) = (gates(w, 4) for w in weights)
     f, r = sigmoid(x @ Wf + bf), sigmoid(x @ Wr + br)
@@ -239,7 +239,7 @@ def sru_of_2017(weights, x, states):
 
 
 def qrnn(weights, x, states):
-    """Bradbury et al. (2017), equations 1 and 4, for k = 1."""
+    """Bradbury et al. (2017), fo-pooling, for k = 1."""
     (c,) = states
     (Wz, Wf, Wo), (bz, bf, bo) = (gates(w, 3) for w in weights)
     z, f, o = np.tanh(x @ Wz + bz), sigmoid(x @ Wf + bf), sigmoid(x @ Wo + bo)

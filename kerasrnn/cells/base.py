@@ -158,7 +158,7 @@ class Cell(keras.layers.Layer):
         kernel_regularizer, recurrent_regularizer, bias_regularizer: Regularizers of the weights.
         kernel_constraint, recurrent_constraint, bias_constraint: Constraints on the weights.
         dropout: Fraction of the inputs to drop, in [0, 1), the same ones at all steps
-            (Gal & Ghahramani, 2016, section 4).
+            (Gal & Ghahramani, 2016).
         recurrent_dropout: Fraction to drop on the way from state to state, likewise.
         seed: Seed of all that is random.
         implementation: As in Keras: 2 (and 0) shares one mask of the inputs among all gates, 1 (and
@@ -167,7 +167,7 @@ class Cell(keras.layers.Layer):
             or as `{"h": 0.05, "c": 0.5}`. Without training, the expectation is taken (Krueger et
             al., 2017).
         normalization: `"layer"` normalizes W x and each product with the state by themselves, with
-            a gain and before the bias is added (Ba et al., 2016, equations 20 to 22), or `None`.
+            a gain and before the bias is added (Ba et al., 2016, equation 20), or `None`.
         recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
             & Ghahramani, 2016), `"candidate"` of what is to be written (Semeniuta et al., 2016).
         initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.

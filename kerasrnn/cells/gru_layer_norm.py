@@ -5,15 +5,16 @@ from kerasrnn.cells.gru import GRUCell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class LayerNormGRUCell(GRUCell):
-    """Gated recurrent unit with layer normalization, as in the supplement of Ba, Kiros & Hinton
-    (2016).
+    """Gated recurrent unit with layer normalization (Ba, Kiros & Hinton, 2016, supplement,
+    equations 26 to 28).
 
         (z_t, r_t) = LN(W_zr x_t; α_x) + b_zr + LN(U_zr h_{t-1}; α_h) + b'_zr
         g_t = tanh(LN(W_g x_t; α_x) + b_g + σ(r_t) ∘ (LN(U_g h_{t-1}; α_h) + b'_g))
         h_t = (1 - σ(z_t)) ∘ h_{t-1} + σ(z_t) ∘ g_t
 
     LN as in `LayerNormLSTMCell`; the gates share a mean and a variance, the candidate has its own.
-    The paper's LN has biases β, which b and b' stand for.
+    The paper's LN has biases β, which b and b' stand for. In its authors' code the update gate
+    keeps, as with `update_gate="keep"`.
 
     Weights: those of `GRUCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (3 units).
 

@@ -12,8 +12,8 @@ class IndRNNCell(Cell):
 
         h_t = relu(W x_t + u ∘ h_{t-1} + b)        new state, and the output
 
-    The paper starts with u ~ U[0, 1] and keeps |u| below 2^(1/T) for sequences of T steps; a
-    `recurrent_constraint` can do so here.
+    Its authors start with u ~ U[0, 1] and let |u| be 2^(1/T) at most for sequences of T steps; a
+    `recurrent_constraint` can see to that here.
 
     Weights: `kernel` W (features, units), `recurrent_kernel` u (units), `bias` b (units).
 

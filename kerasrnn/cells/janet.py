@@ -5,8 +5,8 @@ from kerasrnn.cells.base import Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class JANETCell(Cell):
-    """Just another network (van der Westhuizen & Lasenby, 2018, section 3): an LSTM with no gate
-    but the forget gate.
+    """Just another network (van der Westhuizen & Lasenby, 2018): an LSTM with no gate but the
+    forget gate.
 
         s_t = W_f x_t + U_f h_{t-1} + b_f
         g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)                     candidate

@@ -5,16 +5,17 @@ from kerasrnn.cells.lstm import LSTMCell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class LayerNormLSTMCell(LSTMCell):
-    """LSTM with layer normalization (Ba, Kiros & Hinton, 2016, equations 20 to 22).
+    """LSTM with layer normalization (Ba, Kiros & Hinton, 2016, supplement, equations 20 to 22).
 
         (i_t, f_t, g_t, o_t) = LN(W x_t; α_x) + LN(U h_{t-1}; α_h) + b
         c_t = σ(f_t) ∘ c_{t-1} + σ(i_t) ∘ tanh(g_t)
         h_t = σ(o_t) ∘ tanh(LN(c_t; α_c) + β_c)
 
     LN(y; α) = α ∘ (y - mean(y)) / √(var(y) + 1e-5), over all columns of a product at once. The
-    paper's LN of the products has biases β as well, which here b stands for. TensorFlow Addons'
-    `LayerNormLSTMCell` has the same, with 1e-3; TensorFlow 1's `LayerNormBasicLSTMCell` normalizes
-    each gate's sum by itself.
+    paper's LN of the products has biases β as well, which here b stands for; 1e-5 is that of its
+    authors' code. TensorFlow Addons' `LayerNormLSTMCell` differs: it has 1e-3, and the next step
+    gets the normalized cell state for c_t. So it is with TensorFlow 1's `LayerNormBasicLSTMCell`,
+    which normalizes each gate's sum W x_t + U h_{t-1} by itself.
 
     Weights: those of `LSTMCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (4 units), and
     `c_gain` α_c and `c_bias` β_c (units).

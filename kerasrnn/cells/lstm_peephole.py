@@ -16,8 +16,9 @@ class PeepholeLSTMCell(LSTMCell):
         o_t = σ(W_o x_t + U_o h_{t-1} + p_o ∘ c_t + b_o)
         h_t = o_t ∘ tanh(c_t)
 
-    The paper shows c_t itself, h_t = o_t ∘ c_t; the tanh is that of Graves (2013), and of
-    TensorFlow's `LSTMCell(use_peepholes=True)`. The net starts as a plain LSTM, with p = 0.
+    The paper shows c_t itself, h_t = o_t ∘ c_t; the tanh is that of Graves (2013, equations 7 to
+    11), and of TensorFlow 1's `LSTMCell(use_peepholes=True)`. The net starts as a plain LSTM, with
+    p = 0.
 
     Weights: those of `LSTMCell`, and `peephole` p (3 units) in the order i, f, o.
 

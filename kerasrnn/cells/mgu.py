@@ -5,7 +5,7 @@ from kerasrnn.cells.base import Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class MGUCell(Cell):
-    """Minimal gated unit (Zhou et al., 2016, section 3): a GRU whose two gates are one.
+    """Minimal gated unit (Zhou et al., 2016): a GRU whose two gates are one.
 
         f_t = σ(W_f x_t + U_f h_{t-1} + b_f)               forget gate: how much to replace
         g_t = tanh(W_g x_t + U_g (f_t ∘ h_{t-1}) + b_g)    candidate

@@ -11,8 +11,8 @@ class MinGRUCell(Cell):
         g_t = W_g x_t + b_g                            candidate
         h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ g_t          new state, and the output
 
-    The paper's code, which computes in logarithms, keeps g_t above zero by a function of its own;
-    here nothing needs it to be.
+    The paper's form in logarithms (appendix B) keeps g_t above zero by a function of its own; here
+    nothing needs it to be.
 
     Weights: `kernel` W (features, 2 units), `bias` b (2 units), blocks in the order z, g.
 

@@ -7,7 +7,7 @@ from kerasrnn.cells.base import Cell
 @keras.saving.register_keras_serializable("kerasrnn")
 class NASCell(Cell):
     """The cell that a search by reinforcement found (Zoph & Le, 2017, appendix A, figure 8), in the
-    form of its authors' code, TensorFlow Addons' `NASCell`.
+    form of TensorFlow 1's and TensorFlow Addons' `NASCell`.
 
         x_k, u_k = block k of W x_t, of U h_{t-1} + b; k = 0 ... 7
 
@@ -17,7 +17,7 @@ class NASCell(Cell):
         c_t = tanh(tanh(l_0 ∘ l_1) + c_{t-1}) ∘ tanh(l_2 + l_3)             new cell state
         h_t = tanh(c_t ∘ tanh(tanh(l_4 ∘ l_5) + σ(l_6 + l_7)))              new state, the output
 
-    TensorFlow Addons' states are in the order c, h, and its `use_bias` is off by default.
+    Their states are in the order c, h, and they have no b by default.
 
     Weights: `kernel` W (features, 8 units), `recurrent_kernel` U (units, 8 units), `bias` b
     (8 units), blocks in the order of k.

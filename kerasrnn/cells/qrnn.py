@@ -5,8 +5,7 @@ from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class QRNNCell(Cell):
-    """Quasi-recurrent network with fo-pooling (Bradbury et al., 2017, sections 2 and 2.1), a linear
-    recurrence.
+    """Quasi-recurrent network with fo-pooling (Bradbury et al., 2017), a linear recurrence.
 
         z_t = tanh(W_z x_t + b_z)                      candidate
         f_t = σ(W_f x_t + b_f)                         forget gate

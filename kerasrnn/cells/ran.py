@@ -5,8 +5,8 @@ from kerasrnn.cells.base import Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class RANCell(Cell):
-    """Recurrent additive network (Lee, Levy & Zettlemoyer, 2017, equation 1): an LSTM whose
-    candidate sees the input only.
+    """Recurrent additive network (Lee, Levy & Zettlemoyer, 2017): an LSTM whose candidate sees the
+    input only.
 
         g_t = W_g x_t + b_g                                candidate, the paper's content layer
         i_t = σ(W_i x_t + U_i h_{t-1} + b_i)               input gate
@@ -14,7 +14,7 @@ class RANCell(Cell):
         c_t = i_t ∘ g_t + f_t ∘ c_{t-1}                    new cell state, a weighted sum of inputs
         h_t = tanh(c_t)                                    new hidden state, and the output
 
-    The paper has no b_g, and tries the identity in the place of tanh, too.
+    Its authors' code has no b_g, and the identity in the place of tanh as a choice.
 
     Weights: `kernel` W (features, 3 units) and `bias` b (3 units), gates in the order g, i, f;
     `recurrent_kernel` U (units, 2 units), in the order i, f.

@@ -6,8 +6,8 @@ from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class RGLRUCell(Cell):
-    """Real-gated linear recurrent unit (De et al., 2024, "Griffin", section 2.4): a linear
-    recurrence.
+    """Real-gated linear recurrent unit (De et al., 2024, "Griffin", section 2.4, equations 1 to
+    4): a linear recurrence.
 
         v_t = W_v x_t + b_v                                    input, the paper's x_t
         r_t = σ(W_r x_t + b_r)                                 recurrence gate
@@ -16,9 +16,11 @@ class RGLRUCell(Cell):
         h_t = a_t ∘ h_{t-1} + √(1 - a_t²) ∘ (i_t ∘ v_t)        new state, and the output
 
     The paper's x_t is as wide as the state, and is a projection already; W_v = I, b_v = 0 is the
-    paper's unit. a_t and √(1 - a_t²) are computed from log a_t = c r_t log σ(Λ). Λ starts with a^c
-    even in [0.9, 0.999], as the paper has it; its authors' code draws a itself from there, has W_r
-    and W_i in blocks, and leaves √(1 - a_t²) out at the first step.
+    paper's unit. a_t and √(1 - a_t²) are computed from log a_t = c r_t log σ(Λ), where
+    log σ(Λ) = -softplus(-Λ); the paper's equation 6 and its authors' code have -softplus(Λ), so
+    that the code's parameter is -Λ. Λ starts with a^c even in [0.9, 0.999], as the paper has it;
+    the code draws a itself from there, has W_r and W_i in blocks (section 4.1), and leaves
+    √(1 - a_t²) out at the first step.
 
     Weights: `kernel` W (features, 3 units), `bias` b (3 units), blocks in the order v, r, i;
     `recurrence` Λ (units).

@@ -14,7 +14,8 @@ class RHNCell(Cell):
         s_l = h_l ∘ t_l + s_{l-1} ∘ (1 - t_l)
         h_t = s_depth                                          new state, and the output
 
-    The paper starts with b_tl below zero, as `kerasrnn.initializers.ForgetBias(2.0)` does.
+    Its authors' code starts with b_tl at -2 or -4, as `kerasrnn.initializers.ForgetBias(2.0)` and
+    `ForgetBias(4.0)` do.
 
     Weights: `kernel` W (features, 2 units), in the order h, t; `recurrent_kernel` R (units,
     2 depth units) and `bias` b (2 depth units) in the order h_1, t_1, h_2, t_2 ...

@@ -7,7 +7,7 @@ from kerasrnn.cells.base import Cell, one_of
 @keras.saving.register_keras_serializable("kerasrnn")
 class SLSTMCell(Cell):
     """sLSTM, an LSTM with exponential gates and a normalizer (Beck et al., 2024, "xLSTM", section
-    2.2 and equations 15 to 17 for the stabilizer).
+    2.2, equations 8 to 14, and 15 to 17 for the stabilizer).
 
         (i_t, f_t, z_t, o_t) = W x_t + U h_{t-1} + b
         m_t = max(log f(f_t) + m_{t-1}, i_t)                   stabilizer
@@ -17,8 +17,9 @@ class SLSTMCell(Cell):
         h_t = σ(o_t) ∘ c_t / n_t                               new hidden state, and the output
 
     f is σ or exp. m_t cancels in h_t; where nothing has been written yet (n = 0) m_t = i_t, as in
-    the authors' code, so that n_t is 1. That code has σ for f, and U in blocks, one per head; this
-    is the cell with one head. Zoneout acts on h: the other three belong together.
+    the authors' code, so that n_t is 1. That code has σ for f. With several heads the paper has U
+    in blocks, one per head; this is the cell with one. Zoneout acts on h: the other three belong
+    together.
 
     Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias` b
     (4 units), gates in the order i, f, z, o.

@@ -6,7 +6,7 @@ from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class SRUCell(Cell):
-    """Simple recurrent unit (Lei et al., 2018, section 3, equations 1 to 4).
+    """Simple recurrent unit (Lei et al., 2018).
 
         g_t = W_g x_t + b_g                                      candidate, the paper's W x_t
         f_t = σ(W_f x_t + v_f ∘ c_{t-1} + b_f)                   forget gate
@@ -14,13 +14,13 @@ class SRUCell(Cell):
         c_t = f_t ∘ c_{t-1} + (1 - f_t) ∘ g_t                    new cell state
         h_t = r_t ∘ c_t + (1 - r_t) ∘ (W_x x_t + b_x)            output, with a highway connection
 
-    With `peephole=False`, the paper's first form (arXiv 1709.02755v1, 2017), v = 0: no gate sees
+    With `peephole=False`, the form of 2017 (Lei & Zhang, arXiv 1709.02755v2), v = 0: no gate sees
     the state, so it is a linear recurrence and skips the loop, which the published form cannot. In
-    that form the output has tanh(c_t), which `activation="tanh"` gives.
+    that form the output has an activation of c_t, as `activation="tanh"` gives.
 
     The paper's highway connection has x_t itself, W_x = I, for which features and units have to be
-    the same; where they differ its authors' code has a W_x, too. That code scales W_x x_t besides;
-    neither has b_g and b_x.
+    the same; where they differ its authors' code has a W_x, too. That code also scales x_t, or W_x
+    at first, by a constant (`rescale`). Neither has b_g and b_x.
 
     Weights: `kernel` W (features, 4 units) and `bias` b (4 units), blocks in the order g, f, r, x;
     with the peephole `peephole` v (2 units), in the order f, r.
