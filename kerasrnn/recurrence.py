@@ -181,7 +181,7 @@ def _compiles(cell, sequences, training, unroll):
 
 
 def _activations(cell):
-    return cell.activation, getattr(cell, "recurrent_activation", keras.activations.sigmoid)
+    return [value for name, value in vars(cell).items() if name.endswith("activation")]
 
 
 def _in_a_step(training):

@@ -48,7 +48,7 @@ def positive_integer(name, value):
 def one_of(choices, name, value):
     """The one of `choices` that equals `value`, or an error that names the argument."""
     # An array compares by entries.
-    if isinstance(value, str | numbers.Number | np.bool_):
+    if value is None or isinstance(value, str | numbers.Number | np.bool_):
         for choice in choices:
             if choice == value:
                 return choice
