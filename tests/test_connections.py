@@ -294,3 +294,19 @@ def test_a_layer_that_turns_time_around_is_refused(kind):
 def test_states_where_there_are_none():
     with pytest.raises(ValueError, match=r"must hold its 0 states.*Received: 1"):
         layers.Residual(keras.layers.Dense(4))(X, initial_state=[X[:, 0]])
+
+
+@pytest.mark.parametrize("kind", [None, "residual", "highway"])
+def test_a_50_layer_dense_net_trains_with_connections_only(kind):
+    """XOR of two signs: beyond a linear net, and 50 plain layers do not pass its gradient on."""
+    wrap = {None: lambda f: f, "residual": layers.Residual, "highway": layers.Highway}[kind]
+    x = RNG.uniform(-1, 1, (512, 2)).astype("float32")
+    y = (x[:, 0] * x[:, 1] > 0).astype("float32")
+    parts = [keras.layers.Dense(16, "sigmoid")]
+    start = keras.initializers.RandomNormal(stddev=0.1, seed=0)
+    for _ in range(50):
+        parts.append(wrap(keras.layers.Dense(16, "tanh", kernel_initializer=start.clone())))
+    model = keras.Sequential([keras.Input((2,)), *parts, keras.layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"])
+    accuracy = model.fit(x, y, batch_size=64, epochs=25, verbose=0).history["accuracy"][-1]
+    assert accuracy > 0.95 if kind else accuracy < 0.6
