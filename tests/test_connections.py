@@ -298,15 +298,20 @@ def test_states_where_there_are_none():
 
 @pytest.mark.parametrize("kind", [None, "residual", "highway"])
 def test_a_50_layer_dense_net_trains_with_connections_only(kind):
-    """XOR of two signs: beyond a linear net, and 50 plain layers do not pass its gradient on."""
+    """Even a task without depth: 50 plain layers do not pass its gradient on."""
     wrap = {None: lambda f: f, "residual": layers.Residual, "highway": layers.Highway}[kind]
-    x = RNG.uniform(-1, 1, (512, 2)).astype("float32")
-    y = (x[:, 0] * x[:, 1] > 0).astype("float32")
-    parts = [keras.layers.Dense(16, "sigmoid")]
-    start = keras.initializers.RandomNormal(stddev=0.1, seed=0)
-    for _ in range(50):
-        parts.append(wrap(keras.layers.Dense(16, "tanh", kernel_initializer=start.clone())))
-    model = keras.Sequential([keras.Input((2,)), *parts, keras.layers.Dense(1, "sigmoid")])
+    x = RNG.uniform(-1, 1, (512, 8)).astype("float32")
+    y = (x.sum(axis=1) > 0).astype("float32")
+    parts = [
+        wrap(
+            keras.layers.Dense(
+                8, "tanh", kernel_initializer=keras.initializers.RandomNormal(stddev=0.1, seed=n)
+            )
+        )
+        for n in range(50)
+    ]
+    model = keras.Sequential([keras.Input((8,)), *parts, keras.layers.Dense(1, "sigmoid")])
     model.compile(keras.optimizers.Adam(3e-3), "binary_crossentropy", metrics=["accuracy"])
-    accuracy = model.fit(x, y, batch_size=64, epochs=25, verbose=0).history["accuracy"][-1]
-    assert accuracy > 0.95 if kind else accuracy < 0.6
+    model.fit(x, y, batch_size=64, epochs=8, verbose=0)
+    _, accuracy = model.evaluate(x, y, verbose=0)
+    assert accuracy > 0.9 if kind else accuracy < 0.65
