@@ -81,25 +81,24 @@ def build(task, cell, options, depth=DEPTH):
     return model, stack
 
 
-def recurrent_kernels(layer):
-    """U of every direction of every layer, bottom to top."""
+def biases(layer):
+    """The bias of every direction of every layer, bottom to top."""
     if isinstance(layer, RNN):
-        return [layer.cell.recurrent_kernel]
+        return [layer.cell.bias.value]
     parts = getattr(layer, "layers", None) or [layer.forward_layer, layer.backward_layer]
-    return [kernel for part in parts for kernel in recurrent_kernels(part)]
+    return [bias for part in parts for bias in biases(part)]
 
 
 def gradient_ratio(model, stack, x, y):
-    """The norm of the gradient of U at the first layer, over that at the last."""
-    kernels = [kernel.value for kernel in recurrent_kernels(stack)]
+    """The norm of the gradient of the bias at the first layer, over that at the last: unlike a
+    kernel's it does not grow with what the layer is given."""
+    variables = biases(stack)
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
-    directions = len(kernels) // DEPTH
-    gradients = tape.gradient(loss, kernels)
-    return float(
-        tf.linalg.global_norm(gradients[:directions])
-        / tf.linalg.global_norm(gradients[-directions:])
-    )
+    gradients = tape.gradient(loss, variables)
+    directions = len(variables) // DEPTH
+    norms = map(tf.linalg.global_norm, (gradients[:directions], gradients[-directions:]))
+    return float(next(norms) / next(norms))
 
 
 def train(task, cell, name, seed, steps):

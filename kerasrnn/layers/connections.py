@@ -386,8 +386,10 @@ class DenselyConnected(_Connection):
     Example:
 
     >>> layer = kerasrnn.layers.DenselyConnected([keras.layers.Dense(4) for _ in range(3)])
-    >>> layer(np.ones((2, 5), "float32")).shape, [part.kernel.shape for part in layer.layers]
-    (TensorShape([2, 4]), [(5, 4), (9, 4), (13, 4)])
+    >>> layer(np.ones((2, 5), "float32")).shape
+    TensorShape([2, 4])
+    >>> [part.kernel.shape[0] for part in layer.layers]
+    [5, 9, 13]
     """
 
     def __init__(self, layers, **kwargs):
