@@ -6,8 +6,8 @@ from kerasrnn import callbacks, cells, initializers, layers
 
 __version__ = "0.1.0"
 
-# These import keras-tuner and the like, which a program that only trains should not wait for.
-_ON_DEMAND = ("export", "tuning")
+# Some import keras-tuner and the like, which a program that only trains should not wait for.
+_ON_DEMAND = ("diagnostics", "export", "tasks", "tuning")
 
 
 def __getattr__(name):
@@ -16,4 +16,13 @@ def __getattr__(name):
     raise AttributeError(f"module 'kerasrnn' has no attribute {name!r}")
 
 
-__all__ = ["callbacks", "cells", "export", "initializers", "layers", "tuning"]
+__all__ = [
+    "callbacks",
+    "cells",
+    "diagnostics",
+    "export",
+    "initializers",
+    "layers",
+    "tasks",
+    "tuning",
+]

@@ -146,10 +146,12 @@ def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_seque
     rows = {name: v for name, v in over_time.items() if name != "x" and v is not None}
     rows = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), rows)
     # A masked step that is reset shows what the step before it showed, and no state.
-    own = type(cell).output is not Cell.output or (masked and "reset" in rows)
+    own_output = type(cell).output is not Cell.output
+    own = own_output or (masked and "reset" in rows)
+    history = len(cell.states) if own_output else int(return_sequences or own)
     final, outputs = program.run(
         *(cell, xs, per_row["states"], rows, per_row["fresh"], noise),
-        *(start, tf.convert_to_tensor(stop), return_sequences or own, keep),
+        *(start, tf.convert_to_tensor(stop), history, keep),
     )
     if not (return_sequences or own):
         output = final[0]
@@ -159,12 +161,12 @@ def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_seque
             output = tf.where(shown, output, tf.zeros_like(output))
         return output, final
     output = outputs[0]
-    if own:
+    if own_output:
         output = cell.output(xs, outputs)
     if masked:
         shown = rows["mask"]
         if own and not zero_output_for_mask:
-            output = repeated(output, shown, compiled=True)
+            output = linear.repeated(output, shown)
         else:
             if not zero_output_for_mask:
                 shown = tf.cumsum(tf.cast(shown, "int32")) > 0
@@ -173,20 +175,6 @@ def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_seque
     if not return_sequences:
         return output[end - 1], final
     return tf.transpose(output, [1, 0, 2]), final
-
-
-def repeated(output, mask, compiled):
-    """`output` where `mask` shows a step, else what the last step shown had, zeros before any: a
-    linear recurrence.
-
-    Args:
-        output: (time, batch, units).
-        mask: (time, batch, 1).
-        compiled: As in `kerasrnn.linear.scan`.
-    """
-    zeros = tf.zeros_like(output)
-    keep = tf.where(mask, zeros, tf.ones_like(output))
-    return linear.scan(keep, tf.where(mask, output, zeros), zeros[0], compiled)
 
 
 def _unmasked(mask, together):

@@ -5,11 +5,14 @@
                 ∂J/∂b_t = δ_t,   ∂J/∂a_t = δ_t ∘ conj(h_{t-1}),   ∂J/∂h_0 = conj(a_1) ∘ δ_1
 
 The gradient is a linear recurrence too, run backwards (Martin & Cundy 2018, "Parallelizing Linear
-Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient. In an XLA
-program one step after the other runs at the speed of memory. Without, a step costs more than what
-it computes: then blocks of time run side by side, each from the state that those before it lead to
-(Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). Both only multiply
-and add: there is no logarithm for an a_t near 0 to break, and no quotient.
+Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient. Outside of
+XLA programs, as in eager calls and in what is exported, a step in a loop costs more than what it
+computes: so blocks of time run side by side, each from the state that those before it lead to
+(Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). It only multiplies
+and adds: there is no logarithm for an a_t near 0 to break, and no quotient.
+
+In the XLA programs of `kerasrnn.program` a step costs little, and a linear recurrence's has no
+product in it.
 """
 
 import tensorflow as tf
@@ -18,7 +21,7 @@ import tensorflow as tf
 _BLOCK = 32
 
 
-def scan(a, b, initial, compiled):
+def scan(a, b, initial):
     """All states of h_t = a_t ∘ h_{t-1} + b_t; differentiable, any number of times.
 
     Half precision is computed in float32.
@@ -28,7 +31,6 @@ def scan(a, b, initial, compiled):
         b: (time, batch, units), at least one step. Real tensors, or a pair (real part, imaginary
             part) of them; so `a` and `initial`.
         initial: h_0, (batch, units).
-        compiled: Whether to use XLA programs, one per shape, or TensorFlow's operations alone.
 
     Returns:
         h_1, h_2, ...: like `b`.
@@ -38,7 +40,7 @@ def scan(a, b, initial, compiled):
 
     >>> from kerasrnn import linear
     >>> a, b = np.full((3, 1, 1), 0.5), np.ones((3, 1, 1))
-    >>> linear.scan(a, b, np.zeros((1, 1)), compiled=False).numpy().ravel().tolist()
+    >>> linear.scan(a, b, np.zeros((1, 1))).numpy().ravel().tolist()
     [1.0, 1.5, 1.75]
     """
     paired = isinstance(b, (tuple, list))
@@ -47,7 +49,7 @@ def scan(a, b, initial, compiled):
     _check(*given)
     dtype = given[1][0].dtype
     precise = tf.float32 if dtype.size < 4 else dtype
-    states = _scan(*tf.nest.map_structure(lambda v: tf.cast(v, precise), given), compiled)
+    states = _scan(*tf.nest.map_structure(lambda v: tf.cast(v, precise), given))
     states = tuple(tf.cast(h, dtype) for h in states)
     return states if paired else states[0]
 
@@ -72,33 +74,30 @@ def _shown(shapes):
     return " and ".join(str(tuple(shape)) for shape in shapes)
 
 
-def _scan(a, b, initial, compiled):
+def _scan(a, b, initial):
     @tf.custom_gradient
     def states(a, b, initial):
-        h = (_forward if compiled else _in_blocks)(*_constant((a, b, initial)))
+        h = _in_blocks(*_constant((a, b, initial)))
 
         def gradient(*g):
-            return _gradients(a, b, initial, h, list(g), compiled)
+            return _gradients(a, b, initial, h, list(g))
 
         return h, gradient
 
     return states(a, b, initial)
 
 
-def _gradients(a, b, initial, h, g, compiled):
+def _gradients(a, b, initial, h, g):
     """The gradients by a, b and initial, flat; differentiable."""
 
     @tf.custom_gradient
     def first(a, b, initial, g):
-        if compiled:
-            values = _backward(*_constant((a, initial, h, g)))
-        else:
-            values = _by_equations(*_constant((a, initial, h, g)), False)
+        values = _by_equations(*_constant((a, initial, h, g)))
 
         def second(*d):
             with tf.GradientTape() as tape:
                 tape.watch([a, b, initial, g])
-                again = _by_equations(a, initial, _scan(a, b, initial, compiled), g, compiled)
+                again = _by_equations(a, initial, _scan(a, b, initial), g)
             return tape.gradient(again, [a, b, initial, g], d, unconnected_gradients="zero")
 
         return values, second
@@ -106,46 +105,30 @@ def _gradients(a, b, initial, h, g, compiled):
     return first(a, b, initial, g)
 
 
-def _by_equations(a, initial, h, g, compiled):
+def _by_equations(a, initial, h, g):
     """The gradients as the equations say, the backward recurrence as a forward one."""
     ahead = a if _same(a) else [tf.reverse(tf.roll(v, -1, 0), [0]) for v in a]
     reverse = [tf.reverse(v, [0]) for v in g]
     # No δ comes after the last: what was rolled to its step has no effect.
-    delta = _scan(_conj(ahead), reverse, [tf.zeros_like(v) for v in initial], compiled)
-    return _from_delta(a, initial, h, [tf.reverse(v, [0]) for v in delta])
-
-
-def _from_delta(a, initial, h, delta):
+    delta = _scan(_conj(ahead), reverse, [tf.zeros_like(v) for v in initial])
+    delta = [tf.reverse(v, [0]) for v in delta]
     d_a = _times(delta, _conj(_before(initial, h)))
     if _same(a):
         d_a = [tf.reduce_sum(v, [0, 1]) for v in d_a]
     return [*d_a, *delta, *_times(_conj(_at(a, 0)), [v[0] for v in delta])]
 
 
-def _steps(a, b, initial, transposed=False):
-    """One state after the other; `transposed`, from the last to the first with conj(a_{t+1})."""
+def _steps(a, b, initial):
+    """One state after the other."""
     length = _length(b[0])
     arrays = [tf.TensorArray(v.dtype, length, element_shape=v.shape) for v in initial]
 
-    def turn(i, h, arrays):
-        t = length - 1 - i if transposed else i
-        a_t = _conj(_at(a, tf.minimum(t + 1, length - 1))) if transposed else _at(a, t)
-        h = step(a_t, h, _at(b, t))
-        return i + 1, h, [array.write(t, v) for array, v in zip(arrays, h, strict=True)]
+    def turn(t, h, arrays):
+        h = step(_at(a, t), h, _at(b, t))
+        return t + 1, h, [array.write(t, v) for array, v in zip(arrays, h, strict=True)]
 
-    _, _, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, initial, arrays))
+    _, _, arrays = tf.while_loop(lambda t, *_: t < length, turn, (0, initial, arrays))
     return [array.stack() for array in arrays]
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _forward(a, b, initial):
-    return _steps(a, b, initial)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _backward(a, initial, h, g):
-    delta = _steps(a, g, [tf.zeros_like(v) for v in initial], transposed=True)
-    return _from_delta(a, initial, h, delta)
 
 
 def _in_blocks(a, b, initial):
@@ -201,6 +184,19 @@ def _same(a):
 
 def _at(values, t):
     return values if _same(values) else [tf.gather(v, t) for v in values]
+
+
+def repeated(output, mask):
+    """What a masked step shows: the output of the last step that is not masked, before any zeros. A
+    linear recurrence, too.
+
+    Args:
+        output: (time, batch, units).
+        mask: (time, batch, 1) booleans.
+    """
+    zeros = tf.zeros_like(output)
+    keep = tf.where(mask, zeros, tf.ones_like(output))
+    return scan(keep, tf.where(mask, output, zeros), zeros[0])
 
 
 def step(a, h, b):

@@ -18,7 +18,7 @@ _NOT_IN_THE_STEP = ("initializer", "regularizer", "constraint", "dropout", "seed
 _NOT_IN_THE_STEP += ("recurrent_dropout_form", "initial_state")
 
 
-def run(cell, x, states, rows, fresh, noise, start, stop, return_sequences, keep):
+def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
     """Runs the steps from `start` to before `stop`; differentiable.
 
     Args:
@@ -30,13 +30,14 @@ def run(cell, x, states, rows, fresh, noise, start, stop, return_sequences, keep
         fresh: The states that a reset sets back to, or an empty list.
         noise: The cell's `Noise`, of which `zones` are among the rows.
         start, stop: Scalar integers.
-        return_sequences: Whether to return the first state of every step.
+        history: Of how many states, from the first, to return the values at every step.
         keep: Whether to keep what a gradient needs; without it, one that is asked for all the same
             runs the loop again.
 
     Returns:
-        The final states, and a list: the first state over time, (time, batch, units), of which the
-        rows from `start` to before `stop` count, if asked for or kept.
+        The final states, and a list: the first states over time, (time, batch, units), of which the
+        rows from `start` to before `stop` count, as many as asked for and the first where all are
+        kept.
     """
     program = _program_for(cell)
     weights = [tf.convert_to_tensor(cell.weights[i].value) for i in program.used]
@@ -45,7 +46,7 @@ def run(cell, x, states, rows, fresh, noise, start, stop, return_sequences, keep
     blocks = [cell.recurrent_blocks(gates, noise.products) for gates, _ in program.calls]
 
     # The same program for layers with and without: what is kept is there anyway.
-    history = keep or return_sequences
+    history = max(history, 1) if keep else history
 
     @tf.custom_gradient
     def loop(x, states, weights, fresh):
@@ -82,7 +83,7 @@ def run(cell, x, states, rows, fresh, noise, start, stop, return_sequences, keep
             flat = gradients(x, states, weights, fresh, d_final, d_output)
             return tf.nest.pack_sequence_as([x, states, weights, fresh], flat)
 
-        return (*final, *(h[1:] for h in histories[:1])), gradient
+        return (*final, *(h[1:] for h in histories[:history])), gradient
 
     results = loop(x, list(states), weights, fresh)
     return list(results[: len(states)]), list(results[len(states) :])
@@ -181,7 +182,7 @@ class Program:
         return keras.StatelessScope(state_mapping=list(zip(mine, weights, strict=True)))
 
     def _forward(
-        self, x, states, weights, fresh, blocks, around, start, stop, keep=True, history=True
+        self, x, states, weights, fresh, blocks, around, start, stop, keep=True, history=1
     ):
         steps, cell = _length(x), self.cell
         masks = tuple(around["dropped"]) or (None,)
@@ -252,7 +253,8 @@ class Program:
             x_t, at, states, values, d_output = row
             x_t = x_t[0] if x_t else tf.zeros_like(x[0])
             states = _set_back(at, fresh, states)
-            d_new = [tf.add_n([d_states[0], *d_output]), *d_states[1:]]
+            d_new = [d + o for d, o in zip(d_states, d_output, strict=False)]
+            d_new += d_states[len(d_new) :]
             d_step = d_new
             if "mask" in at:
                 d_step = [tf.where(at["mask"], d, tf.zeros_like(d)) for d in d_new]
@@ -336,7 +338,7 @@ class Program:
                     masks = tuple(around["dropped"]) or (None,)
                     blocks = [self.cell.recurrent_blocks(gates, masks) for gates, _ in self.calls]
                 final, histories, _ = self._forward(
-                    *of, blocks, around, start, stop, keep=False, history=bool(d_output)
+                    *of, blocks, around, start, stop, keep=False, history=len(d_output)
                 )
                 results = [*final, *(h[1:] for h in histories)]
             gradients = first.gradient(

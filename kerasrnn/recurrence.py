@@ -83,13 +83,12 @@ def run(
         mask = tf.broadcast_to(mask, [*shape, 1])
     fresh = []
     if reset is not None:
-        reset = _as_seen(reset, go_backwards)
+        reset = ops.cast(borders(reset) if go_backwards else reset, "bool")[:, :, None]
         fresh = _initial_states(cell, sequences)
-    compiles = _compiles(cell, sequences, training, unroll)
-    if isinstance(cell, Cell) and cell.linear and not unroll:
-        runner = functools.partial(_run_linear, compiles=compiles)
-    elif compiles:
+    if _compiles(cell, sequences, training, unroll):
         runner = compiled.run
+    elif isinstance(cell, Cell) and cell.linear and not unroll:
+        runner = _run_linear
     else:
         runner = functools.partial(_run_loop, unroll=unroll)
     return runner(
@@ -149,12 +148,10 @@ def _where(condition, new, old):
     return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
 
 
-def _as_seen(reset, go_backwards):
-    """Where the states are set back: an episode that begins at t begins, seen backwards, where it
-    ends, so that the one before it ends (and begins, backwards) at t - 1."""
-    reset = ops.cast(reset, "bool")[:, :, None]
-    if not go_backwards:
-        return reset
+def borders(reset):
+    """Where the states are set back on the way from the last step to the first: an episode that
+    begins at t is left, backwards, at t, so that the one before it begins, backwards, at t - 1."""
+    reset = ops.cast(reset, "bool")
     return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
 
 
@@ -173,8 +170,6 @@ def _compiles(cell, sequences, training, unroll):
         and _in_a_step(training)
         and type(cell) in CELLS.values()
         and _ACTIVATIONS.issuperset(_activations(cell))
-        # The programs give the states of every step by their first.
-        and (type(cell).output is Cell.output or len(cell.states) == 1 or cell.linear)
         and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
         and not any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
     )
@@ -217,12 +212,10 @@ def _run_linear(
     return_sequences,
     reset,
     fresh,
-    compiles,
 ):
     """Runs a linear recurrence from its coefficients, all steps at once."""
     sequences = ops.cast(sequences, cell.compute_dtype)
     noise = cell.noise(sequences, states, training)
-    known, steps = sequences.shape[1], tf.shape(sequences)[1]
     if go_backwards:
         sequences = tf.reverse(sequences, [1])
     xs = compiled.project(cell, sequences, noise.inputs)
@@ -240,16 +233,12 @@ def _run_linear(
         b = _where(reset, linear.step(a, fresh, b), b)
         a = [tf.where(reset, tf.zeros_like(v), v) for v in a]
 
-    if compiles and known is None:
-        # A program is compiled per length: rounded up, batches of many lengths share a few.
-        more = [[0, compiled.rounded_up(steps) - steps], [0, 0], [0, 0]]
-        a, b = ([v if len(v.shape) == 1 else tf.pad(v, more) for v in vs] for vs in (a, b))
-    history = [v[:steps] for v in linear.scan(a, b, states, compiles)]
+    history = linear.scan(a, b, states)
     outputs = cell.output(xs, history)
     if mask is not None and zero_output_for_mask:
         outputs = tf.where(mask, outputs, tf.zeros_like(outputs))
     elif mask is not None:
-        outputs = compiled.repeated(outputs, mask, compiles)
+        outputs = linear.repeated(outputs, mask)
     final = [v[-1] for v in history]
     if not return_sequences:
         return outputs[-1], outputs[-1][:, None], final
@@ -305,7 +294,7 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
         final_states.append(final if nested else final[0])
         if go_backwards:
             mask = None if mask is None else tf.reverse(mask, [1])
-            reset = None if reset is None else tf.reverse(_as_seen(reset, True)[..., 0], [1])
+            reset = None if reset is None else tf.reverse(borders(reset), [1])
             go_backwards = False
     return last, sequences, final_states
 

@@ -124,3 +124,66 @@ def test_saved_and_loaded(random_weights, tmp_path):
     np.testing.assert_array_equal(loaded(X), model(X))
     assert isinstance(loaded.layers[0], layers.Bidirectional)
     assert isinstance(loaded.layers[0].backward_layer, layers.LSTM)
+
+
+def test_the_gate_is_its_equation(random_weights):
+    inner = layers.GRU(5, return_sequences=True, return_state=True)
+    layer = layers.Bidirectional(inner, merge_mode="gate")
+    layer.build(X.shape)
+    random_weights(layer)
+    both = layers.Bidirectional(inner, merge_mode=None)
+    both.build(X.shape)
+    both.set_weights(layer.get_weights()[:6])
+    forward, backward, *expected = both(X, mask=MASKS["holes"])
+    z = np.concatenate([forward, backward], -1) @ layer.gate.kernel.numpy()
+    g = 1 / (1 + np.exp(-(z + layer.gate.bias.numpy())))
+    y, *states = layer(X, mask=MASKS["holes"])
+    np.testing.assert_allclose(y, g * forward + (1 - g) * backward, rtol=1e-5, atol=1e-6)
+    for one, other in zip(states, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [tuple(part.shape) for part in (y, *states)] == list(layer.compute_output_shape(X.shape))
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_a_gated_layer_is_saved_and_trains(return_sequences, tmp_path):
+    inner = layers.LSTM(5, return_sequences=return_sequences)
+    model = keras.Sequential([keras.Input((6, 4)), layers.Bidirectional(inner, "gate")])
+    assert model.output_shape == ((None, 6, 5) if return_sequences else (None, 5))
+    model.compile("adam", "mse")
+    model.fit(X, model(X).numpy() + 1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(X), model(X))
+    assert loaded.layers[0].get_config()["merge_mode"] == "gate"
+
+
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", "ave", "mul", "gate"])
+def test_directions_of_different_units(merge_mode):
+    options = {"return_sequences": True, "return_state": True}
+    pair = layers.LSTM(5, **options), layers.GRU(3, go_backwards=True, **options)
+    layer = layers.Bidirectional(pair[0], merge_mode, backward_layer=pair[1])
+    rule = rf"same units.*merge_mode='{merge_mode}'.*\(3, 6, 5\) forward and \(3, 6, 3\) backward"
+    with pytest.raises(ValueError, match=rule):
+        layer(X)
+    forward, backward, *_ = layers.Bidirectional(pair[0], None, backward_layer=pair[1])(X)
+    assert (forward.shape[-1], backward.shape[-1]) == (5, 3)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_changes_nothing(side, random_weights):
+    layer = layers.Bidirectional(layers.LSTM(5, return_sequences=True), "gate")
+    layer.build(X.shape)
+    random_weights(layer)
+    mask = MASKS[side]
+    y = layer(X, mask=mask).numpy()
+    for row, steps in enumerate(mask):
+        np.testing.assert_allclose(
+            y[row, steps], layer(X[row : row + 1, steps])[0], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_layer_that_cannot_run_backward():
+    with pytest.raises(ValueError, match=r"must be a recurrent layer.*Dense"):
+        layers.Bidirectional(keras.layers.Dense(3))
+    with pytest.raises(ValueError, match=r"Invalid merge mode.*median"):
+        layers.Bidirectional(layers.GRU(3), merge_mode="median")

@@ -1,87 +1,322 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasrnn import layers
+from kerasrnn.layers.connections import Normalized
 
-X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(3, 6, 4)).astype("float32")
 MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 0]], bool)
+INNER = {
+    "ours": lambda: layers.LSTM(4, return_sequences=True),
+    "keras": lambda: keras.layers.GRU(4, return_sequences=True),
+    "bidirectional": lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True)),
+    "stack": lambda: layers.RNNStack("gru", 4, 2, return_sequences=True),
+    "dense": lambda: keras.layers.Dense(4, "tanh"),
+    "conv": lambda: keras.layers.Conv1D(4, 3, padding="same"),
+    "model": lambda: keras.Sequential([keras.layers.Dense(7, "relu"), keras.layers.Dense(4)]),
+}
+RECURRENT = ["ours", "keras", "bidirectional", "stack"]
 
 
-@pytest.mark.parametrize(
-    "inner",
-    [
-        lambda: layers.LSTM(4, return_sequences=True),
-        lambda: keras.layers.GRU(4, return_sequences=True),
-        lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True)),
-        lambda: keras.layers.Dense(4, "tanh"),
-        lambda: keras.layers.Conv1D(4, 3, padding="same"),
-        lambda: keras.Sequential([keras.layers.Dense(7, "relu"), keras.layers.Dense(4)]),
-    ],
-)
-def test_adds_the_input(inner):
-    inner = inner()
-    layer = layers.Residual(inner)
-    np.testing.assert_allclose(layer(X), X + inner(X), rtol=1e-6)
-    assert len(layer.weights) == len(inner.weights)
-    assert layer.compute_output_shape(X.shape) == X.shape
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
 
 
-def test_projects_where_asked(random_weights):
-    inner = layers.GRU(5, return_sequences=True)
-    layer = layers.Residual(inner, project=True)
+def expected(layer, x, **options):
+    """The connection's equation, in NumPy around the layers inside."""
+    if isinstance(layer, layers.DenselyConnected):
+        *inner, last = layer.layers
+        for part in inner:
+            x = np.concatenate([x, part(x, **options)], axis=-1)
+        return np.array(last(x, **options))
+    f = np.array(layer.layer(x, **options))
+    shortcut = x if layer.projection is None else x @ layer.projection.kernel.numpy()
+    if isinstance(layer, layers.Residual):
+        return shortcut + f
+    t = sigmoid(x @ layer.gate.kernel.numpy() + layer.gate.bias.numpy())
+    return t * f + (1 - t) * shortcut
+
+
+def connect(kind, inner, **options):
+    if kind is layers.DenselyConnected:
+        return kind([keras.layers.Dense(2), inner(), inner()], **options)
+    return kind(inner(), **options)
+
+
+KINDS = [layers.Residual, layers.Highway, layers.DenselyConnected]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+@pytest.mark.parametrize("inner", INNER)
+def test_is_its_equation(kind, inner, random_weights):
+    layer = connect(kind, INNER[inner])
+    layer(X)
+    random_weights(layer)
+    np.testing.assert_allclose(layer(X), expected(layer, X), rtol=1e-5, atol=1e-6)
+    assert layer.compute_output_shape(X.shape) == layer(X).shape
+
+
+@pytest.mark.parametrize("kind", [layers.Residual, layers.Highway])
+def test_projects_where_asked(kind, random_weights):
+    layer = kind(layers.GRU(5, return_sequences=True), project=True)
     layer.build(X.shape)
     random_weights(layer)
-    np.testing.assert_allclose(
-        layer(X), X @ layer.projection.kernel.numpy() + inner(X), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(layer(X), expected(layer, X), rtol=1e-5, atol=1e-6)
+    assert layer.projection.kernel.shape == (4, 5)
     # Where the widths agree there is nothing to learn.
-    same = layers.Residual(layers.GRU(4, return_sequences=True), project=True)
+    same = kind(layers.GRU(4, return_sequences=True), project=True)
     same(X)
     assert same.projection is None
 
 
-def test_mask_reaches_the_layer_and_passes_on(random_weights):
-    inner = layers.LSTM(4, return_sequences=True)
-    layer = layers.Residual(inner)
+def test_a_highway_carries_at_the_start():
+    layer = layers.Highway(keras.layers.Dense(4), gate_bias=-4.0)
+    layer(X[0])
+    np.testing.assert_array_equal(layer.gate.bias, np.full(4, -4))
+    assert layer.gate.kernel.shape == (4, 4)
+    assert not any(layer.gate.kernel is w for w in layer.layer.weights)
+
+
+@every_kind
+@pytest.mark.parametrize("inner", RECURRENT)
+def test_mask_reaches_the_layer_and_passes_on(kind, inner, random_weights):
+    layer = connect(kind, INNER[inner])
     layer.build(X.shape)
     random_weights(layer)
-    np.testing.assert_allclose(layer(X, mask=MASK), X + inner(X, mask=MASK), rtol=1e-6)
+    if kind is not layers.DenselyConnected:
+        np.testing.assert_allclose(
+            layer(X, mask=MASK), expected(layer, X, mask=MASK), rtol=1e-5, atol=1e-6
+        )
+    changed = np.where(MASK[..., None], X, 9.0).astype("float32")
+    y, z = layer(X, mask=MASK).numpy(), layer(changed, mask=MASK).numpy()
+    np.testing.assert_allclose(y[MASK], z[MASK], rtol=1e-5, atol=1e-6)
     tokens = np.array([[3, 1, 0, 0], [2, 0, 0, 0]])
     embedded = keras.layers.Embedding(5, 4, mask_zero=True)(tokens)
     assert (layer(embedded)._keras_mask.numpy() == (tokens != 0)).all()
 
 
 def test_training_reaches_the_layer():
+    ones = np.ones((50, 4))
     layer = layers.Residual(keras.layers.Dropout(0.5))
-    assert set(np.unique(layer(np.ones((50, 4)), training=True))) == {1.0, 3.0}
-    assert (layer(np.ones((50, 4)), training=False).numpy() == 2).all()
+    assert set(np.unique(layer(ones, training=True))) == {1.0, 3.0}
+    assert (layer(ones, training=False).numpy() == 2).all()
+    dense = layers.DenselyConnected([keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)])
+    assert set(np.unique(dense(ones, training=True))) == {0.0, 2.0, 4.0}
+    assert (dense(ones, training=False).numpy() == 1).all()
 
 
-@pytest.mark.parametrize("project", [False, True])
-def test_saved_and_loaded(project, tmp_path):
-    inner = layers.LSTM(5 if project else 4, return_sequences=True)
-    model = keras.Sequential([keras.Input((6, 4)), layers.Residual(inner, project=project)])
+def numpy_gru(layer, x, h):
+    """The final state of a GRU (Cho et al., 2014; Keras's form with the reset after)."""
+    kernel, recurrent, (b, c) = (w.numpy() for w in layer.weights)
+    for t in range(x.shape[1]):
+        z, r, g = np.split(x[:, t] @ kernel + b, 3, axis=-1)
+        uz, ur, ug = np.split(h @ recurrent + c, 3, axis=-1)
+        z, r = sigmoid(z + uz), sigmoid(r + ur)
+        h = z * h + (1 - z) * np.tanh(g + r * ug)
+    return h
+
+
+@pytest.mark.parametrize("kind", [layers.Residual, layers.Highway])
+def test_states_in_and_out(kind, random_weights):
+    layer = kind(layers.GRU(4, return_sequences=True, return_state=True))
+    layer.build(X.shape)
+    random_weights(layer)
+    h0 = RNG.normal(size=(3, 4)).astype("float32")
+    y, h = layer(X, initial_state=[h0])
+    np.testing.assert_allclose(h, numpy_gru(layer.layer, X, h0), rtol=1e-4, atol=1e-5)
+    # The second half goes on where the first ended.
+    first, h = layer(X[:, :2], initial_state=[h0])
+    second, _ = layer(X[:, 2:], initial_state=h)
+    np.testing.assert_allclose(np.concatenate([first, second], 1), y, rtol=1e-5, atol=1e-6)
+    assert layer.compute_output_shape((3, 6, 4)) == ((3, 6, 4), (3, 4))
+
+
+def test_a_dense_block_takes_its_states_layer_by_layer(random_weights):
+    options = {"return_sequences": True, "return_state": True}
+    inner = [layers.LSTM(2, **options), keras.layers.Dense(3), layers.GRU(5, **options)]
+    block = layers.DenselyConnected([*inner, layers.LSTM(4, return_state=True)])
+    block.build(X.shape)
+    random_weights(block)
+    y, *states = block(X)
+    assert [s.shape[1] for s in states] == block.state_size == [2, 2, 5, 4, 4]
+    assert [tuple(y.shape), *(tuple(s.shape) for s in states)] == list(
+        block.compute_output_shape(X.shape)
+    )
+    *_, last = block(X, initial_state=states)
+    lstm, _, gru, top = block.layers
+    a, *_ = lstm(X, initial_state=states[:2])
+    x = np.concatenate([X, a], -1)
+    x = np.concatenate([x, block.layers[1](x)], -1)
+    b, *_ = gru(x, initial_state=states[2:3])
+    _, _, c = top(np.concatenate([x, b], -1), initial_state=states[3:])
+    np.testing.assert_allclose(last, c, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"must hold its 5 states.*Received: 2 of them"):
+        block(X, initial_state=states[:2])
+
+
+def test_an_encoder_s_states_start_a_decoder(random_weights):
+    def layer():
+        return layers.Residual(layers.LSTM(4, return_sequences=True, return_state=True))
+
+    a, b = keras.Input((6, 4)), keras.Input((None, 4))
+    _, *states = layer()(a)
+    y, *_ = layer()(b, initial_state=states)
+    model = keras.Model([a, b], y)
+    random_weights(model)
+    one, two = (part for part in model.layers if isinstance(part, layers.Residual))
+    _, *states = one.layer(X)
+    z = X[:, :2]
+    expected, *_ = two.layer(z, initial_state=states)
+    np.testing.assert_allclose(model([X, z]), z + expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [layers.Residual, layers.Highway])
+def test_stateful(kind, random_weights):
+    layer = kind(layers.GRU(4, return_sequences=True, stateful=True))
+    layer.build(X.shape)
+    random_weights(layer)
+    halves = np.concatenate([layer(X[:, :3]), layer(X[:, 3:])], axis=1)
+    layer.reset_state()
+    np.testing.assert_allclose(layer(X), halves, rtol=1e-5, atol=1e-6)
+    layer.reset_state(rows=[1])
+    again = layer(X).numpy()
+    np.testing.assert_allclose(again[1], halves[1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(again[0], halves[0])
+
+
+@pytest.mark.parametrize("wrapper", [layers.Bidirectional, keras.layers.Bidirectional])
+@pytest.mark.parametrize("mask", [None, MASK])
+@every_kind
+def test_inside_bidirectional(kind, mask, wrapper, random_weights):
+    """Backward, a connection is itself on the sequence turned around."""
+    options = {"return_sequences": True, "return_state": True}
+    both = wrapper(connect(kind, lambda: layers.LSTM(4, **options)))
+    both.build(X.shape)
+    random_weights(both)
+    y, *states = both(X, mask=mask)
+    flipped = None if mask is None else mask[:, ::-1]
+    forward, *_ = both.forward_layer(X, mask=mask)
+    straight = kind.from_config(both.backward_layer.get_config() | {"go_backwards": False})
+    straight.build(X.shape)
+    straight.set_weights(both.backward_layer.get_weights())
+    backward, *back_states = straight(X[:, ::-1], mask=flipped)
+    expected = np.concatenate([forward, backward.numpy()[:, ::-1]], -1)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    for one, other in zip(states[len(states) // 2 :], back_states, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@every_kind
+def test_precision(kind, policy):
+    inner = lambda: layers.GRU(4, return_sequences=True, dtype=policy)  # noqa: E731
+    layer = kind([inner(), inner()]) if kind is layers.DenselyConnected else kind(inner())
+    policy = keras.dtype_policies.get(policy)
+    assert layer(X).dtype == policy.compute_dtype
+    assert {w.dtype for w in layer.weights} == {policy.variable_dtype}
+
+
+@every_kind
+@pytest.mark.parametrize("inner", ["ours", "bidirectional", "conv", "model"])
+def test_saved_and_loaded(kind, inner, random_weights, tmp_path):
+    model = keras.Sequential([keras.Input((6, 4)), connect(kind, INNER[inner])])
+    random_weights(model)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(X), model(X))
+    model.export(str(tmp_path / "served"), verbose=False)
+    artifact = tf.saved_model.load(str(tmp_path / "served"))
+    np.testing.assert_allclose(artifact.serve(X), model(X), rtol=1e-5, atol=1e-6)
 
 
-def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"project=True.*\(3, 6, 4\) into \(3, 6, 5\)"):
-        layers.Residual(layers.LSTM(5, return_sequences=True))(X)
-    for project in (False, True):
-        with pytest.raises(ValueError, match=r"return_sequences=True.*\(3, 6, 4\) into \(3, 4\)"):
-            layers.Residual(layers.LSTM(4), project=project)(X)
+@every_kind
+def test_the_gradient_is_that_of_finite_differences(kind, random_weights):
+    layer = connect(kind, lambda: layers.GRU(3, return_sequences=True, dtype="float64"))
+    if kind is layers.DenselyConnected:
+        layer = kind([layers.GRU(3, return_sequences=True, dtype="float64") for _ in range(2)])
+    x = tf.constant(RNG.normal(size=(2, 4, 3)))
+    layer.build(x.shape)
+    random_weights(layer)
+    d = tf.constant(RNG.normal(size=x.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(tf.sin(layer(x)))
+    slope = tf.reduce_sum(tape.gradient(loss, x) * d)
+    high, low = (tf.reduce_sum(tf.sin(layer(x + e * d))) for e in (1e-5, -1e-5))
+    np.testing.assert_allclose(slope, (high - low) / 2e-5, rtol=1e-6)
 
 
-def test_a_layer_that_turns_time_around_is_refused():
+@every_kind
+def test_shapes_that_do_not_fit(kind):
+    inner = layers.LSTM(4)
+    layer = kind([inner, inner]) if kind is layers.DenselyConnected else kind(inner, project=True)
+    with pytest.raises(ValueError, match=r"return_sequences=True.*\(3, 6, 4\) into \(3, 4\)"):
+        layer(X)
+    if kind is not layers.DenselyConnected:
+        with pytest.raises(ValueError, match=r"project=True.*\(3, 6, 4\) into \(3, 6, 5\)"):
+            kind(layers.LSTM(5, return_sequences=True))(X)
+        two = layers.Bidirectional(layers.LSTM(4, return_sequences=True), merge_mode=None)
+        with pytest.raises(ValueError, match=r"one output each.*layer=bidirectional"):
+            kind(two)(X)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.Residual("lstm"), "connects Keras layers.*layer='lstm'"),
+        (lambda: layers.Residual(keras.layers.Dense(4), project=2), "`project` must be.*project=2"),
+        (lambda: layers.Highway(keras.layers.Dense(4), gate_bias=1), "below 0.*gate_bias=1"),
+        (lambda: layers.DenselyConnected([]), r"list of one or more.*layers=\[\]"),
+        (lambda: layers.DenselyConnected(keras.layers.Dense(4)), "list of one or more.*Dense"),
+        (lambda: Normalized(keras.layers.Dense(4))(X[..., :1]), r"two features or more.*\(3, 6, 1"),
+        (
+            lambda: layers.Bidirectional(layers.Residual(keras.layers.Dense(4))),
+            "must be a recurrent layer.*Residual",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@every_kind
+def test_a_layer_that_turns_time_around_is_refused(kind):
+    inner = layers.LSTM(4, return_sequences=True, go_backwards=True, name="lstm")
     with pytest.raises(ValueError, match=r"go_backwards=True.*layer=lstm"):
-        layers.Residual(layers.LSTM(4, return_sequences=True, go_backwards=True, name="lstm"))
+        kind([inner] if kind is layers.DenselyConnected else inner)
 
 
-def test_precision_reaches_the_projection():
-    inner = layers.GRU(5, return_sequences=True, dtype="float64")
-    layer = layers.Residual(inner, project=True, dtype="float64")
-    assert layer(X).dtype == "float64"
-    assert {w.dtype for w in layer.weights} == {"float64"}
+def test_states_where_there_are_none():
+    with pytest.raises(ValueError, match=r"must hold its 0 states.*Received: 1"):
+        layers.Residual(keras.layers.Dense(4))(X, initial_state=[X[:, 0]])
+
+
+@pytest.mark.parametrize("kind", [None, "residual", "highway"])
+def test_a_50_layer_dense_net_trains_with_connections_only(kind):
+    """Even a task without depth: 50 plain layers do not pass its gradient on."""
+    wrap = {
+        None: lambda f: f,
+        "residual": layers.Residual,
+        # Of 50 gates at -1 so little is carried as of 50 plain layers: (1 - σ(-1))^50 < 1e-6.
+        "highway": lambda f: layers.Highway(f, gate_bias=-4.0),
+    }[kind]
+    x = RNG.uniform(-1, 1, (512, 8)).astype("float32")
+    y = (x.sum(axis=1) > 0).astype("float32")
+    parts = [
+        wrap(
+            keras.layers.Dense(
+                8, "tanh", kernel_initializer=keras.initializers.RandomNormal(stddev=0.1, seed=n)
+            )
+        )
+        for n in range(50)
+    ]
+    model = keras.Sequential([keras.Input((8,)), *parts, keras.layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, batch_size=64, epochs=25, verbose=0)
+    _, accuracy = model.evaluate(x, y, verbose=0)
+    assert accuracy > 0.9 if kind else accuracy < 0.65

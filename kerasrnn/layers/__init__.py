@@ -1,7 +1,7 @@
 """Recurrent layers, their two directions, and the connections that let deep stacks train."""
 
 from kerasrnn.layers.bidirectional import Bidirectional
-from kerasrnn.layers.connections import Residual
+from kerasrnn.layers.connections import DenselyConnected, Highway, Residual
 from kerasrnn.layers.recurrent import GRU, LRU, LSTM, RNN, MinGRU, MinLSTM, SimpleRNN
 from kerasrnn.layers.stack import RNNStack
 
@@ -11,6 +11,8 @@ __all__ = [
     "LSTM",
     "RNN",
     "Bidirectional",
+    "DenselyConnected",
+    "Highway",
     "MinGRU",
     "MinLSTM",
     "RNNStack",

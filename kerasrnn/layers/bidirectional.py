@@ -1,7 +1,8 @@
 import keras
-from keras import tree
+from keras import ops, tree
 
-from kerasrnn.layers.recurrent import RNN, Marks
+from kerasrnn.layers.connections import check_reset, reset_state, state_sizes
+from kerasrnn.layers.recurrent import Marks
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -11,24 +12,29 @@ class Bidirectional(keras.layers.Bidirectional):
 
         →h_t = RNN_f(→h_{t-1}, x_t)
         ←h_t = RNN_b(←h_{t+1}, x_t)
-         h_t = [→h_t; ←h_t]                 for `merge_mode="concat"`
+         h_t = [→h_t; ←h_t]                         for `merge_mode="concat"`
+         h_t = g_t ∘ →h_t + (1 - g_t) ∘ ←h_t        for "gate", with
+         g_t = σ(W [→h_t; ←h_t] + b)
 
     For tasks that have the whole input; a language model, which predicts the next step, must not
-    use it.
+    use it (`kerasrnn.diagnostics.is_causal` tells).
 
     Args: those of `keras.layers.Bidirectional`: `layer` (any recurrent layer of this package or of
-        Keras), `merge_mode` ("concat", "sum", "mul", "ave" or `None`), `weights`, `backward_layer`.
+        Keras, an `RNNStack`, or a connection around one), `merge_mode` ("concat", "sum", "mul",
+        "ave" or `None`, and the learned "gate"), `weights`, `backward_layer`.
 
     Returns:
-        (batch, 2 units), or (batch, time, 2 units) with the layer's `return_sequences`. Without it
-        the two halves are the states after the last step and, for the backward direction, after
-        the first.
+        (batch, 2 units), or (batch, time, 2 units) with the layer's `return_sequences`; half as
+        wide where the directions are not concatenated. Without `return_sequences` the two halves
+        are the states after the last step and, for the backward direction, after the first. With
+        `return_state` the states follow, those of the forward direction first.
 
     Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
 
     Raises:
-        ValueError: `layer` is not recurrent, an argument is outside its range, as in Keras, or
-            `initial_state` does not hold the states of both directions.
+        ValueError: `layer` is not recurrent, an argument is outside its range, as in Keras,
+            directions of different units are to be merged, or `initial_state` does not hold the
+            states of both directions.
 
     Example:
 
@@ -38,20 +44,46 @@ class Bidirectional(keras.layers.Bidirectional):
     """
 
     def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
-        if isinstance(layer, keras.layers.Layer) and not hasattr(layer, "go_backwards"):
+        # A connection around a layer that is not recurrent has no return_sequences.
+        if isinstance(layer, keras.layers.Layer) and not (
+            hasattr(layer, "go_backwards") and hasattr(layer, "return_sequences")
+        ):
             raise ValueError(
                 "`layer` must be a recurrent layer, one that can go_backwards. "
                 f"Received: layer={layer!r}"
             )
+        self.gated = merge_mode == "gate"
+        # Keras merges to what the gate then takes apart.
+        merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        shapes = [
+            layer.compute_output_shape(sequences_shape)
+            for layer in (self.forward_layer, self.backward_layer)
+        ]
+        forward, backward = [shape[0] for shape in shapes] if self.return_state else shapes
+        if self.merge_mode is not None and forward != backward:
+            raise ValueError(
+                "Directions that are merged must have the same units; merge_mode=None returns both "
+                f"as they are. Received: merge_mode={self._mode!r}, outputs of the shape {forward} "
+                f"forward and {backward} backward"
+            )
+        super().build(sequences_shape, initial_state_shape)
+        if self.gated:
+            self.gate = keras.layers.Dense(
+                forward[-1], activation="sigmoid", dtype=self.dtype_policy, name="gate"
+            )
+            self.gate.build((None, 2 * forward[-1]))
+
+    @property
+    def _mode(self):
+        return "gate" if self.gated else self.merge_mode
 
     def call(self, sequences, initial_state=None, mask=None, training=None, reset=None):
         if reset is not None:
-            if not all(isinstance(one, RNN) for one in (self.forward_layer, self.backward_layer)):
-                raise ValueError(
-                    "`reset` needs layers of this package. "
-                    f"Received: a reset for {self.forward_layer!r}"
-                )
+            for layer in (self.forward_layer, self.backward_layer):
+                check_reset(layer)
             mask = Marks(mask, reset)
         if initial_state is not None:
             count = self._count_states()
@@ -62,7 +94,25 @@ class Bidirectional(keras.layers.Bidirectional):
                     "then those of the backward layer. Received: a "
                     f"{type(initial_state).__name__} of the shapes {', '.join(map(str, shapes))}"
                 )
-        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        outputs = super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        if not self.gated:
+            return outputs
+        y, *states = outputs if self.return_state else [outputs]
+        g = self.gate(y)
+        forward, backward = ops.split(y, 2, axis=-1)
+        y = g * forward + (1 - g) * backward
+        return (y, *states) if self.return_state else y
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        shapes = super().compute_output_shape(sequences_shape, initial_state_shape)
+        if not self.gated:
+            return shapes
+        y, *states = shapes if self.return_state else [shapes]
+        y = (*y[:-1], y[-1] // 2)
+        return (y, *states) if self.return_state else y
+
+    def get_config(self):
+        return super().get_config() | {"merge_mode": self._mode}
 
     def compute_mask(self, inputs, mask=None):
         # Keras's own fails where a stateful layer returns its states, which have no mask.
@@ -74,15 +124,9 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def _count_states(self):
         # A layer of the user's own, which Keras lets in too, need not say what states it has.
-        both = self.forward_layer, self.backward_layer
-        return sum(len(layer.state_size) for layer in both if isinstance(layer, keras.layers.RNN))
+        return len(state_sizes(self))
 
     def reset_state(self, rows=None):
         """Sets the states of both directions back; `rows` as in `kerasrnn.layers.RNN`."""
         for layer in (self.forward_layer, self.backward_layer):
-            if rows is None:
-                layer.reset_state()
-            else:
-                # Keras's own layers have states as ours do, but no rows.
-                reset = type(layer).reset_state if isinstance(layer, RNN) else RNN.reset_state
-                reset(layer, rows)
+            reset_state(layer, rows)

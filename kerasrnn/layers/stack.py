@@ -2,58 +2,88 @@ import keras
 from keras import ops
 
 from kerasrnn import cells
-from kerasrnn.cells.base import parameters, positive_integer
+from kerasrnn.cells.base import boolean, parameters, positive_integer
 from kerasrnn.layers.bidirectional import Bidirectional
-from kerasrnn.layers.connections import Residual
+from kerasrnn.layers.connections import (
+    Connected,
+    DenselyConnected,
+    Highway,
+    Normalized,
+    Residual,
+)
 from kerasrnn.layers.recurrent import RNN
 
-CONNECTIONS = (None, "residual")
+CONNECTIONS = (None, "residual", "highway", "dense")
+NORMALIZATIONS = (None, "layer")
+RATES = ("dropout", "recurrent_dropout", "zoneout")
+
+
+def _known(name, value, known):
+    if value not in known:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, known))}. Received: {name}={value!r}"
+        )
+    return value
 
 
 def check_connection(connection):
     """Raises a `ValueError` that lists the known connections, unless `connection` is one."""
-    if connection not in CONNECTIONS:
-        known = ", ".join(map(repr, CONNECTIONS))
-        raise ValueError(
-            f"`connection` must be one of {known}. Received: connection={connection!r}"
-        )
+    _known("connection", connection, CONNECTIONS)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class RNNStack(keras.layers.Layer):
+class RNNStack(Connected):
     """Recurrent layers on top of each other (Graves et al., 2013, section 2), with direct
     connections where asked for.
 
         h^0 = x
-        h^l = RNN_l(h^{l-1})                    connection=None
-        h^l = h^{l-1} + RNN_l(h^{l-1})          connection="residual"
+        h^l = RNN_l(h^{l-1})                            connection=None
+        h^l = h^{l-1} + RNN_l(h^{l-1})                  "residual"
+        h^l = t ∘ RNN_l(h^{l-1}) + (1 - t) ∘ h^{l-1}    "highway", t = σ(W_l h^{l-1} + b_l)
+        h^l = RNN_l([h^0; h^1; ...; h^{l-1}])           "dense"
 
-    Two to four layers train plain; deeper stacks need a connection (CS224N 2019, lecture 7).
+    and RNN_l(LN_l(·)) for RNN_l(·) with `normalization="layer"`. Two to four layers train plain;
+    deeper stacks need a connection (CS224N 2019, lecture 7).
 
     Args:
-        cell: Name of a registered cell (a key of `kerasrnn.cells.CELLS`). Default: `"lstm"`.
-        units: Positive integer, size of each layer's states. Default: 256.
-        depth: Positive integer, number of layers. Default: 4.
-        connection: `None` or `"residual"`.
+        cell: Name of a registered cell (a key of `kerasrnn.cells.CELLS`), or a function that makes
+            a new cell, of this package or of Keras: it is called with a layer's units and, as
+            keywords, those of `dropout`, `recurrent_dropout` and `zoneout` that are not 0.
+            Default: `"lstm"`.
+        units: Positive integer, size of each layer's states, or a list of one per layer.
+            Default: 256.
+        depth: Positive integer, number of layers. Default: 4, or as many as `units` lists.
+        connection: `None`, `"residual"`, `"highway"` or `"dense"`.
         bidirectional: Whether each layer runs in both directions; its output is then 2 units wide.
-        project: Whether a learned matrix fits the input to the first residual connection where its
-            width differs from the layer's.
+        normalization: `None`, or `"layer"` to normalize what each layer sees, the first included.
         dropout: Fraction of each layer's inputs to drop, in [0, 1), the same ones at all steps.
         recurrent_dropout: Fraction of the previous state to drop, likewise.
+        zoneout: Fraction of the states to leave as they are, as in the cell.
+        project: Whether a learned matrix fits the input to a residual or highway connection where
+            its width differs from the layer's.
         return_sequences: Whether to return every step or the last one only. Default: `False`.
+        return_state: Whether to return the final states too.
+        go_backwards: Whether to run from the last step to the first; the outputs come in that
+            order too. What a Bidirectional around the stack sets.
+        stateful: Whether a batch starts from the final states of the one before.
         **kwargs: Further arguments of the cell, as `initial_state="learned"`, and of a Keras layer.
 
-    Call arguments: `inputs` (batch, time, features), `mask` (batch, time), `training`.
+    Call arguments: `inputs` (batch, time, features), `initial_state`, `mask` (batch, time),
+    `training`.
 
     Returns:
-        (batch, time, width) with `return_sequences`, else (batch, width); width is `units`, or
-        twice that when bidirectional. As in `Bidirectional`, the last step of the backward half is
-        the first in time. Masked steps count for neither.
+        (batch, time, width) with `return_sequences`, else (batch, width); width is the last layer's
+        units, or twice that when bidirectional. As in `Bidirectional`, the last step of the
+        backward half is the first in time. Masked steps count for neither. With `return_state` the
+        states follow, each (batch, units): layer by layer from the first, in a bidirectional one
+        forward before backward, and within that in the order of the cell (h, c for an LSTM).
+        `initial_state` takes them in that order, in one list or in one per layer.
 
     Raises:
-        ValueError: an unknown `cell` or `connection`, `units` or `depth` that is not a positive
-            integer, an input of another rank than 3, or a residual connection whose widths differ
-            without `project=True`.
+        ValueError: an argument outside its range; `bidirectional` with `stateful`, since the
+            backward direction has no batch before; an input of another rank than 3; at build,
+            connections whose widths differ without `project=True`; states that are not those of
+            the stack.
 
     Example:
 
@@ -66,61 +96,95 @@ class RNNStack(keras.layers.Layer):
         self,
         cell="lstm",
         units=256,
-        depth=4,
+        depth=None,
         connection=None,
         bidirectional=False,
-        project=False,
+        normalization=None,
         dropout=0.0,
         recurrent_dropout=0.0,
+        zoneout=0.0,
+        project=False,
         return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
         **kwargs,
     ):
-        names = parameters(cells.get(cell))
-        options = {name: kwargs.pop(name) for name in names if name in kwargs}
-        super().__init__(**kwargs)
-        check_connection(connection)
-        self.supports_masking = True
-        self.cell = cell
-        self.units = positive_integer("units", units)
+        options = {}
+        if isinstance(cell, str):
+            options = {k: kwargs.pop(k) for k in parameters(cells.get(cell)) if k in kwargs}
+        super().__init__(go_backwards, **kwargs)
+        if isinstance(cell, keras.layers.Layer) or not callable(cell):
+            cells.get(cell)
+        listed = list(units) if isinstance(units, list | tuple) else None
+        if depth is None:
+            depth = 4 if listed is None else len(listed)
+        self.cell_options = options
         self.depth = positive_integer("depth", depth)
-        self.connection = connection
-        self.bidirectional = bidirectional
-        self.project = project
+        if listed is not None and len(listed) != self.depth:
+            raise ValueError(
+                "`units` must be one number or one per layer. "
+                f"Received: units={listed}, depth={self.depth}"
+            )
+        every = [positive_integer("units", one) for one in listed or [units] * self.depth]
+        self.cell = cell
+        self.units = every if listed else every[0]
+        self.connection = _known("connection", connection, CONNECTIONS)
+        self.bidirectional = boolean("bidirectional", bidirectional)
+        self.normalization = _known("normalization", normalization, NORMALIZATIONS)
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
-        self.return_sequences = return_sequences
-        self.cell_options = options
-        self.layers = [self._layer(i + 1) for i in range(self.depth)]
+        self.zoneout = zoneout
+        self.project = boolean("project", project)
+        stateful = boolean("stateful", stateful)
+        if self.bidirectional and stateful:
+            raise ValueError(
+                "A bidirectional stack cannot be stateful: its backward direction would have to "
+                "start from the batch to come. Received: bidirectional=True, stateful=True"
+            )
+        self.width = every[-1] * (2 if self.bidirectional else 1)
 
-    def _layer(self, level):
-        layer = RNN(
-            self.cell,
-            units=self.units,
-            dropout=self.dropout,
-            recurrent_dropout=self.recurrent_dropout,
-            return_sequences=True,
-            **self.cell_options,
-            dtype=self.dtype_policy,
-            name=f"{self.cell}_{level}",
-        )
+        made = [self._cell(units, level + 1) for level, units in enumerate(every)]
+        if len(set(map(id, made))) < self.depth:
+            raise ValueError(
+                "`cell` must make a new cell every time it is called, or the layers would share "
+                f"their weights. Received: cell={cell!r}"
+            )
+        options = {"return_state": boolean("return_state", return_state), "stateful": stateful}
+        levels = [self._level(one, level + 1, options) for level, one in enumerate(made)]
+        if connection == "dense":
+            levels = [DenselyConnected(levels, dtype=self.dtype_policy, name="dense")]
+        self.contain(levels)
+        self.return_sequences = boolean("return_sequences", return_sequences)
+        # A function is saved as what it made.
+        self._made = [keras.saving.serialize_keras_object(one) for one in made]
+
+    def _cell(self, units, level):
+        rates = {name: getattr(self, name) for name in RATES if getattr(self, name)}
+        if not isinstance(self.cell, str):
+            return self.cell(units, **rates)
+        name = f"{self.cell}_cell_{level}"
+        own = {**rates, **self.cell_options, "dtype": self.dtype_policy}
+        return cells.get(self.cell)(units, **own, name=name)
+
+    def _level(self, cell, level, options):
+        own = {"dtype": self.dtype_policy}
+        kind = self.cell if isinstance(self.cell, str) else "rnn"
+        layer = RNN(cell, return_sequences=True, **options, **own, name=f"{kind}_{level}")
         if self.bidirectional:
-            name = f"bidirectional_{level}"
-            layer = Bidirectional(layer, dtype=self.dtype_policy, name=name)
+            layer = Bidirectional(layer, **own, name=f"bidirectional_{level}")
+        if self.normalization == "layer":
+            layer = Normalized(layer, **own, name=f"normalized_{level}")
         if self.connection == "residual":
-            name = f"residual_{level}"
-            layer = Residual(layer, project=self.project, dtype=self.dtype_policy, name=name)
+            layer = Residual(layer, self.project, **own, name=f"residual_{level}")
+        if self.connection == "highway":
+            layer = Highway(layer, self.project, **own, name=f"highway_{level}")
         return layer
 
-    def build(self, input_shape):
+    def connect(self, x, run, mask):
         for layer in self.layers:
-            layer.build(input_shape)
-            input_shape = layer.compute_output_shape(input_shape)
-
-    def call(self, inputs, mask=None, training=None):
-        y = inputs
-        for layer in self.layers:
-            y = layer(y, mask=mask, training=training)
-        return y if self.return_sequences else self._last(y, mask)
+            x = run(layer, x)
+        return x if self.return_sequences else self._last(x, mask)
 
     def _last(self, y, mask):
         if mask is None:
@@ -141,25 +205,28 @@ class RNNStack(keras.layers.Layer):
         return ops.where(ops.any(mask, axis=1, keepdims=True), out, ops.zeros_like(out))
 
     def compute_mask(self, inputs, mask=None):
-        return mask if self.return_sequences else None
+        mask = mask if self.return_sequences else None
+        return [mask, *[None] * len(self.state_size)] if self.return_state else mask
 
     def compute_output_shape(self, input_shape):
-        width = self.units * (2 if self.bidirectional else 1)
+        shape = super().compute_output_shape(input_shape)
         if self.return_sequences:
-            return (*input_shape[:-1], width)
-        return (input_shape[0], width)
+            return shape
+        if not self.return_state:
+            return (shape[0], shape[-1])
+        y, *states = shape
+        return ((y[0], y[-1]), *states)
 
     def get_config(self):
+        config = {name: getattr(self, name) for name in parameters(type(self))}
+        if not isinstance(self.cell, str):
+            config["cell"] = list(self._made)
         options = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
-        return super().get_config() | {
-            "cell": self.cell,
-            "units": self.units,
-            "depth": self.depth,
-            "connection": self.connection,
-            "bidirectional": self.bidirectional,
-            "project": self.project,
-            "dropout": self.dropout,
-            "recurrent_dropout": self.recurrent_dropout,
-            "return_sequences": self.return_sequences,
-            **options,
-        }
+        return super().get_config() | config | options
+
+    @classmethod
+    def from_config(cls, config):
+        if isinstance(config["cell"], list):
+            made = iter([keras.saving.deserialize_keras_object(one) for one in config["cell"]])
+            config = config | {"cell": lambda units, **rates: next(made)}
+        return cls(**config)

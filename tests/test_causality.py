@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasrnn import layers
+from kerasrnn.diagnostics import is_causal
+
+X = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+TOKENS = np.random.default_rng(0).integers(1, 9, (2, 6))
+
+
+def gru(**options):
+    return layers.GRU(4, return_sequences=True, **options)
+
+
+def looked_ahead(model, x):
+    """Pairs (output step, later input step), found by changing one step of the input at a time."""
+    y = np.array(model(x))
+    pairs = set()
+    for s in range(x.shape[1]):
+        changed = x.copy()
+        changed[:, s] = 1 + changed[:, s] % 5
+        steps = np.flatnonzero(np.abs(model(changed) - y).max(axis=(0, 2)) > 1e-6)
+        pairs |= {(int(t), s) for t in steps if t < s}
+    return pairs
+
+
+CAUSAL = {
+    "gru": lambda: [gru()],
+    "keras": lambda: [keras.layers.LSTM(4, return_sequences=True)],
+    "stack": lambda: [layers.RNNStack("lstm", 3, 4, "dense", return_sequences=True)],
+    "residual_conv": lambda: [layers.Residual(keras.layers.Conv1D(3, 3, padding="causal"))],
+    "normalized": lambda: [gru(), keras.layers.LayerNormalization(), keras.layers.Dropout(0.5)],
+    "dense": lambda: [keras.layers.Dense(4, "relu"), keras.layers.Dense(2, "softmax")],
+}
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+@pytest.mark.parametrize("tokens", [False, True])
+def test_causal(kind, tokens):
+    first = [keras.layers.Embedding(9, 3)] if tokens else []
+    model = keras.Sequential([*first, *CAUSAL[kind]()])
+    x = TOKENS if tokens else X
+    model.build(x.shape)
+    found = is_causal(model, x)
+    assert found
+    assert found.leak is None
+    assert looked_ahead(model, x) == set()
+
+
+@keras.saving.register_keras_serializable("test_causality")
+class Shift(keras.layers.Layer):
+    """Looks two steps ahead."""
+
+    def call(self, x):
+        return ops.concatenate([x[:, 2:], x[:, :2] * 0], axis=1)
+
+
+LEAKING = {
+    "bidirectional": (lambda: [gru(), layers.Bidirectional(gru(), name="leak"), gru()], (0, 1)),
+    "keras": (
+        lambda: [
+            keras.layers.Bidirectional(keras.layers.GRU(4, return_sequences=True), name="leak")
+        ],
+        (0, 1),
+    ),
+    "stack": (
+        lambda: [
+            gru(),
+            layers.RNNStack("gru", 3, 2, None, True, return_sequences=True, name="leak"),
+        ],
+        (0, 1),
+    ),
+    "inside": (lambda: [layers.Highway(layers.Bidirectional(gru()), True, name="leak")], (0, 1)),
+    "conv": (lambda: [gru(), keras.layers.Conv1D(4, 3, padding="same", name="leak")], (0, 1)),
+    "shift": (lambda: [keras.layers.Dense(4), Shift(name="leak"), gru()], (0, 2)),
+    "backward": (lambda: [gru(go_backwards=True, name="leak"), gru()], (0, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", LEAKING)
+@pytest.mark.parametrize("tokens", [False, True])
+def test_leaking(kind, tokens):
+    make, steps = LEAKING[kind]
+    first = [keras.layers.Embedding(9, 3)] if tokens else []
+    model = keras.Sequential([*first, *make()])
+    x = TOKENS if tokens else X
+    model.build(x.shape)
+    found = is_causal(model, x)
+    assert not found
+    assert found.leak == ("leak", *steps)
+    assert steps in looked_ahead(model, x)
+
+
+def test_attention():
+    inputs = keras.Input((6, 3))
+    for causal in (False, True):
+        attend = keras.layers.MultiHeadAttention(2, 3, name="attend")
+        model = keras.Model(inputs, attend(inputs, inputs, use_causal_mask=causal))
+        found = is_causal(model, X)
+        assert found.leak == (None if causal else ("attend", 0, 1))
+
+
+def test_models_within_models_and_operations_without_layers():
+    inputs = keras.Input((6, 3))
+    flipped = keras.Model(inputs, ops.flip(gru(name="ahead")(inputs), axis=1), name="inner")
+    name, *steps = is_causal(keras.Model(inputs, gru()(flipped(inputs))), X).leak
+    assert (name.startswith("inner/flip"), steps) == (True, [0, 1])
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__(name="subclassed")
+            self.parts = [gru(name="a"), gru(name="b")]
+
+        def call(self, x):
+            return ops.flip(self.parts[1](self.parts[0](x)), axis=1)
+
+    model = Subclassed()
+    model(X)
+    assert is_causal(model, X).leak == ("subclassed", 0, 1)
+
+
+def test_the_model_is_left_as_it_was():
+    model = keras.Sequential([keras.Input((6, 3)), gru(), layers.Bidirectional(gru())])
+    before = model(X).numpy()
+    is_causal(model, X)
+    assert not any("call" in vars(layer) for layer in model.layers)
+    np.testing.assert_array_equal(model(X), before)
+
+
+def test_what_cannot_be_told():
+    with pytest.raises(ValueError, match=r"return_sequences=True.*\(2, 4\).*\(2, 6, 3\)"):
+        is_causal(keras.Sequential([keras.Input((6, 3)), layers.GRU(4)]), X)
+    dead = keras.Sequential([keras.Input((6, 3)), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match="all gradients are zero"):
+        is_causal(dead, -np.abs(X))
+    with pytest.raises(ValueError, match="must be finite"):
+        is_causal(keras.Sequential([keras.Input((6, 3)), gru()]), np.full_like(X, np.nan))
