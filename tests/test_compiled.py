@@ -94,10 +94,9 @@ def test_dropout(kind, implementation, random_weights, monkeypatch, runs):
     layer = build(
         kind, random_weights, dropout=0.4, recurrent_dropout=0.4, implementation=implementation
     )
-    draw = type(layer.cell).dropout_masks
-    masks = draw(layer.cell, tf.constant(X, "float32"), [tf.ones((3, 5))], training=True)
-    monkeypatch.setattr(type(layer.cell), "dropout_masks", lambda *_: masks)
-    assert any((m.numpy() == 0).any() for m in masks[1])
+    noise = layer.cell.noise(tf.constant(X, "float32"), [tf.ones((3, 5))], training=True)
+    monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
+    assert any((m.numpy() == 0).any() for m in noise.products)
     assert_same(*both_ways(layer, X.astype("float32"), monkeypatch))
     assert runs == {layer.cell}
 
@@ -239,6 +238,76 @@ def test_layers_alike_share_a_program(random_weights, monkeypatch):
     other.compile("sgd", "mse")
     other.fit(np.ones((4, 6, 8)), np.ones((4, 1)), verbose=0)
     assert len(program._PROGRAMS) == 2
+
+
+RESET = np.array([[0, 0, 1, 0, 0, 1], [1, 0, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]], bool)
+
+
+def outputs_and_all_gradients(layer, x, mask, reset):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True, mask=mask, reset=reset)
+        loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
+    gradients = tape.gradient(
+        loss, [x, *layer.trainable_weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return y, gradients
+
+
+OPTIONS = {
+    "plain": {},
+    # Everything at once that a cell can be asked for.
+    "all": {
+        "initial_state": "learned",
+        "normalization": "layer",
+        "zoneout": 0.3,
+        "recurrent_dropout": 0.4,
+        "recurrent_dropout_form": "candidate",
+        "dropout": 0.2,
+    },
+}
+
+
+def with_what_it_can_have(name, options):
+    """A layer with those of the options that its cell does not refuse."""
+    accepted = {}
+    for option, value in options.items():
+        try:
+            cells.get(name)(5, **accepted, **{option: value})
+        except ValueError:
+            continue
+        accepted[option] = value
+    return layers.RNN(
+        name, units=5, return_sequences=True, return_state=True, dtype="float64", **accepted
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_every_cell_with_all_it_can_have(name, options, random_weights, monkeypatch, runs):
+    """Masks and episodes too, in the programs, in the plain loop, and step by step."""
+    layer = with_what_it_can_have(name, OPTIONS[options])
+    layer.build((3, 6, 4))
+    random_weights(layer)
+    x = tf.constant(X)
+    states = [tf.zeros((3, 5), "float64") for _ in layer.cell.states]
+    noise = layer.cell.noise(x, states, training=True)
+    monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
+    layer.go_backwards = options == "all"
+    fast = tf.function(outputs_and_all_gradients)(layer, x, MASK, RESET)
+    assert runs == {layer.cell}
+    assert_same(fast, outputs_and_all_gradients(layer, x, MASK, RESET), tolerance=1e-12)
+    layer.unroll = True
+    assert_same(fast, outputs_and_all_gradients(layer, x, MASK, RESET), tolerance=1e-12)
+
+
+def test_a_complex_state_shows_both_its_parts(random_weights, monkeypatch, runs):
+    """Without a mask, the last step alone: an LRU reads out of all that its programs return."""
+    layer = layers.LRU(5, dtype="float64")
+    layer.build((3, 6, 4))
+    random_weights(layer)
+    assert_same(*both_ways(layer, X, monkeypatch), tolerance=1e-12)
+    assert runs == {layer.cell}
 
 
 class Multiplicative(cells.SimpleRNNCell):

@@ -11,7 +11,6 @@ MODES = {
     "graph": lambda f: tf.function(f, autograph=False),
     "jit": lambda f: tf.function(f, jit_compile=True, autograph=False),
 }
-ways = pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 kinds = pytest.mark.parametrize("imaginary", [False, True], ids=["real", "complex"])
 
 
@@ -53,16 +52,15 @@ def gradients(states, a, b, initial, weights):
     return h, tape.gradient(loss, [a, b, initial])
 
 
-@ways
 @kinds
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
 @pytest.mark.parametrize("steps", [1, 33])
-def test_states_and_gradients(rng, steps, constant, mode, imaginary, compiled):
+def test_states_and_gradients(rng, steps, constant, mode, imaginary):
     a, b, initial, w = problem(rng, steps, imaginary, constant)
 
     def run(a, b, initial, w):
-        return gradients(lambda *v: linear.scan(*v, compiled), a, b, initial, w)
+        return gradients(lambda *v: linear.scan(*v), a, b, initial, w)
 
     h, found = MODES[mode](run)(*(paired(v) for v in (a, b, initial, w)))
     tensors = [tf.constant(v) for v in (a, b, initial, w.conj())]
@@ -72,11 +70,10 @@ def test_states_and_gradients(rng, steps, constant, mode, imaginary, compiled):
         np.testing.assert_allclose(unpaired(d), e.numpy(), rtol=1e-10, atol=1e-12)
 
 
-@ways
 @kinds
-def test_gradients_are_finite_differences(rng, compiled, imaginary):
+def test_gradients_are_finite_differences(rng, imaginary):
     a, b, initial, w = problem(rng, 40, imaginary)
-    _, found = gradients(lambda *v: linear.scan(*v, compiled), *map(paired, (a, b, initial, w)))
+    _, found = gradients(lambda *v: linear.scan(*v), *map(paired, (a, b, initial, w)))
 
     def loss(values):
         h = by_equation(*values)
@@ -92,11 +89,10 @@ def test_gradients_are_finite_differences(rng, compiled, imaginary):
         np.testing.assert_allclose(np.sum(unpaired(d) * direction.conj()).real, slope, rtol=1e-6)
 
 
-@ways
 @kinds
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
-def test_second_gradients(rng, mode, constant, imaginary, compiled):
+def test_second_gradients(rng, mode, constant, imaginary):
     a, b, initial, w = problem(rng, 6, imaginary, constant, batch=2, units=2)
 
     def run(states, *given):
@@ -107,7 +103,7 @@ def test_second_gradients(rng, mode, constant, imaginary, compiled):
             loss = sum(tf.reduce_sum(tf.math.real(d * tf.math.conj(d))) for d in first)
         return tape.gradient(loss, given[:3])
 
-    scan = MODES[mode](lambda *v: run(lambda *u: linear.scan(*u, compiled), *v))
+    scan = MODES[mode](lambda *v: run(lambda *u: linear.scan(*u), *v))
     found = scan(*(paired(v) for v in (a, b, initial, w)))
     expected = run(
         lambda *u: by_equation(*u, tf.stack), *map(tf.constant, (a, b, initial, w.conj()))
@@ -125,10 +121,9 @@ NEAR = {
 }
 
 
-@ways
 @pytest.mark.parametrize("near", NEAR)
 @pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
-def test_long_sequences_in_single_precision(rng, constant, near, compiled):
+def test_long_sequences_in_single_precision(rng, constant, near):
     shape = 16384, 2, 3
     a = NEAR[near](rng, shape[2:] if constant else shape).astype("float32")
     b, w = (rng.normal(size=shape).astype("float32") for _ in range(2))
@@ -136,7 +131,7 @@ def test_long_sequences_in_single_precision(rng, constant, near, compiled):
     given = [tf.constant(v) for v in (a, b, initial)]
     with tf.GradientTape() as tape:
         tape.watch(given)
-        h = linear.scan(*given, compiled)
+        h = linear.scan(*given)
         loss = tf.reduce_sum(h * w)
     d_a, d_b, d_initial = tape.gradient(loss, given)
 
@@ -160,21 +155,28 @@ def test_both_ways_start_exactly_like_single_steps(rng):
     a, b, initial, _ = (v.astype("float32") for v in problem(rng, 32))
     h, states = tf.constant(initial), []
     for t in range(32):
-        h = linear.scan(a[t : t + 1], b[t : t + 1], h, compiled=False)[0]
+        h = linear.scan(a[t : t + 1], b[t : t + 1], h)[0]
         states.append(h)
-    for compiled in (False, True):
-        whole = linear.scan(a, b, initial, compiled)
-        np.testing.assert_allclose(whole, tf.stack(states), rtol=1e-6, atol=1e-6)
+    whole = linear.scan(a, b, initial)
+    np.testing.assert_allclose(whole, tf.stack(states), rtol=1e-6, atol=1e-6)
 
 
-@ways
+def test_what_a_masked_step_repeats(rng):
+    y, mask = rng.normal(size=(6, 3, 2)), rng.random((6, 3, 1)) < 0.5
+    mask[0, 0], expected, last = False, [], np.zeros((3, 2))
+    for y_t, mask_t in zip(y, mask, strict=True):
+        last = np.where(mask_t, y_t, last)
+        expected.append(last)
+    np.testing.assert_array_equal(linear.repeated(tf.constant(y), tf.constant(mask)), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_rounded_once(rng, dtype, compiled):
+def test_half_precision_is_rounded_once(rng, dtype):
     a, b, initial, _ = (tf.cast(v, dtype) for v in problem(rng, 300))
     given = [tf.cast(v, "float64").numpy() for v in (a, b, initial)]
     with tf.GradientTape() as tape:
         tape.watch([a, b, initial])
-        h = linear.scan(a, b, initial, compiled)
+        h = linear.scan(a, b, initial)
     assert [d.dtype for d in tape.gradient(h, [a, b, initial])] == [tf.as_dtype(dtype)] * 3
     assert h.dtype == dtype
     expected = tf.cast(by_equation(*given), dtype)
@@ -183,16 +185,15 @@ def test_half_precision_is_rounded_once(rng, dtype, compiled):
     np.testing.assert_allclose(*(tf.cast(v, "float32") for v in (h, expected)), rtol=bit, atol=1e-6)
 
 
-@ways
 @kinds
 @pytest.mark.parametrize("mode", ["graph", "jit"])
-def test_unknown_batch_and_time(rng, mode, imaginary, compiled):
+def test_unknown_batch_and_time(rng, mode, imaginary):
     part = tf.TensorSpec([None, None, 4], "float64")
     first = tf.TensorSpec([None, 4], "float64")
     signature = [(v, v) if imaginary else v for v in (part, part, first, part)]
 
     def run(a, b, initial, w):
-        h, found = gradients(lambda *v: linear.scan(*v, compiled), a, b, initial, w)
+        h, found = gradients(lambda *v: linear.scan(*v), a, b, initial, w)
         assert tf.nest.flatten(h)[0].shape.as_list() == [None, None, 4]
         return h, found
 
@@ -211,7 +212,7 @@ def test_plain_operations_can_be_exported(rng, tmp_path):
     module = tf.Module()
     part = tf.TensorSpec([None, None, 4], "float64")
     module.scan = tf.function(
-        lambda a, b, initial: linear.scan(a, b, initial, compiled=False),
+        lambda a, b, initial: linear.scan(a, b, initial),
         input_signature=[part, part, tf.TensorSpec([None, 4], "float64")],
     )
     tf.saved_model.save(module, tmp_path)
@@ -235,7 +236,7 @@ def test_a_tape_records_the_whole_as_one(rng):
         patch.setattr(linear, "_steps", watched)
         with tf.GradientTape() as tape:
             tape.watch(given)
-            linear.scan(*given, compiled=False)
+            linear.scan(*given)
     assert len(kept) == 2
     assert tape.gradient(kept, given) == [None] * 3
 
@@ -253,12 +254,12 @@ def test_a_tape_records_the_whole_as_one(rng):
 def test_wrong_shapes(change, message):
     shapes = {"a": (5, 3, 4), "b": (5, 3, 4), "initial": (3, 4)} | change
     with pytest.raises(ValueError, match=message):
-        linear.scan(**{k: np.zeros(v) for k, v in shapes.items()}, compiled=False)
+        linear.scan(**{k: np.zeros(v) for k, v in shapes.items()})
 
 
 def test_pairs_must_be_pairs_throughout():
     b, initial = np.zeros((5, 3, 4)), np.zeros((3, 4))
     with pytest.raises(ValueError, match="a pair if `b` is one"):
-        linear.scan(b, (b, b), (initial, initial), compiled=False)
+        linear.scan(b, (b, b), (initial, initial))
     with pytest.raises(ValueError, match="a pair if `b` is one"):
-        linear.scan(b, b, (initial, initial), compiled=False)
+        linear.scan(b, b, (initial, initial))
