@@ -10,7 +10,8 @@ class GateBias(keras.initializers.Initializer):
     """A bias for the gates that keep a cell's state; a cell of this package given one as its
     `bias_initializer` uses it for these gates, and zeros for the others.
 
-    Called by itself, it gives the bias of a keeping gate.
+    Called by itself, it gives the bias of a keeping gate; a layer of Keras does not know which of
+    its gates that is, and would start all alike.
     """
 
     # Whether a gate that writes is started against one that keeps where the cell has both.
@@ -31,6 +32,8 @@ class Chrono(GateBias):
 
     A gate f = σ(b_f) keeps for about 1 / (1 - f) = 1 + exp(b_f) steps. A cell with one gate for
     both, as the GRU, has b_f where the gate keeps, and -b_f where it writes.
+
+    For cells and layers of this package: those of Keras would give all their gates b_f.
 
     Args:
         T_max: The longest memory the task needs, in steps; at least 2.

@@ -75,15 +75,16 @@ def run(
 
     if sequences.shape[1] is None:
         sequences = _some_steps(sequences)
+    shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
     if mask is not None:
         mask = ops.cast(mask, "bool")
         mask = mask if len(mask.shape) == 3 else mask[:, :, None]
         # One row may stand for all.
-        shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
         mask = tf.broadcast_to(mask, [*shape, 1])
     fresh = []
     if reset is not None:
-        reset = ops.cast(borders(reset) if go_backwards else reset, "bool")[:, :, None]
+        reset = tf.broadcast_to(ops.cast(reset, "bool"), shape)
+        reset = (borders(reset) if go_backwards else reset)[:, :, None]
         fresh = _initial_states(cell, sequences)
     if _compiles(cell, sequences, training, unroll):
         runner = compiled.run

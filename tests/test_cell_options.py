@@ -190,6 +190,36 @@ def test_a_learned_state_is_that_passed_in(lstm):
     np.testing.assert_allclose(layer(X, initial_state=ZEROS), plain(X), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "learned"), [("slstm", {"h"}), ("sru", {"c"}), ("lstm", {"h", "c"})]
+)
+def test_which_states_are_learned(name, learned):
+    """No sLSTM's normalizer, which has to stay above 0; no state that a step does not look at."""
+    cell = cells.get(name)(3, initial_state="learned")
+    cell.build((None, 2))
+    names = {w.name for w in cell.trainable_weights if w.name.startswith("initial_")}
+    assert names == {f"initial_{state}" for state in learned}
+
+
+def test_the_layers_of_a_stack_draw_for_themselves():
+    normal = keras.initializers.RandomNormal()
+    stack = layers.RNNStack("gru", 4, 2, kernel_initializer=normal, seed=3, dropout=0.5)
+    stack.build((None, None, 4))
+    first, second = (layer.cell for layer in stack.layers)
+    assert not np.allclose(first.kernel, second.kernel)
+    assert (first.seed, second.seed) == (3, 4)
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.MinGRU])
+@pytest.mark.parametrize("steps", [3, 7])
+def test_a_reset_of_a_length_seen_only_in_the_running_graph(kind, steps):
+    layer = kind(4)
+    signature = [tf.TensorSpec((None, None, 3)), tf.TensorSpec((None, None), tf.bool)]
+    call = tf.function(lambda x, reset: layer(x, reset=reset), input_signature=signature)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"[Ii]ncompatible shapes"):
+        call(tf.ones((4, 5, 3)), tf.zeros((4, steps), tf.bool))
+
+
 def test_a_stateful_layer_starts_from_what_was_learned(random_weights):
     layer = layers.GRU(5, stateful=True, initial_state="learned")
     layer.build(X.shape)

@@ -72,9 +72,13 @@ def test_a_shorter_memory_than_a_step():
             initializers.Chrono(T_max)
 
 
-def test_a_cell_with_nothing_to_keep_by():
-    with pytest.raises(ValueError, match=r"NASCell has no gate that keeps.*bias_initializer="):
-        cells.NASCell(3, bias_initializer=initializers.Chrono(9)).build((None, 2))
+@pytest.mark.parametrize(
+    ("kind", "options"), [(cells.NASCell, {}), (cells.LSTMCell, {"use_bias": False})]
+)
+def test_a_cell_with_no_bias_to_keep_by(kind, options):
+    rule = rf"{kind.__name__} with use_bias=\w+ has no bias of a gate.*bias_initializer=Chrono"
+    with pytest.raises(ValueError, match=rule):
+        kind(3, bias_initializer=initializers.Chrono(9), **options)
 
 
 def test_forget_bias():

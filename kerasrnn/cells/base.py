@@ -140,6 +140,7 @@ class Cell(keras.layers.Layer):
         keeps, writes: The gates that, open, keep the state and that write it; what an initializer
             for long memory goes by.
         zoned: The states that zoneout may act on. Default: `states`.
+        learnable: The states whose initial value may be learned. Default: `states`.
         lacks: Arguments of this class that have no meaning for the cell.
         paper: Author and year.
         linear_if: When the cell is a linear recurrence if not always.
@@ -256,6 +257,14 @@ class Cell(keras.layers.Layer):
                 "its input can be normalized by a layer before it. "
                 f"Received: normalization={self.normalization!r}"
             )
+        if isinstance(self.bias_initializer, GateBias) and not (
+            self.use_bias and (self.keeps or self.writes)
+        ):
+            raise ValueError(
+                f"A {type(self).__name__} with use_bias={self.use_bias} has no bias of a gate that "
+                "keeps or writes its state. "
+                f"Received: bias_initializer={type(self.bias_initializer).__name__}"
+            )
         if not self.recurrent_dropout:
             return
         if self.recurrent_dropout_form == "candidate" and not self.candidate:
@@ -303,6 +312,10 @@ class Cell(keras.layers.Layer):
         return self.states
 
     @property
+    def learnable(self):
+        return self.states
+
+    @property
     def linear(self):
         """Whether the cell, as configured, is the linear recurrence of its `coefficients`."""
         return type(self).coefficients is not Cell.coefficients and not self.zone_rates
@@ -325,9 +338,10 @@ class Cell(keras.layers.Layer):
             self.recurrent_gain = self.add_weight((recurrent,), "ones", name="recurrent_gain")
         self.build_own(input_shape)
         if self.initial_state == "learned":
-            self.initial_states = [
-                self.add_weight((self.units,), "zeros", name=f"initial_{s}") for s in self.states
-            ]
+            self.initial_states = {
+                s: self.add_weight((self.units,), "zeros", name=f"initial_{s}")
+                for s in self.learnable
+            }
 
     def build_own(self, input_shape):
         """Adds the weights that only this cell has."""
@@ -354,11 +368,6 @@ class Cell(keras.layers.Layer):
         """The bias at first; an initializer that speaks of gates is told which keep and write."""
         if not isinstance(self.bias_initializer, GateBias):
             return self.bias_initializer(shape, dtype=dtype)
-        if not (self.keeps or self.writes):
-            raise ValueError(
-                f"A {type(self).__name__} has no gate that keeps or writes its state. "
-                f"Received: bias_initializer={self.bias_initializer!r}"
-            )
         keep, write = self.bias_initializer.pair(self.units, bool(self.keeps), dtype)
         of = dict.fromkeys(self.keeps, keep) | dict.fromkeys(self.writes, write)
         zeros = ops.zeros_like(keep)
@@ -601,9 +610,13 @@ class Cell(keras.layers.Layer):
 
     def get_initial_state(self, batch_size=None):
         shape = (batch_size, self.units)
-        if self.initial_state == "learned":
-            return [ops.broadcast_to(self.cast(w), shape) for w in self.initial_states]
-        return [ops.zeros(shape, dtype=self.compute_dtype) for _ in self.states]
+        learned = self.initial_states if self.initial_state == "learned" else {}
+        return [
+            ops.broadcast_to(self.cast(learned[state]), shape)
+            if state in learned
+            else ops.zeros(shape, dtype=self.compute_dtype)
+            for state in self.states
+        ]
 
     def get_config(self):
         config = super().get_config()

@@ -43,7 +43,8 @@ class SLSTMCell(Cell):
     states = ("h", "c", "n", "m")
     candidate = "z"
     keeps = ("f",)
-    zoned = ("h",)
+    # A normalizer n below 0 would have no bound, and m only rescales.
+    zoned = learnable = ("h",)
     paper = "Beck et al., 2024"
 
     def __init__(self, units, forget_gate="sigmoid", **kwargs):

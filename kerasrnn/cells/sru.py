@@ -53,6 +53,9 @@ class SRUCell(Cell):
         # What the peephole shows of c_{t-1} is gone when `output` sees c_t.
         return ("h", "c") if self.peephole else ("c",)
 
+    # No step looks at h.
+    learnable = ("c",)
+
     @property
     def linear(self):
         return super().linear and not self.peephole

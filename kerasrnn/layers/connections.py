@@ -303,7 +303,8 @@ class Residual(_Shortcut):
         go_backwards: Whether to run from the last step to the first; the outputs come in that
             order too. What a Bidirectional around this layer sets.
 
-    Call arguments: `inputs`, and what the layer takes of `initial_state`, `mask` and `training`.
+    Call arguments: `inputs`, and what the layer takes of `initial_state`, `mask`, `training` and
+    `reset`.
 
     Returns:
         A tensor of the shape of the layer's output, then the layer's states where it has

@@ -94,7 +94,8 @@ class RNN(keras.layers.RNN):
             own = {name: kwargs.pop(name) for name in names if name in kwargs}
             if "units" not in own:
                 raise ValueError(
-                    f"A cell given by name needs its size: pass `units`. Received: cell={cell!r}"
+                    "A cell given by name needs its size as a keyword: pass `units=...`. "
+                    f"Received: cell={cell!r}"
                 )
             cell = cell_class(
                 **own,

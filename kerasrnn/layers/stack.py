@@ -66,10 +66,13 @@ class RNNStack(Connected):
         go_backwards: Whether to run from the last step to the first; the outputs come in that
             order too. What a Bidirectional around the stack sets.
         stateful: Whether a batch starts from the final states of the one before.
-        **kwargs: Further arguments of the cell, as `initial_state="learned"`, and of a Keras layer.
+        **kwargs: Further arguments of the cell, as `initial_state="learned"`, and of a Keras layer;
+            those that share a name with the stack's own, as a cell's `normalization` or the `depth`
+            of an `rhn`, are the stack's: give `cell` as a function for them, as
+            `lambda units, **rates: RHNCell(units, depth=5, **rates)`.
 
     Call arguments: `inputs` (batch, time, features), `initial_state`, `mask` (batch, time),
-    `training`.
+    `training`, and `reset` as in `kerasrnn.layers.RNN`.
 
     Returns:
         (batch, time, width) with `return_sequences`, else (batch, width); width is the last layer's
@@ -164,7 +167,12 @@ class RNNStack(Connected):
         if not isinstance(self.cell, str):
             return self.cell(units, **rates)
         name = f"{self.cell}_cell_{level}"
-        own = {**rates, **self.cell_options, "dtype": self.dtype_policy}
+        # Each layer draws for itself.
+        saved = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
+        own = {k: keras.saving.deserialize_keras_object(v) for k, v in saved.items()}
+        if own.get("seed") is not None:
+            own["seed"] += level - 1
+        own |= {**rates, "dtype": self.dtype_policy}
         return cells.get(self.cell)(units, **own, name=name)
 
     def _level(self, cell, level, options):
