@@ -17,6 +17,7 @@ lint: .venv/installed-test
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/recurrent_layers.py
+	$(BIN)/python benchmarks/cells.py
 
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test

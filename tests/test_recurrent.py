@@ -324,7 +324,7 @@ def test_bad_rank(shape):
     ("kind", "arguments", "message"),
     [
         ("RNN", {"cell": "lstmm", "units": 4}, "cell='lstmm'"),
-        ("RNN", {"cell": "lstm"}, "pass `units`"),
+        ("RNN", {"cell": "lstm"}, r"pass `units=\.\.\.`"),
         ("RNN", {"cell": []}, r"`cell` must be a cell, a list of one or more.*cell=\[\]"),
         ("RNN", {"cell": layers.LSTM(3)}, "`cell` must be a cell.*cell=<LSTM"),
         ("LSTM", {"units": 0}, "`units` must be a positive integer"),
