@@ -28,7 +28,7 @@ def recurrent_jacobian(layer, x, states=None):
     Raises:
         ValueError: `layer` is no built cell or layer with one, or `x` has not two axes.
 
-    Source: Pascanu, Mikolov & Bengio (2013), equation 5, for nets that take σ of the state before W.
+    Source: Pascanu, Mikolov & Bengio (2013), equation 5, where σ stands before W.
 
     Example:
 
@@ -147,8 +147,8 @@ def gradient_bound(layer, lag):
         ‖∂h_t/∂h_{t-k}‖ <= (‖W_h‖ γ)^k
 
     ‖W_h‖ is the largest singular value, γ the largest slope of the activation: 1 for tanh, relu and
-    linear, 1/4 for sigmoid. ‖W_h‖ < 1/γ is sufficient for gradients to vanish, ‖W_h‖ > 1/γ necessary
-    for them to explode.
+    linear, 1/4 for sigmoid. ‖W_h‖ < 1/γ is sufficient for gradients to vanish, the contrary
+    necessary for them to explode.
 
     Args:
         layer: A built SimpleRNN, of this package or of Keras, or its cell.
