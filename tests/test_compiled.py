@@ -169,9 +169,9 @@ def test_no_work_on_steps_that_all_rows_of_a_part_mask(side, rng, monkeypatch):
     steps_run = []
     run = program.run
 
-    def spy(cell, x, states, mask, state_masks, start, stop, *rest):
+    def spy(cell, x, states, rows, fresh, noise, start, stop, *rest):
         tf.numpy_function(lambda n: steps_run.append(int(n)), [stop - start], [])
-        return run(cell, x, states, mask, state_masks, start, stop, *rest)
+        return run(cell, x, states, rows, fresh, noise, start, stop, *rest)
 
     monkeypatch.setattr(program, "run", spy)
     monkeypatch.setattr(compiled, "_cores", lambda: 2)
@@ -217,7 +217,7 @@ def test_compilations_of_a_fit(rng, monkeypatch):
 
 
 def test_lengths_share_a_few_programs():
-    rounded = {steps: int(compiled._rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
+    rounded = {steps: int(compiled.rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
     assert all(steps <= up < steps + max(8, steps / 8 + 1) for steps, up in rounded.items())
     assert len({rounded[steps] for steps in range(100, 200)}) == 9
     assert len(set(rounded.values())) < 60

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from kerasrnn import cells
-from kerasrnn.cells.base import boolean, parameters, positive_integer
+from kerasrnn.cells.base import boolean, own_parameters, parameters, positive_integer
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import (
     Connected,
@@ -218,7 +218,7 @@ class RNNStack(Connected):
         return ((y[0], y[-1]), *states)
 
     def get_config(self):
-        config = {name: getattr(self, name) for name in parameters(type(self))}
+        config = {name: getattr(self, name) for name in own_parameters(type(self))}
         if not isinstance(self.cell, str):
             config["cell"] = list(self._made)
         options = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
