@@ -195,10 +195,11 @@ def test_a_stack_inside_a_bidirectional(connection, random_weights):
                 (rnn,) = [r for r in rnns if all(name in r.path for name in is_one)]
                 kept[way, level] = unroll(rnn.cell, z, backward=way == "backward")
                 h = tf.stack(of(kept[way, level]), 1)
-                z = {None: h, "residual": z + h}.get(connection) if level == 2 else z
-                if level == 1:
-                    z = {None: h, "residual": X + h, "dense": tf.concat([X, h], 2)}[connection]
-                elif connection == "dense":
+                if connection == "residual":
+                    z = z + h
+                elif connection == "dense" and level == 1:
+                    z = tf.concat([z, h], 2)
+                else:
                     z = h
             outputs.append(z)
         loss = mse(model, tf.reduce_max(tf.concat(outputs, 2), 1))
@@ -287,9 +288,11 @@ def test_slopes_without_a_gradient():
     assert not measured.norms["rnn"].any()
     assert (measured.slope["rnn"], measured.half_life["rnn"]) == (-np.inf, 0)
     grows = compiled(
-        layers.SimpleRNN(3, "linear", recurrent_initializer=keras.initializers.Identity(2))
+        layers.SimpleRNN(
+            3, "linear", recurrent_initializer=keras.initializers.Identity(2), name="rnn"
+        )
     )
-    assert gradient_flow(grows, X, Y).half_life["simple_rnn_1"] == np.inf
+    assert gradient_flow(grows, X, Y).half_life["rnn"] == np.inf
 
 
 @PACKAGES
@@ -305,7 +308,7 @@ def test_the_model_is_left_as_it_was(package):
     for variable, value in zip(watched, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert "inner_loop" not in vars(layer)
-    with pytest.raises(ValueError, match="expected shape"):
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"features|MatMul"):
         gradient_flow(model, X[:, :, :2], y)
     assert "inner_loop" not in vars(layer)
 
@@ -348,4 +351,4 @@ def test_plot(random_weights):
 def test_norms_too_small_to_tell_are_left_out():
     norms = np.array([[1e-35, 1e-20, 1e-10, 1.0, 0.0]])
     lags = flow._lags(norms, np.ones((1, 5), bool))
-    np.testing.assert_allclose(lags, np.log([[1, 1e-10, 1e-20, 0, np.nan]]), rtol=1e-6)
+    np.testing.assert_allclose(lags, [[0, *np.log([1e-10, 1e-20]), -np.inf, np.nan]])
