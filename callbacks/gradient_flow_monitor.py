@@ -71,6 +71,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
             style = ("-", "--", "-.", ":")[i % 4]
             axis.plot(self.epochs, slopes, style, marker="os^vD"[i % 5], markersize=4, label=path)
         axis.axhline(0, color="0.6", linewidth=0.8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("epoch")
         axis.set_ylabel("slope of log ‖∂J/∂h‖ per step back")
         axis.set_title("Gradients through time: below 0 they vanish, above they explode")
