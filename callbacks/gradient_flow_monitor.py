@@ -37,16 +37,21 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         self.x, self.y = x, y
         self.every = positive_integer("every", every)
         self.history, self.epochs = [], []
+        self._measure = None
 
     def on_train_begin(self, logs=None):
+        # A program that only trains does not wait for the diagnostics to be imported.
+        from kerasrnn.diagnostics.flow import Measurement
+
         self.history, self.epochs = [], []
+        self._measure = Measurement(self.model, trace=True)
+
+    def on_train_end(self, logs=None):
+        self._measure = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
-            # A program that only trains does not wait for the diagnostics to be imported.
-            from kerasrnn.diagnostics import gradient_flow
-
-            self.history.append(gradient_flow(self.model, self.x, self.y))
+            self.history.append(self._measure(self.x, self.y))
             self.epochs.append(epoch + 1)
 
     def plot(self):

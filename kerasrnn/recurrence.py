@@ -202,6 +202,7 @@ def _compiles(cell, sequences, training, unroll):
     on a CPU, for cells whose configuration says all about their step."""
     return (
         not unroll
+        and not _TAP.get()
         and not tf.executing_eagerly()
         and _in_a_step(training)
         and type(cell) in CELLS.values()

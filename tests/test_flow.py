@@ -209,6 +209,23 @@ def test_a_stack_inside_a_bidirectional(connection, random_weights):
         equal(measured.per_sample[path], norms(tape, loss, of(states)))
 
 
+def test_tracing_changes_nothing(random_weights):
+    x = np.where(MASK[:, :, None], X, 0)
+    both = layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True), name="both")
+    last = layers.LSTM(4, stateful=True, name="last")
+    model = compiled(keras.layers.Masking(), both, layers.LRU(5, return_sequences=True), last)
+    random_weights(both)
+    measure = flow.Measurement(model, trace=True)
+    for _ in range(2):
+        random_weights(last)
+        traced, eager = measure(x, Y), gradient_flow(model, x, Y)
+        assert traced.loss == pytest.approx(eager.loss, rel=1e-5)
+        assert list(traced.norms) == ["both/forward", "both/backward", "lru", "last"]
+        for path in eager.norms:
+            equal(traced.per_sample[path], eager.per_sample[path])
+            equal(traced.profile[path], eager.profile[path])
+
+
 def test_subclassed_models_and_layers_called_twice(random_weights):
     @keras.saving.register_keras_serializable("test_flow")
     class Inner(keras.layers.Layer):

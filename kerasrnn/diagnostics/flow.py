@@ -138,51 +138,77 @@ def gradient_flow(model, x, y=None, sample_weight=None):
     >>> flow.norms["rnn"].shape
     (5,)
     """
-    if not getattr(model, "compiled", False):
-        raise ValueError(
-            "`model` must be a compiled Keras model, whose loss the gradients are of. "
-            f"Received: model={model!r}"
+    return Measurement(model, trace=False)(x, y, sample_weight)
+
+
+class Measurement:
+    """`gradient_flow` of one model. Tracing takes longer than one measurement of a short sequence; it
+    pays for who measures batches of one shape again and again.
+
+    Args:
+        model: As for `gradient_flow`.
+        trace: Whether to trace.
+    """
+
+    def __init__(self, model, trace):
+        if not getattr(model, "compiled", False):
+            raise ValueError(
+                "`model` must be a compiled Keras model, whose loss the gradients are of. "
+                f"Received: model={model!r}"
+            )
+        self.model = model
+        trace = trace and not model.run_eagerly
+        self.run = tf.function(self._run, autograph=False) if trace else self._run
+
+    def __call__(self, x, y=None, sample_weight=None):
+        x, y, sample_weight = (
+            tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
+            for part in (x, y, sample_weight)
         )
-    x, y, sample_weight = (
-        tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
-        for part in (x, y, sample_weight)
-    )
-    layers = list(_recurrent_layers(model))
-    with (
-        _left_as_it_was(model, [layer for _, layer, _ in layers]),
-        tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
-    ):
-        probe = _Probe(tape)
-        with _shadowed(layers, probe):
-            prediction = model(x, training=False)
-        loss = model.compute_loss(x, y, prediction, sample_weight, training=False)
-    if not probe.runs:
-        raise ValueError(
-            "`model` must have a recurrent layer that takes part in its output. "
-            f"Received: model={model.name}, with "
-            f"{', '.join(path for path, *_ in layers) or 'no recurrent layer'}"
-        )
+        if not self.model.built:
+            self.model(x)
+        with _left_as_it_was(self.model):
+            loss, runs = self.run(x, y, sample_weight)
+        runs = tree.map_structure(np.array, runs)
 
-    def gradients():
-        taps = [run.taps for run in probe.runs]
-        found = tape.gradient(loss, taps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
+        per_state, per_sample, norms, profile, slope, half_life = (_ByPath() for _ in range(6))
+        for path, (whole, single, valid, flipped) in runs.items():
+            along = slice(None, None, -1 if flipped else 1)
+            per_state[path] = {name: of_state[:, along] for name, of_state in whole.items()}
+            per_sample[path] = _of_h(per_state[path])
+            norms[path] = per_sample[path].mean(axis=0)
+            profile[path], slope[path] = _profile(_lags(_of_h(single), valid))
+            grows = slope[path] >= 0
+            half_life[path] = np.inf if grows else float(-np.log(2) / slope[path])
+        return GradientFlow(float(loss), per_state, per_sample, norms, profile, slope, half_life)
 
-    whole = single = gradients()
-    if probe.reads_steps:
-        probe.single = True
-        single = gradients()
+    def _run(self, x, y, sample_weight):
+        layers = list(_recurrent_layers(self.model))
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            probe = _Probe(tape)
+            with _shadowed(layers, probe):
+                prediction = self.model(x, training=False)
+            loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
+        if not probe.runs:
+            raise ValueError(
+                "`model` must have a recurrent layer that takes part in its output. "
+                f"Received: model={self.model.name}, with "
+                f"{', '.join(path for path, *_ in layers) or 'no recurrent layer'}"
+            )
 
-    per_state, per_sample, norms, profile, slope, half_life = (_ByPath() for _ in range(6))
-    for run, of_states, read in zip(probe.runs, whole, single, strict=True):
-        per_state[run.path] = {k: run.along_input(v) for k, v in of_states.items()}
-        per_sample[run.path] = run.along_input(_of_h(of_states))
-        norms[run.path] = per_sample[run.path].mean(axis=0)
-        lags = _lags(_of_h(read), run.valid)
-        profile[run.path], slope[run.path] = _profile(lags)
-        falls = slope[run.path] >= 0
-        half_life[run.path] = np.inf if falls else float(-np.log(2) / slope[run.path])
-    return GradientFlow(float(loss), per_state, per_sample, norms, profile, slope, half_life)
+        def norms():
+            taps = [run.taps for run in probe.runs]
+            found = tape.gradient(loss, taps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
+
+        whole = single = norms()
+        if probe.reads_steps:
+            probe.single = True
+            single = norms()
+        return loss, {
+            run.path: (of_whole, of_single, run.valid, run.flipped)
+            for run, of_whole, of_single in zip(probe.runs, whole, single, strict=True)
+        }
 
 
 class _Run:
@@ -200,12 +226,10 @@ class _Run:
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
         return {
-            name: np.linalg.norm(np.array(gradient, "float64"), axis=-1).T
+            # In float64, or the squares of small ones would be none.
+            name: tf.transpose(tf.norm(tf.cast(gradient, "float64"), axis=-1))
             for name, gradient in zip(self.names, gradients, strict=True)
         }
-
-    def along_input(self, norms):
-        return norms[:, ::-1] if self.flipped else norms
 
 
 class _Probe:
@@ -219,13 +243,12 @@ class _Probe:
     def inner_loop(self, original, layer, path, flipped, sequences, initial_state, mask, **options):
         if len(sequences.shape) != 3:
             return original(sequences, initial_state, mask, **options)
-        batch, time, _ = sequences.shape
         steps = mask.mask if isinstance(mask, Marks) else mask
-        valid = np.ones((batch, time), bool)
+        valid = tf.ones(_shape(sequences)[:2], "bool")
         if steps is not None:
-            valid &= np.reshape(tree.flatten(steps)[0], (-1, time)).astype(bool)
+            valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
         if layer.go_backwards:
-            valid = valid[:, ::-1]
+            valid = tf.reverse(valid, [1])
         tap = functools.partial(self._tap, layer, path, flipped, valid)
         with recurrence.tapped(tap):
             last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
@@ -238,7 +261,7 @@ class _Probe:
             path = f"{path}/{cell.name}"
         calls = sum(run.path.split("#")[0] == path for run in self.runs)
         path = f"{path}#{calls + 1}" if calls else path
-        taps = tree.map_structure(lambda s: tf.zeros([steps, *s.shape], s.dtype), states)
+        taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
         flat = tree.flatten(taps)
         self.tape.watch(flat)
         self.runs.append(_Run(path, cell, flat, flipped, valid))
@@ -252,16 +275,21 @@ class _Probe:
         def gradient(g):
             if not self.single:
                 return g
-            steps = tf.range(g.shape[1])
+            time = tf.shape(g)[1]
+            steps = tf.range(time)
             arrives = tf.cast(tf.reduce_any(g != 0, axis=-1), steps.dtype)
             last = tf.reduce_max(steps * arrives, axis=1)
-            return g * tf.one_hot(last, g.shape[1], dtype=g.dtype)[:, :, None]
+            return g * tf.one_hot(last, time, dtype=g.dtype)[:, :, None]
 
         @tf.custom_gradient
         def read(outputs):
             return tf.identity(outputs), gradient
 
         return read(outputs)
+
+
+def _shape(tensor):
+    return [n or tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
 
 
 def _recurrent_layers(layer, path=(), flipped=False):
@@ -294,8 +322,9 @@ def _shadowed(layers, probe):
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model, layers):
-    states = [layer.states for layer in layers if getattr(layer, "stateful", False)]
+def _left_as_it_was(model):
+    layers = [layer for _, layer, _ in _recurrent_layers(model)]
+    states = [layer.states for layer in layers if layer.stateful]
     kept = [*model.non_trainable_variables, *model.metrics_variables, *tree.flatten(states)]
     kept = [variable for variable in kept if variable is not None]
     values = [tf.identity(variable) for variable in kept]
