@@ -142,8 +142,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
 
 class Measurement:
-    """`gradient_flow` of one model. Tracing takes longer than one measurement of a short sequence; it
-    pays for who measures batches of one shape again and again.
+    """`gradient_flow` of one model. Tracing takes longer than measuring one short sequence; it pays
+    for who measures batches of one shape again and again.
 
     Args:
         model: As for `gradient_flow`.
