@@ -1,5 +1,7 @@
 """The time loop: the one place that runs a cell over a sequence."""
 
+import contextlib
+import contextvars
 import functools
 import inspect
 
@@ -25,6 +27,23 @@ _KERAS_STEPS = {
 _KERAS_EXPORTS = {"__call__", "serving_default"}
 # A function of the user's own has no name to find it by in a program of its own.
 _ACTIVATIONS = {f for f in vars(keras.activations).values() if inspect.isfunction(f)}
+_TAP = contextvars.ContextVar("tap", default=None)
+
+
+@contextlib.contextmanager
+def tapped(tap):
+    """Inside, every cell runs in the plain loop, which adds taps to its states after each step:
+    what depends on a state depends on its tap in the same way, a repeated output too.
+
+    Args:
+        tap: `tap(cell, states, steps)` gives the taps of one cell, nested like its states, each
+            (steps, batch, size), in the order of the steps.
+    """
+    token = _TAP.set(tap)
+    try:
+        yield
+    finally:
+        _TAP.reset(token)
 
 
 def run(
@@ -88,7 +107,7 @@ def run(
         fresh = _initial_states(cell, sequences)
     if _compiles(cell, sequences, training, unroll):
         runner = compiled.run
-    elif isinstance(cell, Cell) and cell.linear and not unroll:
+    elif isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
         runner = _run_linear
     else:
         runner = functools.partial(_run_loop, unroll=unroll)
@@ -126,14 +145,21 @@ def _run_loop(
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
     if go_backwards:
         rows = tf.nest.map_structure(lambda row: tf.reverse(row, [0]), rows)
+    if tap := _TAP.get():
+        rows["taps"] = tap(cell, states, steps)
 
     def advance(row, output, states):
         if "reset" in row:
             states = _where(row["reset"], fresh, states)
-        new_output, new_states = step(row["x"], states, row.get("zones"))
+        taps = row.get("taps")
+        new_output, new_states = step(row["x"], states, row.get("zones"), taps)
         if "mask" not in row:
             return new_output, new_states
         skipped = tf.zeros_like(output) if zero_output_for_mask else output
+        if taps is not None:
+            states = _plus(states, taps)
+            if not zero_output_for_mask:
+                skipped = skipped + _of_the_same(new_output, new_states, taps, default=0)
         new_output = tf.where(row["mask"], new_output, skipped)
         return new_output, _where(row["mask"], new_states, states)
 
@@ -147,6 +173,16 @@ def _run_loop(
 
 def _where(condition, new, old):
     return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+
+
+def _plus(states, taps):
+    return states if taps is None else tree.map_structure(tf.add, states, taps)
+
+
+def _of_the_same(output, states, others, default):
+    """What stands in `others` where `states` holds the output itself, or `default`."""
+    pairs = zip(tree.flatten(states), tree.flatten(others), strict=True)
+    return next((other for state, other in pairs if state is output), default)
 
 
 def borders(reset):
@@ -167,6 +203,7 @@ def _compiles(cell, sequences, training, unroll):
     on a CPU, for cells whose configuration says all about their step."""
     return (
         not unroll
+        and not _TAP.get()
         and not tf.executing_eagerly()
         and _in_a_step(training)
         and type(cell) in CELLS.values()
@@ -264,15 +301,17 @@ def _prepare(cell, sequences, states, training):
         def product(gates, v):
             return cell.product(gates, v, noise.products)
 
-        def step(x, states, zones):
-            new_states = cell.advance(x, states, product, zones, noise.candidate)
+        def step(x, states, zones=None, taps=None):
+            new_states = _plus(cell.advance(x, states, product, zones, noise.candidate), taps)
             return cell.output(x, new_states), new_states
 
         return cell.project(sequences, noise.inputs), noise.zones, step
 
-    def keras_step(x, states, zones=None):
+    def keras_step(x, states, zones=None, taps=None):
         output, new_states = cell(x, states)
-        return output, list(new_states) if tree.is_nested(new_states) else [new_states]
+        new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
+        tapped = _plus(new_states, taps)
+        return _of_the_same(output, new_states, tapped, default=output), tapped
 
     return sequences, None, keras_step
 

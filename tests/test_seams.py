@@ -16,6 +16,32 @@ def test_rnn_calls_inner_loop():
     assert layers.RNN.inner_loop is not keras.layers.RNN.inner_loop
 
 
+def test_a_layer_s_own_inner_loop_comes_first():
+    """gradient_flow shadows it on the instance, to run Keras's layers in this package's loop, which
+    asks them for what `layers.RNN.inner_loop` reads."""
+    layer = keras.layers.LSTM(2)
+    for name in ("cell", "go_backwards", "unroll", "zero_output_for_mask", "return_sequences"):
+        assert hasattr(layer, name)
+    asked = []
+    original, layer.inner_loop = (
+        layer.inner_loop,
+        lambda *a, **k: asked.append(1) or original(*a, **k),
+    )
+    layer(tf.ones((1, 2, 3)))
+    del layer.inner_loop
+    assert asked
+    assert layer.inner_loop == original
+
+
+def test_layers_list_those_inside_them():
+    """gradient_flow looks for the recurrent ones."""
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2))
+    net = keras.Sequential([keras.Input((None, 3)), both])
+    assert both in net._flatten_layers(include_self=False, recursive=False)
+    inside = both._flatten_layers(include_self=False, recursive=False)
+    assert {id(both.forward_layer), id(both.backward_layer)} <= set(map(id, inside))
+
+
 def test_keras_s_layers_reach_cudnn_in_inner_loop():
     """On a GPU, LSTM and GRU lend their cell to a layer of Keras's and call this."""
     for kind in (keras.layers.LSTM, keras.layers.GRU):

@@ -1,5 +1,21 @@
 """What a model does with its input, looked at from outside."""
 
 from kerasrnn.diagnostics.causality import Causality, is_causal
+from kerasrnn.diagnostics.flow import GradientFlow, gradient_flow
+from kerasrnn.diagnostics.spectrum import (
+    gradient_bound,
+    lyapunov_exponent,
+    recurrent_jacobian,
+    spectral_radius,
+)
 
-__all__ = ["Causality", "is_causal"]
+__all__ = [
+    "Causality",
+    "GradientFlow",
+    "gradient_bound",
+    "gradient_flow",
+    "is_causal",
+    "lyapunov_exponent",
+    "recurrent_jacobian",
+    "spectral_radius",
+]

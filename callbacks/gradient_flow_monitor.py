@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+
+from kerasrnn.cells.base import positive_integer
+
+
+class GradientFlowMonitor(keras.callbacks.Callback):
+    """Measures the gradient through time, `kerasrnn.diagnostics.gradient_flow`, on a fixed batch
+    while a model trains.
+
+    The measurement runs beside the training and does not change it. Each `fit` starts a new record.
+
+    Args:
+        x, y: The batch, as for `fit`.
+        every: Number of epochs from one measurement to the next.
+
+    Attributes:
+        history: A `GradientFlow` for each measurement.
+        epochs: The epochs at whose ends they were made, from 1.
+
+    Raises:
+        ValueError: `every` is no positive integer; at the first measurement, as `gradient_flow`.
+
+    Example:
+
+    >>> x, y = np.ones((8, 5, 3)), np.ones((8, 1))
+    >>> model = keras.Sequential([kerasrnn.layers.GRU(4, name="gru"), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> monitor = kerasrnn.callbacks.GradientFlowMonitor(x, y, every=2)
+    >>> history = model.fit(x, y, epochs=4, callbacks=[monitor], verbose=0)
+    >>> monitor.epochs, monitor.history[-1].norms["gru"].shape
+    ([2, 4], (5,))
+    """
+
+    def __init__(self, x, y, every=1):
+        super().__init__()
+        self.x, self.y = x, y
+        self.every = positive_integer("every", every)
+        self.history, self.epochs = [], []
+        self._measure = None
+
+    def on_train_begin(self, logs=None):
+        # A program that only trains does not wait for the diagnostics to be imported.
+        from kerasrnn.diagnostics.flow import Measurement
+
+        self.history, self.epochs = [], []
+        self._measure = Measurement(self.model, trace=True)
+
+    def on_train_end(self, logs=None):
+        self._measure = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            self.history.append(self._measure(self.x, self.y))
+            self.epochs.append(epoch + 1)
+
+    def plot(self):
+        """Draws the slope of each layer over the epochs: what one step further back adds to the log
+        of the gradient, 0 where it neither vanishes nor explodes.
+
+        Returns:
+            A `matplotlib.figure.Figure`; `.savefig("slopes.png")` writes it.
+
+        Raises:
+            ValueError: nothing was measured.
+        """
+        if not self.history:
+            raise ValueError("plot() needs measurements: call it after fit.")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4 + 0.2 * len(self.history[0].slope)), layout="constrained")
+        axis = figure.subplots()
+        for i, path in enumerate(self.history[0].slope):
+            slopes = np.array([flow.slope[path] for flow in self.history])
+            slopes = np.where(np.isfinite(slopes), slopes, np.nan)
+            style = ("-", "--", "-.", ":")[i % 4]
+            axis.plot(self.epochs, slopes, style, marker="os^vD"[i % 5], markersize=4, label=path)
+        axis.axhline(0, color="0.6", linewidth=0.8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("slope of log ‖∂J/∂h‖ per step back")
+        axis.set_title("Gradients through time: below 0 they vanish, above they explode")
+        figure.legend(loc="outside lower center", ncols=2)
+        return figure

@@ -1,0 +1,366 @@
+"""How the gradient flows back through the time steps of a model."""
+
+import contextlib
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn import recurrence
+from kerasrnn.cells import Cell
+from kerasrnn.layers.recurrent import RNN, Marks
+
+# Below, float32 has no digits left to tell how fast a norm falls.
+_TINY = 1e-30
+
+
+class _ByPath(dict):
+    """Also finds a layer by the end of its path, where that is unique, and by Keras's `.path`."""
+
+    def __missing__(self, path):
+        near = [key for key in self if f"/{key}".endswith(f"/{path}") or path.endswith(f"/{key}")]
+        if len(near) != 1:
+            raise KeyError(f"`layer` must be one of {', '.join(self)}. Received: layer={path!r}")
+        return self[near[0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientFlow:
+    """What `gradient_flow` found. All but `loss` are dictionaries with the paths of the recurrent
+    layers for keys, in the order in which they ran.
+
+    Attributes:
+        loss: J.
+        per_state: For each state of the layer by name (an LSTM has h and c), (batch, time): the L2
+            norm over the units of J's gradient with respect to this state after step t, while the
+            other states are held.
+        per_sample: (batch, time): that of h, or of all states of a cell that has no h.
+        norms: (time,): its mean over the batch.
+        profile: (lags,): ‖∂J/∂h_{s-k}‖ / ‖∂J/∂h_s‖ for each lag k, where J reads the layer's output
+            at a single step s; the geometric mean over the batch. Lags too long to have a gradient
+            above 1e-30 are left out.
+        slope: What one step further back adds to log ‖∂J/∂h‖: the slope of the log of the profile,
+            fitted to all samples. -inf where no gradient gets back a step, NaN without two steps.
+        half_life: The steps in which the gradient falls to half, -log 2 / slope; infinite where it
+            does not fall.
+
+    Example:
+
+    >>> norms = {"rnn": np.array([0.25, 0.5, 1.0])}
+    >>> slope, half_life = {"rnn": np.log(0.5)}, {"rnn": 1.0}
+    >>> flow = kerasrnn.diagnostics.GradientFlow(0.0, {}, {}, norms, {}, slope, half_life)
+    >>> flow.plot().axes[0].get_yscale()
+    'log'
+    """
+
+    loss: float
+    per_state: dict
+    per_sample: dict
+    norms: dict
+    profile: dict
+    slope: dict
+    half_life: dict
+
+    def plot(self):
+        """Draws the norms over the time steps, a line per layer, on a logarithmic axis.
+
+        Returns:
+            A `matplotlib.figure.Figure`; `.savefig("flow.png")` writes it. A step without any
+            gradient has no point.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4 + 0.2 * len(self.norms)), layout="constrained")
+        axis = figure.subplots()
+        lines = [(line, "os^vD"[i % 5]) for i, line in enumerate(("-", "--", "-.", ":") * 5)]
+        for i, (path, norms) in enumerate(self.norms.items()):
+            line, marker = lines[i % len(lines)]
+            axis.plot(
+                np.where(norms > 0, norms, np.nan),
+                linestyle=line,
+                marker=marker,
+                markersize=4,
+                markevery=max(1, len(norms) // 12),
+                label=f"{path}: slope {self.slope[path]:+.3f} per step back, "
+                f"half-life {self.half_life[path]:.3g} steps",
+            )
+        axis.set_yscale("log")
+        axis.set_xlabel("time step t of the input")
+        axis.set_ylabel("‖∂J/∂h_t‖, mean over the batch")
+        axis.set_title("Gradients through time")
+        figure.legend(loc="outside lower center")
+        return figure
+
+
+def gradient_flow(model, x, y=None, sample_weight=None):
+    """Measures the gradient that reaches every state of every recurrent layer, for all time steps
+    in one backward pass.
+
+        h_t = f(x_t, h_{t-1}) + e_t,  e_t = 0:       ∂J/∂h_t = ∂J/∂e_t
+
+    J is the compiled loss of the model at (x, y), as in inference (no dropout). The layers may be
+    those of this package or of Keras, wrapped, stacked, inside models of any kind, masked. At a
+    masked step, which leaves state and output as they are, both are those of h_t all the same.
+
+    Where a layer is read at every step, the sum over all of them says nothing of how far back each
+    one reaches. So the profile over the lags, its slope and the half-life come from a second
+    backward pass, in which the outputs of a layer pass on the gradient of the last step that has
+    one, and of no other. Lags count steps that are not masked.
+
+    Args:
+        model: A compiled Keras model.
+        x, y: A batch, as for `fit`; so is `sample_weight`. It is left as it was: what
+            running it changes (states of stateful layers, metrics) is set back.
+
+    Returns:
+        A `GradientFlow`. Its keys are the names on the way from the model to the layer, as
+        "encoder/lstm", with "forward" and "backward" for the layers of a Bidirectional, the cells'
+        names behind that of an RNN of several, and "#2" for a layer's second call. Time is that of
+        the layer's input; backward layers too are shown along it.
+
+    Raises:
+        ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
+            that takes part.
+
+    Steps are run one by one, without the fast paths of training. What a cell of the user's own
+    gives as output beside its states is not seen: ∂J/∂h_t counts the output where it is a state.
+
+    Source: Pascanu, Mikolov & Bengio (2013), section 1.1: the product of Jacobians measured here.
+
+    Example:
+
+    >>> model = keras.Sequential([kerasrnn.layers.SimpleRNN(4, name="rnn"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> flow = kerasrnn.diagnostics.gradient_flow(model, np.ones((8, 5, 3)), np.ones((8, 1)))
+    >>> flow.norms["rnn"].shape
+    (5,)
+    """
+    return Measurement(model, trace=False)(x, y, sample_weight)
+
+
+class Measurement:
+    """`gradient_flow` of one model. Tracing takes longer than measuring one short sequence; it pays
+    for who measures batches of one shape again and again.
+
+    Args:
+        model: As for `gradient_flow`.
+        trace: Whether to trace.
+    """
+
+    def __init__(self, model, trace):
+        if not getattr(model, "compiled", False):
+            raise ValueError(
+                "`model` must be a compiled Keras model, whose loss the gradients are of. "
+                f"Received: model={model!r}"
+            )
+        self.model = model
+        trace = trace and not model.run_eagerly
+        self.run = tf.function(self._run, autograph=False) if trace else self._run
+
+    def __call__(self, x, y=None, sample_weight=None):
+        x, y, sample_weight = (
+            tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
+            for part in (x, y, sample_weight)
+        )
+        if not self.model.built:
+            self.model(x)
+        with _left_as_it_was(self.model):
+            loss, runs = self.run(x, y, sample_weight)
+        runs = tree.map_structure(np.array, runs)
+
+        per_state, per_sample, norms, profile, slope, half_life = (_ByPath() for _ in range(6))
+        for path, (whole, single, valid, flipped) in runs.items():
+            along = slice(None, None, -1 if flipped else 1)
+            per_state[path] = {name: of_state[:, along] for name, of_state in whole.items()}
+            per_sample[path] = _of_h(per_state[path])
+            norms[path] = per_sample[path].mean(axis=0)
+            profile[path], slope[path] = _profile(_lags(_of_h(single), valid))
+            grows = slope[path] >= 0
+            half_life[path] = np.inf if grows else float(-np.log(2) / slope[path])
+        return GradientFlow(float(loss), per_state, per_sample, norms, profile, slope, half_life)
+
+    def _run(self, x, y, sample_weight):
+        layers = list(_recurrent_layers(self.model))
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            probe = _Probe(tape)
+            with _shadowed(layers, probe):
+                prediction = self.model(x, training=False)
+            loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
+        if not probe.runs:
+            raise ValueError(
+                "`model` must have a recurrent layer that takes part in its output. "
+                f"Received: model={self.model.name}, with "
+                f"{', '.join(path for path, *_ in layers) or 'no recurrent layer'}"
+            )
+
+        def norms():
+            taps = [run.taps for run in probe.runs]
+            found = tape.gradient(loss, taps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
+
+        whole = single = norms()
+        if probe.reads_steps:
+            probe.single = True
+            single = norms()
+        return loss, {
+            run.path: (of_whole, of_single, run.valid, run.flipped)
+            for run, of_whole, of_single in zip(probe.runs, whole, single, strict=True)
+        }
+
+
+class _Run:
+    """One cell, run once."""
+
+    def __init__(self, path, cell, taps, flipped, valid):
+        self.path, self.taps, self.flipped, self.valid = path, taps, flipped, valid
+        if isinstance(cell, Cell):
+            self.names = cell.states
+        elif isinstance(cell, keras.layers.LSTMCell):
+            self.names = ("h", "c")
+        else:
+            self.names = ("h", *(f"state_{i}" for i in range(2, len(taps) + 1)))
+
+    def norms(self, gradients):
+        """(batch, time) for each state, in the order of the steps."""
+        return {
+            # In float64, or the squares of small ones would be none.
+            name: tf.transpose(tf.norm(tf.cast(gradient, "float64"), axis=-1))
+            for name, gradient in zip(self.names, gradients, strict=True)
+        }
+
+
+class _Probe:
+    """Hands out the taps and keeps them; with `single`, lets a layer be read at one step only."""
+
+    def __init__(self, tape):
+        self.tape = tape
+        self.runs = []
+        self.single = self.reads_steps = False
+
+    def inner_loop(self, original, layer, path, flipped, sequences, initial_state, mask, **options):
+        if len(sequences.shape) != 3:
+            return original(sequences, initial_state, mask, **options)
+        steps = mask.mask if isinstance(mask, Marks) else mask
+        valid = tf.ones(_shape(sequences)[:2], "bool")
+        if steps is not None:
+            valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
+        if layer.go_backwards:
+            valid = tf.reverse(valid, [1])
+        tap = functools.partial(self._tap, layer, path, flipped, valid)
+        with recurrence.tapped(tap):
+            last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
+        if layer.return_sequences:
+            outputs = self._read(outputs)
+        return last, outputs, states
+
+    def _tap(self, layer, path, flipped, valid, cell, states, steps):
+        if cell is not layer.cell:
+            path = f"{path}/{cell.name}"
+        calls = sum(run.path.split("#")[0] == path for run in self.runs)
+        path = f"{path}#{calls + 1}" if calls else path
+        taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
+        flat = tree.flatten(taps)
+        self.tape.watch(flat)
+        self.runs.append(_Run(path, cell, flat, flipped, valid))
+        return taps
+
+    def _read(self, outputs):
+        """The outputs; in the second backward pass only the last step that the loss depends on
+        passes its gradient on."""
+        self.reads_steps = True
+
+        def gradient(g):
+            if not self.single:
+                return g
+            time = tf.shape(g)[1]
+            steps = tf.range(time)
+            arrives = tf.cast(tf.reduce_any(g != 0, axis=-1), steps.dtype)
+            last = tf.reduce_max(steps * arrives, axis=1)
+            return g * tf.one_hot(last, time, dtype=g.dtype)[:, :, None]
+
+        @tf.custom_gradient
+        def read(outputs):
+            return tf.identity(outputs), gradient
+
+        return read(outputs)
+
+
+def _shape(tensor):
+    return [n or tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
+
+
+def _recurrent_layers(layer, path=(), flipped=False):
+    """The path of each recurrent layer, the layer, and whether it runs against its input."""
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        name = part.name
+        if isinstance(layer, keras.layers.Bidirectional):
+            name = {id(layer.forward_layer): "forward", id(layer.backward_layer): "backward"}.get(
+                id(part), name
+            )
+        against = flipped != getattr(part, "go_backwards", False)
+        if isinstance(part, keras.layers.RNN):
+            yield "/".join((*path, name)), part, against
+        else:
+            yield from _recurrent_layers(part, (*path, name), against)
+
+
+@contextlib.contextmanager
+def _shadowed(layers, probe):
+    """Lets the layers, Keras's own too, run in this package's loop, under the probe."""
+    shadowed = {id(layer): (path, layer, flipped) for path, layer, flipped in reversed(layers)}
+    for path, layer, flipped in shadowed.values():
+        original = layer.inner_loop
+        layer.inner_loop = functools.partial(probe.inner_loop, original, layer, path, flipped)
+    try:
+        yield
+    finally:
+        for _, layer, _ in shadowed.values():
+            del layer.inner_loop
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model):
+    layers = [layer for _, layer, _ in _recurrent_layers(model)]
+    states = [layer.states for layer in layers if layer.stateful]
+    kept = [*model.non_trainable_variables, *model.metrics_variables, *tree.flatten(states)]
+    kept = [variable for variable in kept if variable is not None]
+    values = [tf.identity(variable) for variable in kept]
+    try:
+        yield
+    finally:
+        for variable, value in zip(kept, values, strict=True):
+            variable.assign(value)
+
+
+def _of_h(norms):
+    return norms["h"] if "h" in norms else np.sqrt(sum(n**2 for n in norms.values()))
+
+
+def _lags(norms, valid):
+    """log ‖∂J/∂h_{s-k}‖ - log ‖∂J/∂h_s‖ per sample, (batch, lags), from norms in the order of the
+    steps; NaN where there is no such step, -inf where no gradient reaches it."""
+    lags = np.full(norms.shape, np.nan)
+    for sample, steps, lag in zip(norms, valid, lags, strict=True):
+        back = sample[steps][::-1]
+        reached = np.flatnonzero(back > _TINY)
+        if reached.size:
+            back = back[reached[0] :]
+            n = np.argmin([*(back > _TINY), False])
+            lag[:n], lag[n : len(back)] = np.log(back[:n] / back[0]), -np.inf
+    return lags
+
+
+def _profile(lags):
+    """The mean over the batch, and the slope over the lags."""
+    some = np.isfinite(lags)
+    counts = some.sum(axis=0)
+    length = np.flatnonzero(counts)[-1] + 1 if counts.any() else 0
+    means = np.where(some, lags, 0).sum(axis=0)[:length] / counts[:length]
+    _, k = np.nonzero(some)
+    if length > 1:
+        return np.exp(means), float(np.polyfit(k, lags[some], 1)[0])
+    no_way_back = np.isneginf(lags).any() or not length
+    return np.exp(means), -np.inf if no_way_back else np.nan
