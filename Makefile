@@ -7,8 +7,9 @@ BIN = .venv/bin
 demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
 
+# Two processes, for two cores; the tests of a file share one, and what it has compiled.
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
