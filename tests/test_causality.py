@@ -137,3 +137,65 @@ def test_what_cannot_be_told():
         is_causal(dead, -np.abs(X))
     with pytest.raises(ValueError, match="must be finite"):
         is_causal(keras.Sequential([keras.Input((6, 3)), gru()]), np.full_like(X, np.nan))
+
+
+class Turned(keras.Model):
+    """A model whose tokens are turned around outside of any layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.gru = keras.layers.Embedding(9, 3), gru()
+
+    def call(self, x):
+        return self.gru(self.embedding(ops.flip(x, 1)))
+
+
+class Hidden(keras.layers.Layer):
+    """Takes tokens, and looks ahead inside."""
+
+    def __init__(self):
+        super().__init__(name="hidden")
+        self.embedding, self.both = keras.layers.Embedding(9, 3), layers.Bidirectional(gru())
+
+    def call(self, x):
+        return self.both(self.embedding(x))
+
+
+def of_tokens(function):
+    inputs = keras.Input((6,), dtype="int32")
+    return keras.Model(inputs, function(inputs))
+
+
+WITHOUT_GRADIENTS = {
+    "flipped": lambda: of_tokens(lambda i: keras.layers.Embedding(9, 3)(ops.flip(i, axis=1))),
+    "shifted": lambda: of_tokens(lambda i: keras.layers.Embedding(9, 3)(ops.roll(i, -1, axis=1))),
+    "hidden": lambda: of_tokens(Hidden()),
+    "subclassed": Turned,
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_GRADIENTS)
+def test_a_leak_that_no_gradient_shows(kind):
+    model = WITHOUT_GRADIENTS[kind]()
+    model(TOKENS)
+    found = is_causal(model, TOKENS)
+    assert not found
+    name, t, s = found.leak
+    assert (t, s) in looked_ahead(model, TOKENS)
+    assert name
+
+
+def test_a_stopped_gradient_hides_no_leak():
+    inputs = keras.Input((6, 3))
+    ahead = ops.stop_gradient(ops.flip(inputs, axis=1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs + ahead))
+    _, t, s = is_causal(model, X).leak
+    assert (t, s) in looked_ahead(model, X)
+
+
+def test_a_stateful_model_is_left_as_it_was():
+    model = keras.Sequential([keras.Input((6, 3), batch_size=2), gru(stateful=True)])
+    model(X)
+    before = np.array(model.layers[0].states[0])
+    assert is_causal(model, X)
+    np.testing.assert_array_equal(model.layers[0].states[0], before)

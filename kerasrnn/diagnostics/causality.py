@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn.diagnostics.flow import left_as_it_was
+
 
 @dataclasses.dataclass(frozen=True)
 class Causality:
@@ -32,15 +34,17 @@ class Causality:
 
 
 def is_causal(model, x):
-    """Finds out from gradients whether any output of a model depends on a later input, as it must
-    not in a language model or in any other that is to run step by step.
+    """Finds out whether any output of a model depends on a later input, as it must not in a
+    language model or in any other that is to run step by step.
 
-        causal:  ∂y_t / ∂x_s = 0  for all s > t
+        causal:  ∂y_t / ∂x_s = 0  for all s > t, and y_t stays as it is when x_s changes
 
-    Each y_t is taken in a random direction over its features, so that no gradients cancel out. For
-    inputs that have no gradient, such as tokens, x_s is the output of the layer that takes them,
-    step by step. Runs as in inference (`training=False`), once forward and once backward per step,
-    so that a short x is enough; a stateful model moves on by x.
+    First from gradients: each y_t is taken in a random direction over its features, so that no
+    gradients cancel out; for inputs that have no gradient, such as tokens, x_s is the output of the
+    layer that takes them. Then, since there may be ways without a gradient (tokens that are
+    turned around, a `stop_gradient`), from values: the later steps of x take those of other steps,
+    which have to differ. Runs as in inference (`training=False`), twice forward and once backward
+    per step, so that a short x is enough; what it changes of a stateful model is set back.
 
     Args:
         model: Any Keras model, or layer, that is built and gives (batch, time, ...).
@@ -78,7 +82,7 @@ def is_causal(model, x):
                     sources.append(part)
                 heard.append((name, part))
 
-        with _listening(model, hear):
+        with left_as_it_was(model), _listening(model, hear):
             outputs = _floats(model(inputs, training=False))
 
     lengths = {part.shape[1] for part in tree.flatten(inputs) if len(part.shape) > 1}
@@ -92,7 +96,7 @@ def is_causal(model, x):
     shape = outputs[0].shape[:2]
     sources = [part for part in sources if part.shape[:2] == shape]
     if not any(_leak(tape, y, sources, must_depend=True) for y in outputs):
-        return Causality(None)
+        return Causality(_leak_by_values(model, inputs, shape))
     for name, y in [*heard, *((model.name, y) for y in outputs)]:
         if y.shape[:2] == shape and (steps := _leak(tape, y, sources)):
             return Causality((name, *steps))
@@ -124,6 +128,43 @@ def _leak(tape, y, sources, must_depend=False):
             "The output must depend on the input at `x` for its gradients to tell anything; try "
             "other values. Received: an `x` at which all gradients are zero"
         )
+    return None
+
+
+def _leak_by_values(model, inputs, shape):
+    """The first part of the model, its step, and a later step of the input whose value it shows."""
+
+    def run(later):
+        """All parts in order of time, with the steps `later` of the input exchanged."""
+        steps = np.arange(shape[1])
+        steps[later] = (steps[later] + 1) % shape[1]
+        heard = []
+
+        def hear(name, outputs, differentiable):
+            heard.extend((name, part) for part in outputs if part.shape[:2] == shape)
+
+        def exchanged(part):
+            return tf.gather(part, steps, axis=1) if part.shape[:2] == shape else part
+
+        with left_as_it_was(model), _listening(model, hear):
+            outputs = _floats(model(tree.map_structure(exchanged, inputs), training=False))
+        return heard, [(model.name, y) for y in outputs]
+
+    def changed(parts, t):
+        """The name of the first of the parts that is not what it was up to step t."""
+        for (name, part), (_, was) in zip(parts, was_heard + was_shown, strict=True):
+            a, b = (np.array(v, "float64")[:, : t + 1] for v in (part, was))
+            if not np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max()):
+                return name
+
+    was_heard, was_shown = run([])
+    for t in range(shape[1] - 1):
+        _, shown = run(slice(t + 1, None))
+        if changed([*was_heard, *shown], t):
+            for s in range(t + 1, shape[1]):
+                heard, shown = run([s])
+                if changed([*was_heard, *shown], t):
+                    return changed([*heard, *shown], t), t, s
     return None
 
 

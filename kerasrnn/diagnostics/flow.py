@@ -167,7 +167,7 @@ class Measurement:
         )
         if not self.model.built:
             self.model(x)
-        with _left_as_it_was(self.model):
+        with left_as_it_was(self.model):
             loss, runs = self.run(x, y, sample_weight)
         runs = tree.map_structure(np.array, runs)
 
@@ -322,10 +322,12 @@ def _shadowed(layers, probe):
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model):
-    layers = [layer for _, layer, _ in _recurrent_layers(model)]
+def left_as_it_was(model):
+    """Sets back what running a model, or a layer, changes."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
     states = [layer.states for layer in layers if layer.stateful]
-    kept = [*model.non_trainable_variables, *model.metrics_variables, *tree.flatten(states)]
+    metrics = getattr(model, "metrics_variables", [])
+    kept = [*model.non_trainable_variables, *metrics, *tree.flatten(states)]
     kept = [variable for variable in kept if variable is not None]
     values = [tf.identity(variable) for variable in kept]
     try:
