@@ -2,7 +2,12 @@
 
 import importlib
 
-from kerasrnn import callbacks, cells, initializers, layers
+from kerasrnn import (
+    callbacks,
+    cells,
+    initializers,
+    layers,
+)
 
 __version__ = "0.1.0"
 

@@ -7,6 +7,7 @@ p_t = W x_t + b                 for all steps of a part in one product
 
 import math
 import os
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras import ops
@@ -18,25 +19,39 @@ from kerasrnn.cells.base import Cell
 _MOST_PARTS = 4
 
 
-def run(
-    cell,
-    sequences,
-    states,
-    mask,
-    training,
-    go_backwards,
-    zero_output_for_mask,
-    return_sequences,
-    reset,
-    fresh,
-):
-    """As `kerasrnn.recurrence.run`, for a cell of a registered class; `reset` is as that cell sees
-    it, and sets back to the states `fresh`."""
-    sequences = ops.cast(sequences, cell.compute_dtype)
-    noise = cell.noise(sequences, states, training)
-    over_time = {"x": sequences, "mask": mask, "reset": reset, "zones": noise.zones}
-    per_row = {"states": list(states), "fresh": fresh, "noise": noise._replace(zones=None)}
-    if go_backwards:
+class Pass(NamedTuple):
+    """One pass of a cell over a sequence: what `kerasrnn.recurrence.run` was asked for.
+
+    Attributes:
+        cell, sequences, training, go_backwards, zero_output_for_mask, return_sequences, unroll: As
+            there.
+        states: A list of the initial states.
+        mask: (batch, time, 1) booleans, or `None`.
+        reset: (batch, time, 1) booleans, as the cell sees it from its side, or `None`.
+        fresh: What a reset sets the states back to; an empty list without one.
+    """
+
+    cell: Any
+    sequences: Any
+    states: list
+    mask: Any
+    training: Any
+    go_backwards: bool
+    zero_output_for_mask: bool
+    return_sequences: bool
+    unroll: bool
+    reset: Any
+    fresh: list
+
+
+def run(given):
+    """Runs a `Pass` of a registered cell; returns what `kerasrnn.recurrence.run` does."""
+    cell, mask, keep = given.cell, given.mask, given.training
+    sequences = ops.cast(given.sequences, cell.compute_dtype)
+    noise = cell.noise(sequences, given.states, given.training)
+    over_time = {"x": sequences, "mask": mask, "reset": given.reset, "zones": noise.zones}
+    per_row = {"states": given.states, "fresh": given.fresh, "noise": noise._replace(zones=None)}
+    if given.go_backwards:
         over_time = _each(lambda v: tf.reverse(v, [1]), over_time)
     if mask is not None:
         start, stop = _unmasked(_seen(over_time), [2])
@@ -44,7 +59,7 @@ def run(
         over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
 
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
-    parts, rows = _cut(sequences.shape[0], size, mask is not None, keep=training)
+    parts, rows = _cut(sequences.shape[0], size, mask is not None, keep)
     # A program is compiled per length: rounded up, batches of many lengths share a few.
     length = steps if sequences.shape[1] else rounded_up(steps)
     fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
@@ -54,12 +69,10 @@ def run(
         per_row = _each(lambda v: _padded(v, more), per_row)
 
     results = []
-    for k, (here, given) in enumerate(_in_parts((over_time, per_row), parts)):
+    for k, part in enumerate(_in_parts((over_time, per_row), parts)):
         # A part without a row of the batch has nothing to do.
         stop = steps if fits else tf.where(k * rows < size, steps, 0)
-        results.append(
-            _run_part(cell, here, given, stop, zero_output_for_mask, return_sequences, training)
-        )
+        results.append(_run_part(given, *part, stop))
     whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
     if not fits:
         whole = _each(lambda v: _first(v, size, steps), whole)
@@ -67,7 +80,7 @@ def run(
         back = tf.argsort(order)
         whole = _each(lambda v: _reordered(v, back), whole)
     output, final = whole
-    if not return_sequences:
+    if not given.return_sequences:
         return output, output[:, None], final
     return output[:, -1], output, final
 
@@ -127,8 +140,9 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_sequences, keep):
+def _run_part(given, over_time, per_row, stop):
     """The output, (batch, time, units) or (batch, units), and the final states."""
+    cell, return_sequences = given.cell, given.return_sequences
     sequences, noise = over_time["x"], per_row["noise"]
     start, end = tf.constant(0), stop
     masked = over_time["mask"] is not None
@@ -151,13 +165,13 @@ def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_seque
     history = len(cell.states) if own_output else int(return_sequences or own)
     final, outputs = program.run(
         *(cell, xs, per_row["states"], rows, per_row["fresh"], noise),
-        *(start, tf.convert_to_tensor(stop), history, keep),
+        *(start, tf.convert_to_tensor(stop), history, given.training),
     )
     if not (return_sequences or own):
         output = final[0]
         if masked:
             mask = over_time["mask"]
-            shown = mask[:, end - 1] if zero_output_for_mask else tf.reduce_any(mask, 1)
+            shown = mask[:, end - 1] if given.zero_output_for_mask else tf.reduce_any(mask, 1)
             output = tf.where(shown, output, tf.zeros_like(output))
         return output, final
     output = outputs[0]
@@ -165,10 +179,10 @@ def _run_part(cell, over_time, per_row, stop, zero_output_for_mask, return_seque
         output = cell.output(xs, outputs)
     if masked:
         shown = rows["mask"]
-        if own and not zero_output_for_mask:
+        if own and not given.zero_output_for_mask:
             output = linear.repeated(output, shown)
         else:
-            if not zero_output_for_mask:
+            if not given.zero_output_for_mask:
                 shown = tf.cumsum(tf.cast(shown, "int32")) > 0
                 output = tf.where(tf.range(length)[:, None, None] < stop, output, final[0])
             output = tf.where(shown, output, tf.zeros_like(output))

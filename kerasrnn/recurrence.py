@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import functools
 import inspect
 
 import keras
@@ -105,13 +104,7 @@ def run(
         reset = tf.broadcast_to(ops.cast(reset, "bool"), shape)
         reset = (borders(reset) if go_backwards else reset)[:, :, None]
         fresh = _initial_states(cell, sequences)
-    if _compiles(cell, sequences, training, unroll):
-        runner = compiled.run
-    elif isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
-        runner = _run_linear
-    else:
-        runner = functools.partial(_run_loop, unroll=unroll)
-    return runner(
+    given = compiled.Pass(
         cell,
         sequences,
         list(states),
@@ -120,53 +113,48 @@ def run(
         go_backwards,
         zero_output_for_mask,
         return_sequences,
+        unroll,
         reset,
         fresh,
     )
+    if _compiles(given):
+        return compiled.run(given)
+    if isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
+        return _run_linear(given)
+    return _run_loop(given)
 
 
-def _run_loop(
-    cell,
-    sequences,
-    states,
-    mask,
-    training,
-    go_backwards,
-    zero_output_for_mask,
-    return_sequences,
-    reset,
-    fresh,
-    unroll,
-):
-    xs, zones, step = _prepare(cell, sequences, states, training)
-    rows = {"x": xs, "zones": zones, "mask": mask, "reset": reset}
+def _run_loop(given):
+    cell, states = given.cell, given.states
+    xs, zones, step = _prepare(given)
+    rows = {"x": xs, "zones": zones, "mask": given.mask, "reset": given.reset}
     rows = {name: _time_major(row) for name, row in rows.items() if row is not None}
     xs = rows["x"]
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
-    if go_backwards:
+    if given.go_backwards:
         rows = tf.nest.map_structure(lambda row: tf.reverse(row, [0]), rows)
     if tap := _TAP.get():
         rows["taps"] = tap(cell, states, steps)
 
     def advance(row, output, states):
         if "reset" in row:
-            states = _where(row["reset"], fresh, states)
+            states = _where(row["reset"], given.fresh, states)
         taps = row.get("taps")
         new_output, new_states = step(row["x"], states, row.get("zones"), taps)
         if "mask" not in row:
             return new_output, new_states
-        skipped = tf.zeros_like(output) if zero_output_for_mask else output
+        skipped = tf.zeros_like(output) if given.zero_output_for_mask else output
         if taps is not None:
             states = _plus(states, taps)
-            if not zero_output_for_mask:
+            if not given.zero_output_for_mask:
                 skipped = skipped + _of_the_same(new_output, new_states, taps, default=0)
         new_output = tf.where(row["mask"], new_output, skipped)
         return new_output, _where(row["mask"], new_states, states)
 
     output = _first_output(cell, xs, states, step)
-    loop = _unrolled if unroll else _while
-    output, outputs, states = loop(advance, rows, output, list(states), steps, return_sequences)
-    if not return_sequences:
+    loop = _unrolled if given.unroll else _while
+    output, outputs, states = loop(advance, rows, output, states, steps, given.return_sequences)
+    if not given.return_sequences:
         return output, output[:, None], states
     return output, tf.transpose(outputs, [1, 0, 2]), states
 
@@ -198,17 +186,18 @@ def _initial_states(cell, sequences):
     return list(fresh) if tree.is_nested(fresh) else [fresh]
 
 
-def _compiles(cell, sequences, training, unroll):
+def _compiles(given):
     """Whether the XLA programs serve: in the graph of a step of training, evaluation or prediction,
     on a CPU, for cells whose configuration says all about their step."""
+    cell = given.cell
     return (
-        not unroll
+        not given.unroll
         and not _TAP.get()
         and not tf.executing_eagerly()
-        and _in_a_step(training)
+        and _in_a_step(given.training)
         and type(cell) in CELLS.values()
         and _ACTIVATIONS.issuperset(_activations(cell))
-        and (sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
+        and (given.sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
         and not any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
     )
 
@@ -239,22 +228,12 @@ def _time_major(row):
     return tf.nest.map_structure(lambda value: tf.transpose(value, [1, 0, 2]), row)
 
 
-def _run_linear(
-    cell,
-    sequences,
-    states,
-    mask,
-    training,
-    go_backwards,
-    zero_output_for_mask,
-    return_sequences,
-    reset,
-    fresh,
-):
+def _run_linear(given):
     """Runs a linear recurrence from its coefficients, all steps at once."""
-    sequences = ops.cast(sequences, cell.compute_dtype)
-    noise = cell.noise(sequences, states, training)
-    if go_backwards:
+    cell, mask, reset = given.cell, given.mask, given.reset
+    sequences = ops.cast(given.sequences, cell.compute_dtype)
+    noise = cell.noise(sequences, given.states, given.training)
+    if given.go_backwards:
         sequences = tf.reverse(sequences, [1])
     xs = compiled.project(cell, sequences, noise.inputs)
     a, b = ([v] if tf.is_tensor(v) else list(v) for v in cell.coefficients(xs))
@@ -263,22 +242,22 @@ def _run_linear(
     if mask is not None or reset is not None:
         a = [tf.broadcast_to(v, tf.shape(b[0])) for v in a]
     if mask is not None:
-        mask = _time_major(tf.reverse(mask, [1]) if go_backwards else mask)
+        mask = _time_major(tf.reverse(mask, [1]) if given.go_backwards else mask)
         one = [tf.ones_like(a[0]), *(tf.zeros_like(v) for v in a[1:])]
         a, b = _where(mask, a, one), [tf.where(mask, v, tf.zeros_like(v)) for v in b]
     if reset is not None:
-        reset = _time_major(tf.reverse(reset, [1]) if go_backwards else reset)
-        b = _where(reset, linear.step(a, fresh, b), b)
+        reset = _time_major(tf.reverse(reset, [1]) if given.go_backwards else reset)
+        b = _where(reset, linear.step(a, given.fresh, b), b)
         a = [tf.where(reset, tf.zeros_like(v), v) for v in a]
 
-    history = linear.scan(a, b, states)
+    history = linear.scan(a, b, given.states)
     outputs = cell.output(xs, history)
-    if mask is not None and zero_output_for_mask:
+    if mask is not None and given.zero_output_for_mask:
         outputs = tf.where(mask, outputs, tf.zeros_like(outputs))
     elif mask is not None:
         outputs = linear.repeated(outputs, mask)
     final = [v[-1] for v in history]
-    if not return_sequences:
+    if not given.return_sequences:
         return outputs[-1], outputs[-1][:, None], final
     return outputs[-1], tf.transpose(outputs, [1, 0, 2]), final
 
@@ -292,11 +271,12 @@ def _first_output(cell, xs, states, step):
     return tf.zeros_like(step(xs[0], states)[0])
 
 
-def _prepare(cell, sequences, states, training):
+def _prepare(given):
     """The tensor to step through, what else is random per step, and the step."""
+    cell, sequences = given.cell, given.sequences
     sequences = ops.cast(sequences, getattr(cell, "compute_dtype", sequences.dtype))
     if isinstance(cell, Cell):
-        noise = cell.noise(sequences, states, training)
+        noise = cell.noise(sequences, given.states, given.training)
 
         def product(gates, v):
             return cell.product(gates, v, noise.products)

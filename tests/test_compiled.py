@@ -32,7 +32,7 @@ def runs(monkeypatch):
     """The cells that go through the programs (a graph may be traced more than once)."""
     seen = set()
     run = compiled.run
-    monkeypatch.setattr(compiled, "run", lambda cell, *args: seen.add(cell) or run(cell, *args))
+    monkeypatch.setattr(compiled, "run", lambda given: seen.add(given.cell) or run(given))
     return seen
 
 
