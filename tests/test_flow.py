@@ -213,7 +213,8 @@ def test_tracing_changes_nothing(random_weights):
     x = np.where(MASK[:, :, None], X, 0)
     both = layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True), name="both")
     last = layers.LSTM(4, stateful=True, name="last")
-    model = compiled(keras.layers.Masking(), both, layers.LRU(5, return_sequences=True), last)
+    lru = layers.LRU(5, return_sequences=True, name="lru")
+    model = compiled(keras.layers.Masking(), both, lru, last)
     random_weights(both)
     measure = flow.Measurement(model, trace=True)
     for _ in range(2):
