@@ -41,15 +41,21 @@ def run(*options, modules=MODULES, **environment):
         cwd=FOLDER,
         env=os.environ | {"PYTHONPATH": str(FOLDER)} | environment,
     )
-    counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|skipped)", done.stdout)}
+    counts = {
+        kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)
+    }
     return counts, done.stdout
 
 
 def test_keras_s_own_tests_pass():
-    theirs, _ = run("-k", f"not ({' or '.join(LEFT_OUT)})")
-    ours, printed = run("-k", f"not ({' or '.join(LEFT_OUT)})", "-p", "plugin")
-    assert ours == theirs, printed
-    assert theirs["passed"] >= 60
+    options = "-k", f"not ({' or '.join(LEFT_OUT)})"
+    ours, printed = run(*options, "-p", "plugin")
+    if ours.keys() - {"passed", "skipped"}:
+        # Some releases of Keras do not pass them themselves.
+        theirs, _ = run(*options)
+        assert ours == theirs, printed
+    assert ours["passed"] >= 60
+    assert ours.get("skipped", 0) <= 2
     made = dict(re.findall(r"'(\w+)': (\d+)", printed))
     assert set(made) >= {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell"}
 
