@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops, tree
 
-from kerasrnn.cells.base import boolean
+from kerasrnn.arguments import boolean
 from kerasrnn.layers.recurrent import RNN, Marks
 from kerasrnn.recurrence import borders
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import boolean, one_of, own_parameters, parameters
+from kerasrnn.arguments import boolean, one_of, own_parameters
+from kerasrnn.cells.base import parameters
 
 _STATES = "states.npz"
 

@@ -2,7 +2,8 @@ import keras
 from keras import ops
 
 from kerasrnn import cells
-from kerasrnn.cells.base import boolean, own_parameters, parameters, positive_integer
+from kerasrnn.arguments import boolean, own_parameters, positive_integer
+from kerasrnn.cells.base import parameters
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import (
     Connected,
