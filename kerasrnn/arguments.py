@@ -1,6 +1,7 @@
 """What an argument must be: each check gives the value, or an error that names the argument, the
 rule and what was received."""
 
+import difflib
 import inspect
 import math
 import numbers
@@ -20,6 +21,18 @@ def own_parameters(cls):
     """The arguments the constructor of `cls` names itself, in order."""
     named = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return {p.name: p for p in named if p.kind is not p.VAR_KEYWORD}
+
+
+def check_spelling(owner, given, known):
+    """Raises a `ValueError` for a keyword that is not `known`, but nearly; others are Keras's."""
+    known = [*known, *own_parameters(keras.layers.Layer)]
+    for name, value in given.items():
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        if name not in known and near:
+            raise ValueError(
+                f"{owner} has no argument `{name}`; did you mean `{near[0]}`? "
+                f"Received: {name}={value!r}"
+            )
 
 
 def positive_integer(name, value):

@@ -8,6 +8,7 @@ from keras import ops
 from kerasrnn.arguments import (
     RESOLVERS,
     boolean,
+    check_spelling,
     fraction,
     one_of,
     own_parameters,
@@ -105,7 +106,7 @@ class Cell(keras.layers.Layer):
 
     Args:
         units: Positive integer, size of each state.
-        activation: Activation of the candidate. Default: `"tanh"`.
+        activation: Activation of the candidate. Default: `"tanh"`, if the cell does not say else.
         recurrent_activation: Activation of the gates. Default: `"sigmoid"`.
         use_bias: Whether to add biases.
         kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
@@ -188,6 +189,7 @@ class Cell(keras.layers.Layer):
                 )
         known = {name: p for name, p in parameters(cls).items() if name not in self.lacks}
         values = {name: given.pop(name, p.default) for name, p in known.items()}
+        check_spelling(type(self).__name__, given, known)
         super().__init__(**given)
         self._parameters = tuple(known)
         for name, value in values.items():
