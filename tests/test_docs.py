@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import kerasrnn
 from kerasrnn.arguments import own_parameters
-from kerasrnn.cells.base import parameters
+from kerasrnn.cells.configured import parameters
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [

@@ -336,6 +336,7 @@ def test_bad_rank(shape):
         ("RNN", {"cell": keras.layers.LSTMCell(4), "units": 4}, "give it to LSTMCell.*units=4"),
         ("RNN", {"cell": cells.MGUCell(4), "statefull": True}, "did you mean `stateful`"),
         ("LSTM", {"units": 4, "normalisation": "layer"}, "LSTM has no.*mean `normalization`"),
+        ("RNNStack", {"cell": "mgu", "zonout": 0.1}, "RNNStack has no.*mean `zoneout`.*zonout=0.1"),
         ("MinGRU", {"units": 4, "zonout": 0.1}, "MinGRU has no.*mean `zoneout`.*zonout=0.1"),
         ("RNN", {"cell": []}, r"`cell` must be a cell, a list of one or more.*cell=\[\]"),
         ("RNN", {"cell": layers.LSTM(3)}, "`cell` must be a cell.*cell=<LSTM"),

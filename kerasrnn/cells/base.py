@@ -1,53 +1,17 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
-from typing import Any, NamedTuple
-
 import keras
 from keras import ops
 
-from kerasrnn.arguments import (
-    RESOLVERS,
-    boolean,
-    check_spelling,
-    fraction,
-    one_of,
-    own_parameters,
-    positive_integer,
-    resolved,
-)
+from kerasrnn.arguments import fraction, one_of, positive_integer
+from kerasrnn.cells.configured import Configured
+from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
 
 # What a cell without a recurrent kernel lacks.
 NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
 _EPSILON = 1e-5
-
-
-def parameters(cls):
-    """The arguments of a cell: those its constructor names, in order, then those that the
-    constructors above it name, but for what the cell `lacks`."""
-    named = {}
-    for above in cls.__mro__:
-        if "__init__" in vars(above) and issubclass(above, Cell):
-            named = named | {k: p for k, p in own_parameters(above).items() if k not in named}
-    return {name: p for name, p in named.items() if name not in cls.lacks}
-
-
-class Noise(NamedTuple):
-    """All that is random in one pass over a sequence; `None` where nothing is.
-
-    Attributes:
-        inputs: The dropout masks for `project`: one, or one per gate.
-        products: The dropout masks for `product`: one, or one per recurrent gate.
-        candidate: The dropout mask of the candidate, (batch, units).
-        zones: By the names of states zoneout's z, (batch, [time,] units): 1 where a unit keeps its
-            old value.
-    """
-
-    inputs: tuple = (None,)
-    products: tuple = (None,)
-    candidate: Any = None
-    zones: dict | None = None
 
 
 class _Product:
@@ -69,7 +33,7 @@ class _Product:
         return g if self.candidate is None else g * self.candidate
 
 
-class Cell(keras.layers.Layer):
+class Cell(Configured):
     """One step of a recurrence, in two parts, and what is shown of it.
 
         p_t = W x_t + b                  projection: needs no state, so one product serves all steps
@@ -96,7 +60,7 @@ class Cell(keras.layers.Layer):
         normalized_together: The groups of gates that share a mean and a variance. Default: all.
         normalizations: What `normalization` may be.
         learnable: The states whose initial value may be learned. Default: `states`.
-        lacks: Arguments of this class that have no meaning for the cell.
+        lacks, identity: As in `Configured`.
         paper: Author and year.
         linear_if: When the cell is a linear recurrence if not always.
 
@@ -140,7 +104,6 @@ class Cell(keras.layers.Layer):
     states = ("h",)
     candidate = None
     keeps = writes = ()
-    lacks = ()
     normalizations = (None, "layer")
     paper = ""
     linear_if = "no"
@@ -173,31 +136,7 @@ class Cell(keras.layers.Layer):
         self._configure(__class__, locals())
 
     def _configure(self, cls, arguments):
-        """Sets what the constructor of `cls` was called with: one line per constructor, not one per
-        argument.
-
-        `arguments` is the constructor's `locals()`, as it stands at its first line.
-        """
-        given = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
-        for name in self.lacks:
-            value = given.pop(name, None)
-            # Where a linear recurrence has no activation, that is the identity.
-            identity = name == "activation" and value == "linear" and self.has_coefficients
-            if value is not None and not identity:
-                raise ValueError(
-                    f"{type(self).__name__} has no `{name}`. Received: {name}={value!r}"
-                )
-        known = {name: p for name, p in parameters(cls).items() if name not in self.lacks}
-        values = {name: given.pop(name, p.default) for name, p in known.items()}
-        check_spelling(type(self).__name__, given, known)
-        super().__init__(**given)
-        self._parameters = tuple(known)
-        for name, value in values.items():
-            value = resolved(name, value)
-            if isinstance(known[name].default, bool):
-                value = boolean(name, value)
-            setattr(self, name, value)
-
+        super()._configure(cls, arguments)
         self.units = positive_integer("units", self.units)
         self.dropout = fraction("dropout", self.dropout)
         self.recurrent_dropout = fraction("recurrent_dropout", self.recurrent_dropout)
@@ -273,13 +212,9 @@ class Cell(keras.layers.Layer):
         return self.states
 
     @property
-    def has_coefficients(self):
-        return type(self).coefficients is not Cell.coefficients
-
-    @property
     def linear(self):
         """Whether the cell, as configured, is the linear recurrence of its `coefficients`."""
-        return self.has_coefficients
+        return type(self).coefficients is not Cell.coefficients
 
     @property
     def state_dtype(self):
@@ -542,30 +477,7 @@ class Cell(keras.layers.Layer):
         """
         if not training:
             return Noise()
-        of_state = self.recurrent_dropout if self.recurrent_dropout_form == "state" else 0.0
-        per_gate = self.implementation == 1 or of_state > 0
-
-        def draw(v, rate, gates):
-            if not rate:
-                return (None,)
-            return tuple(
-                keras.random.dropout(ops.ones_like(v), rate, seed=self.seed_generator)
-                for _ in range(len(gates) if per_gate else 1)
-            )
-
-        def zone(rate):
-            shape = (*ops.shape(x)[:-1], self.units)
-            uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-            return ops.cast(uniform < rate, self.state_dtype)
-
-        one_step = x[:, :1] if len(x.shape) == 3 else x
-        inputs = draw(one_step, self.dropout, self.gates)
-        products = draw(states[0], of_state, self.recurrent_gates)
-        candidate = None
-        if self.recurrent_dropout and not of_state:
-            (candidate,) = draw(states[0], self.recurrent_dropout, "g")
-        zones = {state: zone(rate) for state, rate in self.zone_rates.items()}
-        return Noise(inputs, products, candidate, zones or None)
+        return draw(self, x, states)
 
     def call(self, inputs, states, training=False):
         nested = isinstance(states, (list, tuple))
@@ -604,9 +516,5 @@ class Cell(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        for name in self._parameters:
-            resolver = RESOLVERS.get(name.rpartition("_")[2])
-            value = getattr(self, name)
-            config[name] = resolver.serialize(value) if resolver else value
         config["zoneout"] = dict(self.zoneout) if isinstance(self.zoneout, dict) else self.zoneout
         return config

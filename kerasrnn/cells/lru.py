@@ -21,7 +21,7 @@ class LRUCell(Cell):
 
     λ starts even on the ring r_min <= |λ| <= r_max with a phase in [0, max_phase), and γ at
     log √(1 - |λ|²), so that the state is as large as the input (section 3.4). The paper's code has
-    a diagonal D.
+    a diagonal D. Zoneout keeps both parts of h_{t-1} or neither.
 
     Weights: `kernel` (features, 3 units): the real and the imaginary part of B, then D; with
     `use_bias`, which the paper does not have, `bias` (3 units); `nu_log` ν, `theta_log` θ,
@@ -49,6 +49,7 @@ class LRUCell(Cell):
     candidate = "re"
     zoned = ("h",)
     lacks = (*NO_RECURRENT_KERNEL, "activation", "recurrent_activation")
+    identity = ("activation",)
     paper = "Orvieto et al., 2023"
 
     def __init__(

@@ -40,6 +40,7 @@ class RGLRUCell(Cell):
     recurrent_gates = ()
     candidate = "v"
     lacks = (*NO_RECURRENT_KERNEL, "activation")
+    identity = ("activation",)
     paper = "De et al., 2024"
 
     c = 8

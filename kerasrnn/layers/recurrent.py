@@ -12,7 +12,8 @@ from keras import ops, tree
 
 from kerasrnn import cells, recurrence
 from kerasrnn.arguments import boolean, check_spelling, one_of, own_parameters
-from kerasrnn.cells.base import Cell, parameters
+from kerasrnn.cells.base import Cell
+from kerasrnn.cells.configured import parameters
 
 _STATES = "states.npz"
 
