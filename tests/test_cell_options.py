@@ -82,7 +82,8 @@ def test_zoneout_of_a_linear_recurrence(
     layer.build(X.shape)
     random_weights(layer)
     layer.go_backwards = go_backwards
-    drawn = layer.cell.noise(tf.constant(X), [], training=True).zones["h"].numpy()
+    states = [tf.zeros((3, 5), "float64")]
+    drawn = layer.cell.noise(tf.constant(X), states, training=True).zones["h"].numpy()
     assert 0.1 < drawn.mean() < 0.5
     noise = cells.base.Noise(zones={"h": drawn} if training else None)
     monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
@@ -418,6 +419,9 @@ def test_a_reset_for_a_layer_of_keras():
         ("simple_rnn", {"recurrent_activation": "relu"}, r"SimpleRNNCell has no `recurrent_act"),
         ("nas", {"activation": "relu"}, r"^NASCell has no `activation`.*activation='relu'"),
         ("nas", {"activation": "linear"}, r"^NASCell has no `activation`.*activation='linear'"),
+        ("nas", {"activation": "tanh"}, r"^NASCell has no `activation`.*activation='tanh'"),
+        ("rg_lru", {"activation": "tanh"}, r"^RGLRUCell has no `activation`.*activation='tanh'"),
+        ("qrnn", {"recurrent_initializer": "orthogonal"}, r"has no `recurrent_initializer`"),
         ("lru", {"activation": "tanh"}, r"^LRUCell has no `activation`.*activation='tanh'"),
         ("mingru", {"recurrent_initializer": "zeros"}, r"has no `recurrent_initializer`"),
         ("mingru", {"recurrent_initializer": "orthogonal"}, r"has no `recurrent_initializer`"),
@@ -441,6 +445,22 @@ def test_what_a_cell_cannot_have(name, options, match):
         cells.get(name)(3, **options)
     with pytest.raises(ValueError, match=match):
         layers.RNN(name, units=3, **options)
+
+
+@pytest.mark.parametrize("value", [None, "linear"])
+@pytest.mark.parametrize("name", ["lru", "rg_lru"])
+def test_no_activation_is_the_identity(name, value):
+    assert "activation" not in cells.get(name)(3, activation=value).get_config()
+
+
+def test_a_cell_that_lacks_an_argument_needs_no_constructor():
+    class Own(cells.Cell):
+        gates = ("h",)
+        lacks = ("recurrent_activation",)
+
+    assert "recurrent_activation" not in Own(3, activation="relu").get_config()
+    with pytest.raises(ValueError, match=r"^Own has no `recurrent_activation`"):
+        Own(3, recurrent_activation="relu")
 
 
 @pytest.mark.parametrize(

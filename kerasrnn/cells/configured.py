@@ -31,10 +31,14 @@ class Configured(keras.layers.Layer):
 
         `arguments` is the constructor's `locals()`, as it stands at its first line.
         """
-        given = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
+        named = own_parameters(cls)
+        given = {name: arguments[name] for name in named} | arguments["kwargs"]
         for name in self.lacks:
             value = given.pop(name, None)
-            if value is not None and not (name in self.identity and value == "linear"):
+            # A class without a constructor of its own gets what it lacks from the one above.
+            default = named[name].default if name in named else None
+            identity = name in self.identity and value == "linear"
+            if value not in (None, default) and not identity:
                 raise ValueError(
                     f"{type(self).__name__} has no `{name}`. Received: {name}={value!r}"
                 )

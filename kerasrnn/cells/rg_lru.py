@@ -45,6 +45,9 @@ class RGLRUCell(Cell):
 
     c = 8
 
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
     def build_own(self, input_shape):
         def initializer(shape, dtype=None):
             power = keras.random.uniform(shape, 0.9, 0.999, seed=self.seed_generator)
