@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from kerasrnn.cells.base import positive_integer
+from kerasrnn.arguments import positive_integer
 
 
 class GradientFlowMonitor(keras.callbacks.Callback):

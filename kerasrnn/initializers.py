@@ -1,9 +1,11 @@
 """Initializers for long memory, beside `keras.initializers`."""
 
-import numbers
+import math
 
 import keras
 from keras import ops
+
+from kerasrnn.arguments import real_number, resolved
 
 
 class GateBias(keras.initializers.Initializer):
@@ -36,11 +38,11 @@ class Chrono(GateBias):
     For cells and layers of this package: those of Keras would give all their gates b_f.
 
     Args:
-        T_max: The longest memory the task needs, in steps; at least 2.
+        T_max: The longest memory the task needs, in steps; at least 2, and finite.
         seed: As in `keras.initializers.RandomUniform`.
 
     Raises:
-        ValueError: `T_max` is less than 2.
+        ValueError: `T_max` is not a finite number of at least 2.
 
     Example:
 
@@ -51,11 +53,11 @@ class Chrono(GateBias):
     opposes = True
 
     def __init__(self, T_max, seed=None):
-        if not isinstance(T_max, numbers.Real) or isinstance(T_max, bool) or not T_max >= 2:
-            raise ValueError(f"`T_max` must be at least 2 steps. Received: T_max={T_max!r}")
-        self.T_max = T_max
+        self.T_max = real_number(
+            "T_max", T_max, "be at least 2 steps, and finite", lambda v: 2 <= v < math.inf
+        )
         self.seed = seed
-        self.uniform = keras.initializers.RandomUniform(1.0, T_max - 1.0, seed=seed)
+        self.uniform = keras.initializers.RandomUniform(1.0, self.T_max - 1.0, seed=seed)
 
     def __call__(self, shape, dtype=None):
         return ops.log(self.uniform(shape, dtype=dtype))
@@ -73,6 +75,9 @@ class ForgetBias(GateBias):
     Args:
         value: The constant. Default: 1, which `unit_forget_bias=True` gives an LSTM as well.
 
+    Raises:
+        ValueError: `value` is not a finite number.
+
     Example:
 
     >>> bias = kerasrnn.initializers.ForgetBias(2.0)
@@ -80,7 +85,7 @@ class ForgetBias(GateBias):
     """
 
     def __init__(self, value=1.0):
-        self.value = value
+        self.value = real_number("value", value)
 
     def __call__(self, shape, dtype=None):
         return ops.full(shape, self.value, dtype=dtype)
@@ -101,7 +106,7 @@ class PerGate(keras.initializers.Initializer):
         initializer: What `keras.initializers.get` takes. Default: `"orthogonal"`.
 
     Raises:
-        ValueError: when called for a matrix that is not made of squares.
+        ValueError: `initializer` is none; or, when called, the matrix is not made of squares.
 
     Example:
 
@@ -110,7 +115,12 @@ class PerGate(keras.initializers.Initializer):
     """
 
     def __init__(self, initializer="orthogonal"):
-        self.initializer = keras.initializers.get(initializer)
+        self.initializer = resolved("initializer", initializer)
+        if not callable(self.initializer):
+            raise ValueError(
+                "`initializer` must be an initializer of square matrices. "
+                f"Received: initializer={initializer!r}"
+            )
 
     def __call__(self, shape, dtype=None):
         if len(shape) != 2 or shape[1] % shape[0]:

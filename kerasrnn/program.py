@@ -193,7 +193,7 @@ class Program:
         def body(t, row, carried):
             states, histories, kept = carried
             x_t, at = row
-            before = _set_back(at, fresh, states)
+            before = set_back(at, fresh, states)
             values, block = [], iter(blocks)
 
             def product(gates, v):
@@ -252,7 +252,7 @@ class Program:
             d_states, d_fresh, d_xs, d_taps, d_inner = carried
             x_t, at, states, values, d_output = row
             x_t = x_t[0] if x_t else tf.zeros_like(x[0])
-            states = _set_back(at, fresh, states)
+            states = set_back(at, fresh, states)
             d_new = [d + o for d, o in zip(d_states, d_output, strict=False)]
             d_new += d_states[len(d_new) :]
             d_step = d_new
@@ -288,9 +288,9 @@ class Program:
                 d_states = [tf.where(at["mask"], d, passed) for d, passed in pairs]
             if "reset" in at:
                 zeros = [tf.zeros_like(d) for d in d_states]
-                of_fresh = _set_back(at, d_states, zeros)
+                of_fresh = set_back(at, d_states, zeros)
                 d_fresh = [d + f for d, f in zip(d_fresh, of_fresh, strict=True)]
-                d_states = _set_back(at, zeros, d_states)
+                d_states = set_back(at, zeros, d_states)
             d_xs = [a.write(t, d) for a, d in zip(d_xs, gradients["x"], strict=False)]
             d_taps = [a.write(t, d) for a, d in zip(d_taps, gradients["taps"], strict=True)]
             d_inner = [a + d for a, d in zip(d_inner, gradients["inner"], strict=True)]
@@ -353,7 +353,7 @@ class Program:
 
     def weight_gradients(self, weights, fresh, dropped, rows, before, kept, d_taps, d_inner):
         """The gradients of a step's weights, for all steps at once."""
-        before, kept = _set_back(rows, fresh, before), iter(kept)
+        before, kept = set_back(rows, fresh, before), iter(kept)
         with tf.GradientTape() as tape:
             # Before the scope, which casts them.
             tape.watch(weights)
@@ -387,11 +387,11 @@ def _apart(tensors):
     return tf.nest.map_structure(tf.stop_gradient, tensors)
 
 
-def _set_back(at, fresh, states):
-    """The states a step starts from."""
+def set_back(at, fresh, states):
+    """The states a step starts from: `fresh` ones where `at` says that an episode begins."""
     if "reset" not in at:
         return states
-    return [tf.where(at["reset"], f, s) for f, s in zip(fresh, states, strict=True)]
+    return tf.nest.map_structure(lambda f, s: tf.where(at["reset"], f, s), fresh, states)
 
 
 def _steps(which, values):

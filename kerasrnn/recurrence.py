@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from kerasrnn import compiled, linear
+from kerasrnn import compiled, linear, program
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 
@@ -77,7 +77,8 @@ def run(
 
     Returns:
         The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
-        `return_sequences`; the final states.
+        `return_sequences`; the final states, those of a linear recurrence in float32 where the
+        outputs are in half precision.
     """
     # A subclass may connect its cells in a way of its own.
     if type(cell) is keras.layers.StackedRNNCells:
@@ -99,15 +100,17 @@ def run(
         mask = mask if len(mask.shape) == 3 else mask[:, :, None]
         # One row may stand for all.
         mask = tf.broadcast_to(mask, [*shape, 1])
-    fresh = []
+    states, fresh = list(states), []
     if reset is not None:
-        reset = tf.broadcast_to(ops.cast(reset, "bool"), shape)
+        reset = tf.broadcast_to(reset, shape)
         reset = (borders(reset) if go_backwards else reset)[:, :, None]
         fresh = _initial_states(cell, sequences)
+    if isinstance(cell, Cell):
+        states, fresh = ([ops.cast(v, cell.state_dtype) for v in vs] for vs in (states, fresh))
     given = compiled.Pass(
         cell,
         sequences,
-        list(states),
+        states,
         mask,
         training,
         go_backwards,
@@ -118,10 +121,13 @@ def run(
         fresh,
     )
     if _compiles(given):
-        return compiled.run(given)
-    if isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
-        return _run_linear(given)
-    return _run_loop(given)
+        output, outputs, final = compiled.run(given)
+    elif isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
+        output, outputs, final = _run_linear(given)
+    else:
+        output, outputs, final = _run_loop(given)
+    dtype = getattr(cell, "compute_dtype", output.dtype)
+    return ops.cast(output, dtype), ops.cast(outputs, dtype), final
 
 
 def _run_loop(given):
@@ -137,8 +143,7 @@ def _run_loop(given):
         rows["taps"] = tap(cell, states, steps)
 
     def advance(row, output, states):
-        if "reset" in row:
-            states = _where(row["reset"], given.fresh, states)
+        states = program.set_back(row, given.fresh, states)
         taps = row.get("taps")
         new_output, new_states = step(row["x"], states, row.get("zones"), taps)
         if "mask" not in row:
@@ -176,7 +181,6 @@ def _of_the_same(output, states, others, default):
 def borders(reset):
     """Where the states are set back on the way from the last step to the first: an episode that
     begins at t is left, backwards, at t, so that the one before it begins, backwards, at t - 1."""
-    reset = ops.cast(reset, "bool")
     return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
 
 
@@ -230,23 +234,30 @@ def _time_major(row):
 
 def _run_linear(given):
     """Runs a linear recurrence from its coefficients, all steps at once."""
-    cell, mask, reset = given.cell, given.mask, given.reset
+    cell = given.cell
     sequences = ops.cast(given.sequences, cell.compute_dtype)
     noise = cell.noise(sequences, given.states, given.training)
+    rows = {"x": sequences, "zones": noise.zones, "mask": given.mask, "reset": given.reset}
+    rows = {name: row for name, row in rows.items() if row is not None}
     if given.go_backwards:
-        sequences = tf.reverse(sequences, [1])
-    xs = compiled.project(cell, sequences, noise.inputs)
+        rows = tf.nest.map_structure(lambda row: tf.reverse(row, [1]), rows)
+    xs = compiled.project(cell, rows.pop("x"), noise.inputs)
+    rows = _time_major(rows)
+    mask, reset = rows.get("mask"), rows.get("reset")
     a, b = ([v] if tf.is_tensor(v) else list(v) for v in cell.coefficients(xs))
     if noise.candidate is not None:
         b = [v * noise.candidate for v in b]
+    for zoned, rate in cell.zone_rates.items():
+        z = rows["zones"][zoned] if "zones" in rows else rate
+        # z ∘ h + (1 - z) ∘ (a ∘ h + b)
+        a, b = ([(1 - z) * v for v in vs] for vs in (a, b))
+        a[0] += z
     if mask is not None or reset is not None:
         a = [tf.broadcast_to(v, tf.shape(b[0])) for v in a]
     if mask is not None:
-        mask = _time_major(tf.reverse(mask, [1]) if given.go_backwards else mask)
         one = [tf.ones_like(a[0]), *(tf.zeros_like(v) for v in a[1:])]
         a, b = _where(mask, a, one), [tf.where(mask, v, tf.zeros_like(v)) for v in b]
     if reset is not None:
-        reset = _time_major(tf.reverse(reset, [1]) if given.go_backwards else reset)
         b = _where(reset, linear.step(a, given.fresh, b), b)
         a = [tf.where(reset, tf.zeros_like(v), v) for v in a]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kerasrnn.cells.base import positive_integer
+from kerasrnn.arguments import positive_integer
 
 
 def _at_least(name, value, least):

@@ -3,8 +3,8 @@
 import keras
 import keras_tuner
 
+from kerasrnn.arguments import positive_integer
 from kerasrnn.cells import CELLS
-from kerasrnn.cells.base import positive_integer
 from kerasrnn.layers import RNNStack
 from kerasrnn.layers.stack import check_connection
 

@@ -64,6 +64,48 @@ def test_zoneout_of_one_state(lstm, rng):
     np.testing.assert_allclose(layer(X), expected, rtol=1e-12)
 
 
+def complex_unit(weights, x, states):
+    """The twin of the LRU, with one complex state."""
+    (h,) = states
+    output, (re, im) = twins.lru(weights, x, (h.real, h.imag))
+    return twins.Shown(output, (re + 1j * im,))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize(("name", "twin"), [("mingru", twins.mingru), ("lru", complex_unit)])
+def test_zoneout_of_a_linear_recurrence(
+    name, twin, go_backwards, training, rng, random_weights, monkeypatch
+):
+    """All steps at once, and both parts of a complex state kept together."""
+    layer = layers.RNN(name, units=5, return_sequences=True, dtype="float64", zoneout=0.3)
+    layer.build(X.shape)
+    random_weights(layer)
+    layer.go_backwards = go_backwards
+    states = [tf.zeros((3, 5), "float64")]
+    drawn = layer.cell.noise(tf.constant(X), states, training=True).zones["h"].numpy()
+    assert 0.1 < drawn.mean() < 0.5
+    noise = cells.base.Noise(zones={"h": drawn} if training else None)
+    monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
+    scans, scan = [], recurrence.linear.scan
+    monkeypatch.setattr(recurrence.linear, "scan", lambda *a: scans.append(1) or scan(*a))
+    y = layer(X, training=training)
+    assert scans
+
+    z = drawn if training else np.full((3, 6, 5), 0.3)
+    h, expected = np.zeros((3, 5)), []
+    weights = layer.get_weights()
+    for t in reversed(range(6)) if go_backwards else range(6):
+        new = twins.output_and_states(twin(weights, X[:, t].astype("float64"), (h,))).states[0]
+        h = z[:, t] * h + (1 - z[:, t]) * new
+        expected.append(h)
+    if name == "lru":
+        x = X[:, ::-1] if go_backwards else X
+        (_, _, D), C = np.split(weights[0], 3, axis=1), weights[4] + 1j * weights[5]
+        expected = [(h @ C).real + x[:, t] @ D for t, h in enumerate(expected)]
+    np.testing.assert_allclose(y, np.stack(expected, axis=1), rtol=1e-10, atol=1e-12)
+
+
 def test_zoneout_draws_per_step_and_unit_at_its_rate():
     cell = cells.LSTMCell(50, zoneout={"h": 0.1, "c": 0.5})
     noise = cell.noise(tf.ones((20, 30, 4)), [tf.ones((20, 50))] * 2, training=True)
@@ -330,6 +372,23 @@ def test_a_reset_of_another_shape(shape):
             layer(X, reset=np.zeros(shape, bool))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32", "uint8"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.LSTM(5),
+        lambda: layers.RNN([cells.GRUCell(5)]),
+        lambda: layers.Bidirectional(layers.GRU(5)),
+        lambda: layers.Bidirectional(layers.Residual(layers.GRU(4, return_sequences=True))),
+        lambda: layers.RNNStack("gru", 5, 2, go_backwards=True),
+    ],
+    ids=["layer", "list", "Bidirectional", "connection", "stack"],
+)
+def test_a_reset_that_is_not_boolean(layer, dtype):
+    with pytest.raises(ValueError, match=rf"`reset` must be boolean.*reset.dtype={dtype}"):
+        layer()(X, reset=RESET.astype(dtype))
+
+
 def test_a_reset_for_a_layer_of_keras():
     layer = layers.Bidirectional(keras.layers.LSTM(5))
     with pytest.raises(ValueError, match="`reset` needs layers of this package"):
@@ -339,12 +398,14 @@ def test_a_reset_for_a_layer_of_keras():
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("gru", {"zoneout": {"c": 0.1}}, r"`zoneout` of a GRUCell can act on the states h\..*'c'"),
+        ("gru", {"zoneout": {"c": 0.1}}, r"`zoneout` of GRUCell can act on the states h\..*'c'"),
         ("lstm", {"zoneout": {"h": 1.0}}, r"`zoneout` must lie in \[0, 1\).*zoneout=1.0"),
         ("lstm", {"zoneout": None}, r"`zoneout` must lie in \[0, 1\).*zoneout=None"),
         ("slstm", {"zoneout": {"n": 0.1}}, r"can act on the states h\..*'n'"),
-        ("lru", {"zoneout": 0.1}, r"`zoneout` cannot act on any state of a LRUCell"),
+        ("lru", {"zoneout": {"re": 0.1}}, r"`zoneout` of LRUCell can act on the states h\..*'re'"),
         ("lstm", {"normalization": "batch"}, r"must be None or 'layer'.*normalization='batch'"),
+        ("lstm_layer_norm", {"normalization": None}, r"must be 'layer'\..*normalization=None"),
+        ("gru_layer_norm", {"normalization": None}, r"must be 'layer'\..*normalization=None"),
         ("mingru", {"normalization": "layer"}, r"`normalization` needs a product with the state"),
         ("lstm", {"initial_state": "ones"}, r"must be 'zeros' or 'learned'.*initial_state='ones'"),
         ("lstm", {"recurrent_dropout_form": "g"}, r"must be 'state' or 'candidate'.*form='g'"),
@@ -356,10 +417,26 @@ def test_a_reset_for_a_layer_of_keras():
             r"needs a candidate apart from the state",
         ),
         ("simple_rnn", {"recurrent_activation": "relu"}, r"SimpleRNNCell has no `recurrent_act"),
-        ("nas", {"activation": "relu"}, r"A NASCell has no `activation`.*activation='relu'"),
+        ("nas", {"activation": "relu"}, r"^NASCell has no `activation`.*activation='relu'"),
+        ("nas", {"activation": "linear"}, r"^NASCell has no `activation`.*activation='linear'"),
+        ("nas", {"activation": "tanh"}, r"^NASCell has no `activation`.*activation='tanh'"),
+        ("rg_lru", {"activation": "tanh"}, r"^RGLRUCell has no `activation`.*activation='tanh'"),
+        ("qrnn", {"recurrent_initializer": "orthogonal"}, r"has no `recurrent_initializer`"),
+        ("lru", {"activation": "tanh"}, r"^LRUCell has no `activation`.*activation='tanh'"),
         ("mingru", {"recurrent_initializer": "zeros"}, r"has no `recurrent_initializer`"),
+        ("mingru", {"recurrent_initializer": "orthogonal"}, r"has no `recurrent_initializer`"),
         ("rhn", {"depth": 0}, r"`depth` must be a positive integer.*depth=0"),
         ("lru", {"r_min": 0.9, "r_max": 0.5}, r"`r_min` and `r_max`.*r_min=0.9, r_max=0.5"),
+        ("lru", {"r_max": 1.5}, r"`r_min` and `r_max` must be.*<= 1\..*r_max=1.5"),
+        ("lru", {"r_min": "0"}, r"`r_min` must be a finite number.*r_min='0'"),
+        ("lru", {"r_max": None}, r"`r_max` must be a finite number.*r_max=None"),
+        ("lru", {"max_phase": -1.0}, r"`max_phase` must lie in \(0, 2π\].*max_phase=-1.0"),
+        ("lru", {"max_phase": 6.3}, r"`max_phase` must lie in \(0, 2π\].*max_phase=6.3"),
+        ("lru", {"max_phase": "1"}, r"`max_phase` must lie in \(0, 2π\].*max_phase='1'"),
+        ("janet", {"beta": "1"}, r"`beta` must be a finite number.*beta='1'"),
+        ("janet", {"beta": float("nan")}, r"`beta` must be a finite number.*beta=nan"),
+        ("gru", {"zonout": 0.1}, r"has no argument `zonout`; did you mean `zoneout`\?.*zonout=0.1"),
+        ("mgu", {"dropot": 0.1}, r"has no argument `dropot`; did you mean `dropout`\?"),
         ("slstm", {"forget_gate": "tanh"}, r"'sigmoid' or 'exponential'.*forget_gate='tanh'"),
     ],
 )
@@ -368,6 +445,22 @@ def test_what_a_cell_cannot_have(name, options, match):
         cells.get(name)(3, **options)
     with pytest.raises(ValueError, match=match):
         layers.RNN(name, units=3, **options)
+
+
+@pytest.mark.parametrize("value", [None, "linear"])
+@pytest.mark.parametrize("name", ["lru", "rg_lru"])
+def test_no_activation_is_the_identity(name, value):
+    assert "activation" not in cells.get(name)(3, activation=value).get_config()
+
+
+def test_a_cell_that_lacks_an_argument_needs_no_constructor():
+    class Own(cells.Cell):
+        gates = ("h",)
+        lacks = ("recurrent_activation",)
+
+    assert "recurrent_activation" not in Own(3, activation="relu").get_config()
+    with pytest.raises(ValueError, match=r"^Own has no `recurrent_activation`"):
+        Own(3, recurrent_activation="relu")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 import twins
 
-from kerasrnn import cells, layers
+from kerasrnn import cells, initializers, layers
 
 CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
 over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
@@ -194,6 +194,22 @@ def test_unknown_cell_lists_the_known():
         cells.get("grru")
 
 
+@pytest.mark.parametrize("argument", ["features", "units"])
+def test_a_table_of_no_size(argument):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be a positive integer.*{argument}=0"):
+        cells.describe(**{argument: 0})
+
+
+@pytest.mark.parametrize(
+    "initializer", ["orthogonal", "identity", initializers.PerGate("orthogonal")]
+)
+def test_an_initializer_of_matrices_for_a_vector(initializer):
+    layer = layers.RNN("indrnn", units=3, recurrent_initializer=initializer)
+    rule = r"`recurrent_initializer` of IndRNNCell must be one for vectors.*_initializer=<"
+    with pytest.raises(ValueError, match=rule):
+        layer.build((None, None, 2))
+
+
 @pytest.mark.parametrize("number", [np.int64, np.int32])
 def test_numbers_may_be_numpys(number):
     cell = cells.LSTMCell(number(4), dropout=np.float32(0.5))
@@ -322,7 +338,7 @@ def test_which_cells_are_linear():
     linear = {name for name, cell_class in cells.CELLS.items() if cell_class(3).linear}
     assert linear == {name for name, _ in LINEAR} - {"sru"}
     assert cells.SRUCell(3, peephole=False).linear
-    assert not cells.MinGRUCell(3, zoneout=0.1).linear
+    assert cells.MinGRUCell(3, zoneout=0.1).linear
 
 
 @pytest.mark.parametrize(("name", "options"), LINEAR)

@@ -281,7 +281,7 @@ def with_what_it_can_have(name, options):
     )
 
 
-# Zoneout makes a linear recurrence one that is not, so these come without it, too.
+# Zones make an LRU's coefficients depend on the step, so linear recurrences come without, too.
 CASES = [(name, "all") for name in cells.CELLS]
 CASES += [(name, "plain") for name, kind in cells.CELLS.items() if kind(1).linear]
 

@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 import kerasrnn
+from kerasrnn.arguments import own_parameters
+from kerasrnn.cells.configured import parameters
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [
@@ -40,6 +42,36 @@ def test_every_public_class_has_an_example():
 
 def test_the_table_of_cells_is_in_the_readme():
     assert f"\n{kerasrnn.cells.describe()}\n" in (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_what_cells_refuse():
+    rows = re.findall(r"^\| `(\w+=.*)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    options = {name for arguments, _ in rows for name in re.findall(r"(\w+)=", arguments)}
+    assert {"zoneout", "normalization", "recurrent_dropout_form", "initial_state"} <= options
+    for arguments, listed in rows:
+        given = eval(f"dict({arguments})", {"Chrono": kerasrnn.initializers.Chrono})
+        refuse = []
+        for name, cell_class in kerasrnn.cells.CELLS.items():
+            try:
+                cell_class(2, **given)
+            except ValueError:
+                refuse.append(f"`{name}`")
+        assert listed == (", ".join(refuse) or "none"), arguments
+
+
+@pytest.mark.parametrize(
+    "layer", ["SimpleRNN", "LSTM", "GRU", "MinGRU", "MinLSTM", "LRU"], ids=lambda name: name
+)
+def test_a_layer_s_docstring_lists_the_arguments_of_its_cell(layer):
+    layer = getattr(kerasrnn.layers, layer)
+    listed = re.findall(r"^ {8}(\w+(?:, \w+)*): ", layer.__doc__, re.M)
+    listed = {name for names in listed for name in names.split(", ")}
+    named = own_parameters(layer).keys()
+    further = set(parameters(layer.cell_class)) - named
+    # Without a product with the state there is none to normalize.
+    refused = {"normalization"} if not layer.cell_class.recurrent_gates else set()
+    assert listed - named == (further - refused) | {"reset"}
+    assert "zoneout: Probability, in [0, 1), that a unit keeps its old value" in layer.__doc__
 
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

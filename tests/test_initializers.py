@@ -67,7 +67,7 @@ def test_chrono_at_every_depth():
 
 def test_a_shorter_memory_than_a_step():
     np.testing.assert_array_equal(bias("lstm", initializers.Chrono(2))["f"], np.zeros(UNITS))
-    for T_max in (1, 1.9, -3, "100", None, True, float("nan")):
+    for T_max in (1, 1.9, -3, "100", None, True, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"`T_max` must be at least 2 steps.*T_max="):
             initializers.Chrono(T_max)
 
@@ -87,6 +87,18 @@ def test_forget_bias():
     assert not any(b[gate].any() for gate in "igo")
     assert set(bias("mgu", initializers.ForgetBias(2.0))["f"]) == {-2.0}
     assert set(bias("gru", initializers.ForgetBias(2.0))["z"][0]) == {2.0}
+
+
+@pytest.mark.parametrize("value", ["a", None, True, float("inf")])
+def test_what_is_no_bias(value):
+    with pytest.raises(ValueError, match=rf"`value` must be a finite number.*value={value!r}"):
+        initializers.ForgetBias(value)
+
+
+@pytest.mark.parametrize("value", ["foo", None, 3])
+def test_what_initializes_no_gate(value):
+    with pytest.raises(ValueError, match=rf"`initializer` must be .*initializer={value!r}"):
+        initializers.PerGate(value)
 
 
 def test_squares_of_their_own():

@@ -1,9 +1,12 @@
 """The time loop itself, by what gates promise: information can be kept for as long as one likes."""
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
+import twins
 
-from kerasrnn import cells, recurrence
+from kerasrnn import cells, initializers, layers, recurrence
 
 STEPS = 10_000
 
@@ -37,3 +40,104 @@ def test_an_lstm_that_forgets_nothing_and_writes_nothing_keeps_its_cell(rng, ran
     )
     _, _, (_, final) = run()
     np.testing.assert_array_equal(final, c)
+
+
+LONG = {"bias_initializer": initializers.Chrono(1000, seed=1)}
+# Linear recurrences with coefficients near 1, and their twins.
+LINEAR = {
+    "qrnn": (LONG, twins.qrnn),
+    "mingru": (LONG, twins.mingru),
+    "minlstm": (LONG, twins.minlstm),
+    "sru": (LONG | {"peephole": False, "activation": "tanh"}, twins.sru_of_2017),
+    "lru": ({"r_min": 0.999, "r_max": 0.9999}, twins.lru),
+    "rg_lru": ({}, twins.rg_lru),
+}
+BITS = {"mixed_float16": 2**-10, "mixed_bfloat16": 2**-7}
+
+
+def zero_taps(cell, states, steps):
+    return [tf.zeros((steps, *state.shape), state.dtype) for state in states]
+
+
+@pytest.fixture
+def on_path(monkeypatch):
+    """Calls a function in the graph of a step of training, on one of the three paths."""
+
+    def on_path(path, function):
+        monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+        if path != "loop":
+            return tf.function(function)()
+        with recurrence.tapped(zero_taps):
+            return tf.function(function)()
+
+    return on_path
+
+
+def half_precision(name, dtype, rng, steps):
+    """A layer, inputs that are exact in half precision, and the layer's twin."""
+    options, twin = LINEAR[name]
+    layer = layers.RNN(name, units=3, return_sequences=True, dtype=dtype, **options)
+    width = 3 * len(layer.cell.gates)
+    layer.build((2, steps, width))
+    # With which the projection is the input, exactly.
+    layer.cell.kernel.assign(np.eye(width))
+    x = tf.cast(0.5 * rng.normal(size=(2, steps, width)), dtype.removeprefix("mixed_"))
+    return layer, x, twin
+
+
+@pytest.mark.parametrize(
+    ("path", "dtype"),
+    [
+        ("scan", "mixed_float16"),
+        ("scan", "mixed_bfloat16"),
+        ("loop", "mixed_bfloat16"),
+        ("programs", "mixed_bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_recurrences_keep_their_states_in_single_precision(name, path, dtype, rng, on_path):
+    """Long memories in half precision differ from float64 by one rounding, that of the output."""
+    layer, x, twin = half_precision(name, dtype, rng, 2000)
+    y = on_path(path, lambda: layer(x, training=True))
+    assert y.dtype == x.dtype
+    weights = [np.array(weight, "float64") for weight in layer.get_weights()]
+    zeros = [np.zeros((2, 3))] * len(layer.cell.states)
+    expected, _ = twins.run(twin, weights, tf.cast(x, "float64").numpy(), zeros)
+    atol = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(tf.cast(y, "float64"), expected, rtol=BITS[dtype], atol=atol)
+
+
+@pytest.mark.parametrize("path", ["scan", "loop", "programs"])
+@pytest.mark.parametrize("name", ["mingru", "lru"])
+def test_gradients_through_long_memories_in_half_precision(name, path, rng, on_path):
+    """Those of the weights that half precision has no part in are float64's."""
+    layer, x, _ = half_precision(name, "mixed_bfloat16", rng, 500)
+    options, _ = LINEAR[name]
+    exact = layers.RNN(name, units=3, return_sequences=True, dtype="float64", **options)
+    exact.build(x.shape)
+    exact.set_weights(layer.get_weights())
+    signs = tf.constant(rng.choice([-1.0, 1.0], size=(2, 500, 3)))
+
+    def gradients(layer, x):
+        with tf.GradientTape() as tape:
+            y = layer(x, training=True)
+            # The gradient of the output is exact in half precision, too.
+            loss = tf.reduce_sum(tf.cast(y, "float64") * signs)
+        return tape.gradient(loss, layer.trainable_weights[1:])
+
+    ours = on_path(path, lambda: gradients(layer, x))
+    expected = gradients(exact, tf.cast(x, "float64"))
+    for mine, other in zip(ours, expected, strict=True):
+        assert mine.dtype == "float32"
+        # Single precision of a decay of 1e-4 per step is good for three digits.
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("name", ["mingru", "lru"])
+def test_linear_cells_in_half_precision_inside_keras(name, rng):
+    """Whose loop needs states of the dtype in which it has given them."""
+    layer, x, _ = half_precision(name, "mixed_float16", rng, 6)
+    theirs = keras.layers.RNN(layer.cell, return_sequences=True, dtype="mixed_float16")
+    y, other = layer(x), theirs(x)
+    assert y.dtype == other.dtype == "float16"
+    np.testing.assert_allclose(y, other, rtol=0.02, atol=0.02 * np.abs(y).max())

@@ -316,15 +316,28 @@ def test_bad_rank(shape):
         layers.LSTM(4)(np.ones(shape, "float32"))
     built = layers.LSTM(4)
     built.build((None, None, 10))
-    with pytest.raises(ValueError, match="`sequences` must have rank 3"):
+    with pytest.raises(ValueError, match="`sequences` must have rank 3") as error:
         built(np.ones(shape, "float32"))
+    hints = [hint in str(error.value) for hint in ("x[..., None]", "Embedding", "x[:, None]")]
+    assert hints == [len(shape) == 2] * 3
 
 
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
         ("RNN", {"cell": "lstmm", "units": 4}, "cell='lstmm'"),
-        ("RNN", {"cell": "lstm"}, r"pass `units=\.\.\.`"),
+        ("RNN", {"cell": "lstm"}, r"size as a keyword, RNN\('lstm', units=\.\.\.\).*cell='lstm'"),
+        ("RNN", {"cell": "mgu", "return_sequences": 4}, r"units=\.\.\.\).*return_sequences=4"),
+        ("RNN", {"cell": "mgu", "unit": 4}, r"no argument `unit`; did you mean `units`.*unit=4"),
+        ("RNN", {"cell": cells.MGUCell}, r"and not its class: make one, as MGUCell\(8\).*cell=<"),
+        ("RNN", {"cell": [cells.MGUCell]}, r"and not its class: make one, as MGUCell\(8\).*cell="),
+        ("RNN", {"cell": cells.MGUCell(4), "zoneout": 0.1}, "give it to MGUCell.*zoneout=0.1"),
+        ("RNN", {"cell": cells.LRUCell(4), "r_min": 0.1}, "give it to LRUCell.*r_min=0.1"),
+        ("RNN", {"cell": keras.layers.LSTMCell(4), "units": 4}, "give it to LSTMCell.*units=4"),
+        ("RNN", {"cell": cells.MGUCell(4), "statefull": True}, "did you mean `stateful`"),
+        ("LSTM", {"units": 4, "normalisation": "layer"}, "LSTM has no.*mean `normalization`"),
+        ("RNNStack", {"cell": "mgu", "zonout": 0.1}, "RNNStack has no.*mean `zoneout`.*zonout=0.1"),
+        ("MinGRU", {"units": 4, "zonout": 0.1}, "MinGRU has no.*mean `zoneout`.*zonout=0.1"),
         ("RNN", {"cell": []}, r"`cell` must be a cell, a list of one or more.*cell=\[\]"),
         ("RNN", {"cell": layers.LSTM(3)}, "`cell` must be a cell.*cell=<LSTM"),
         ("LSTM", {"units": 0}, "`units` must be a positive integer"),

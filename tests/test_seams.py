@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn import layers, recurrence
+from kerasrnn.layers.recurrent import Marks
 
 
 def test_rnn_calls_inner_loop():
@@ -14,6 +15,25 @@ def test_rnn_calls_inner_loop():
     assert parameters == ["self", "sequences", "initial_state", "mask", "training"]
     assert "self.inner_loop(" in inspect.getsource(keras.layers.RNN.call)
     assert layers.RNN.inner_loop is not keras.layers.RNN.inner_loop
+
+
+def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
+    """`Marks`, the mask and the resets in one, gets through Keras's layers to `inner_loop`."""
+    seen = []
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        seen.append(mask)
+        return keras.layers.RNN.inner_loop(self, sequences, initial_state, None, training)
+
+    monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
+    marks = Marks(None, tf.constant([[False, True]]))
+    keras.layers.LSTM(2)(tf.ones((1, 2, 3)), mask=marks)
+    keras.layers.Bidirectional(keras.layers.LSTM(2))(tf.ones((1, 2, 3)), mask=marks)
+    assert len(seen) == 3
+    for mask in seen:
+        assert isinstance(mask, Marks)
+        assert mask.mask is None
+        assert mask.reset.numpy().tolist() == [[False, True]]
 
 
 def test_a_layer_s_own_inner_loop_comes_first():

@@ -149,6 +149,15 @@ def mgu(weights, x, states):
     return ((1 - f) * h + f * candidate,)
 
 
+def mgu_normalized(weights, x, states):
+    """Ba et al. (2016), equation 20, each gate by itself: the two see the state in two ways."""
+    (h,) = states
+    (Wf, Wh), (Uf, Uh), (bf, bh), (af, ah), (cf, ch) = (gates(w, 2) for w in weights)
+    f = sigmoid(layer_norm(h @ Uf, cf) + layer_norm(x @ Wf, af) + bf)
+    candidate = np.tanh(layer_norm((f * h) @ Uh, ch) + layer_norm(x @ Wh, ah) + bh)
+    return ((1 - f) * h + f * candidate,)
+
+
 def ugrnn(weights, x, states):
     """Collins et al. (2017)."""
     (h,) = states
@@ -173,6 +182,18 @@ def rhn(weights, x, states):
     return (s,)
 
 
+def rhn_normalized(weights, x, states):
+    """Ba et al. (2016), equation 20, for both gates of a depth together; twice as deep."""
+    W, R, b, gain_x, gain_r = weights
+    (s,) = states
+    xs = layer_norm(x @ W, gain_x)
+    for R_l, b_l, gain in zip(gates(R, 2), gates(b, 2), gates(gain_r, 2), strict=True):
+        candidate, t = gates(layer_norm(s @ R_l, gain) + b_l + xs, 2)
+        s = np.tanh(candidate) * sigmoid(t) + s * (1 - sigmoid(t))
+        xs = 0
+    return (s,)
+
+
 def janet(weights, x, states):
     """van der Westhuizen & Lasenby (2018), with β = 1."""
     (h,) = states
@@ -190,6 +211,17 @@ def ran(weights, x, states):
     i = sigmoid(h @ Ui + x @ Wi + bi)
     f = sigmoid(h @ Uf + x @ Wf + bf)
     c = i * (x @ Wc + bc) + f * c
+    return np.tanh(c), c
+
+
+def ran_normalized(weights, x, states):
+    """Ba et al. (2016), equation 20, for the two gates together; the candidate sees no state."""
+    h, c = states
+    W, U, b, gain_x, gain_h = weights
+    n = h.shape[-1]
+    candidate = layer_norm(x @ W[:, :n], gain_x[:n]) + b[:n]
+    i, f = gates(layer_norm(h @ U, gain_h) + layer_norm(x @ W[:, n:], gain_x[n:]) + b[n:], 2)
+    c = sigmoid(i) * candidate + sigmoid(f) * c
     return np.tanh(c), c
 
 
@@ -310,11 +342,15 @@ TWINS = {
     "lstm_layer_norm": [({}, lstm_layer_norm)],
     "gru_layer_norm": [({}, gru_layer_norm)],
     "indrnn": [({}, indrnn)],
-    "mgu": [({}, mgu)],
+    "mgu": [({}, mgu), ({"normalization": "layer"}, mgu_normalized)],
     "ugrnn": [({}, ugrnn)],
-    "rhn": [({}, rhn), ({"depth": 1}, rhn)],
+    "rhn": [
+        ({}, rhn),
+        ({"depth": 1}, rhn),
+        ({"depth": 2, "normalization": "layer"}, rhn_normalized),
+    ],
     "janet": [({}, janet)],
-    "ran": [({}, ran)],
+    "ran": [({}, ran), ({"normalization": "layer"}, ran_normalized)],
     "nas": [({}, nas)],
     "sru": [({}, sru), ({"peephole": False, "activation": "tanh"}, sru_of_2017)],
     "qrnn": [({}, qrnn)],

@@ -1,5 +1,6 @@
 """Recurrent cells: one file each, its equations in the docstring, in the letters of the code."""
 
+from kerasrnn.arguments import positive_integer
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.gru import GRUCell, flip_update_gate
 from kerasrnn.cells.gru_layer_norm import LayerNormGRUCell
@@ -76,11 +77,15 @@ def describe(features=64, units=128):
         features: Positive integer, number of features of the input.
         units: Positive integer, size of each state.
 
+    Raises:
+        ValueError: one of the two is no positive integer.
+
     Example:
 
     >>> print(kerasrnn.cells.describe(features=3, units=4)[:32])
     | cell | paper | states | parame
     """
+    features, units = positive_integer("features", features), positive_integer("units", units)
     rows = [f"| cell | paper | states | parameters at ({features}, {units}) | linear |"]
     rows.append("|---|---|---|---|---|")
     for name, cell_class in CELLS.items():

@@ -1,101 +1,17 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
-import inspect
-import numbers
-from typing import Any, NamedTuple
-
 import keras
-import numpy as np
 from keras import ops
 
+from kerasrnn.arguments import fraction, one_of, positive_integer
+from kerasrnn.cells.configured import Configured
+from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
 
-_RESOLVERS = {
-    "activation": keras.activations,
-    "initializer": keras.initializers,
-    "regularizer": keras.regularizers,
-    "constraint": keras.constraints,
-}
 # What a cell without a recurrent kernel lacks.
 NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
 _EPSILON = 1e-5
-
-
-def own_parameters(cls):
-    """The arguments the constructor of `cls` names itself, in order."""
-    named = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    return {p.name: p for p in named if p.kind is not p.VAR_KEYWORD}
-
-
-def parameters(cls):
-    """The arguments of a cell: those its constructor names, in order, then those that the
-    constructors above it name, but for what the cell `lacks`."""
-    named = {}
-    for above in cls.__mro__:
-        if "__init__" in vars(above) and issubclass(above, Cell):
-            named = named | {k: p for k, p in own_parameters(above).items() if k not in named}
-    return {name: p for name, p in named.items() if name not in cls.lacks}
-
-
-def positive_integer(name, value):
-    """`value` as an `int`, or an error that names the argument."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
-
-
-def one_of(choices, name, value):
-    """The one of `choices` that equals `value`, or an error that names the argument."""
-    # An array compares by entries.
-    if value is None or isinstance(value, str | numbers.Number | np.bool_):
-        for choice in choices:
-            if choice == value:
-                return choice
-    *others, last = map(repr, choices)
-    raise ValueError(f"`{name}` must be {', '.join(others)} or {last}. Received: {name}={value!r}")
-
-
-def boolean(name, value):
-    """`value` as a `bool`, or an error that names the argument."""
-    return one_of((True, False), name, value)
-
-
-def _rate(name, value):
-    if not (isinstance(value, numbers.Real) and 0 <= value < 1):
-        raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={value!r}")
-    return float(value)
-
-
-def _resolved(name, value):
-    """What stands for `value` in the module of Keras that `name` speaks of, if any."""
-    kind = name.rpartition("_")[2]
-    if kind not in _RESOLVERS:
-        return value
-    try:
-        return _RESOLVERS[kind].get(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must be what keras.{kind}s.get takes: a name, a configuration or a "
-            f"callable. Received: {name}={value!r}"
-        ) from error
-
-
-class Noise(NamedTuple):
-    """All that is random in one pass over a sequence; `None` where nothing is.
-
-    Attributes:
-        inputs: The dropout masks for `project`: one, or one per gate.
-        products: The dropout masks for `product`: one, or one per recurrent gate.
-        candidate: The dropout mask of the candidate, (batch, units).
-        zones: By the names of states zoneout's z, (batch, [time,] units): 1 where a unit keeps its
-            old value.
-    """
-
-    inputs: tuple = (None,)
-    products: tuple = (None,)
-    candidate: Any = None
-    zones: dict | None = None
 
 
 class _Product:
@@ -117,7 +33,7 @@ class _Product:
         return g if self.candidate is None else g * self.candidate
 
 
-class Cell(keras.layers.Layer):
+class Cell(Configured):
     """One step of a recurrence, in two parts, and what is shown of it.
 
         p_t = W x_t + b                  projection: needs no state, so one product serves all steps
@@ -139,9 +55,12 @@ class Cell(keras.layers.Layer):
         candidate: The gate that `product.drop` marks, `None` if there is none.
         keeps, writes: The gates that, open, keep the state and that write it; what an initializer
             for long memory goes by.
-        zoned: The states that zoneout may act on. Default: `states`.
+        zoned: The states that zoneout may act on. Default: `states`. A linear recurrence has one,
+            of which `states` are the parts.
+        normalized_together: The groups of gates that share a mean and a variance. Default: all.
+        normalizations: What `normalization` may be.
         learnable: The states whose initial value may be learned. Default: `states`.
-        lacks: Arguments of this class that have no meaning for the cell.
+        lacks, identity: As in `Configured`.
         paper: Author and year.
         linear_if: When the cell is a linear recurrence if not always.
 
@@ -151,7 +70,7 @@ class Cell(keras.layers.Layer):
 
     Args:
         units: Positive integer, size of each state.
-        activation: Activation of the candidate. Default: `"tanh"`.
+        activation: Activation of the candidate. Default: `"tanh"`, if the cell does not say else.
         recurrent_activation: Activation of the gates. Default: `"sigmoid"`.
         use_bias: Whether to add biases.
         kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
@@ -168,7 +87,11 @@ class Cell(keras.layers.Layer):
             or as `{"h": 0.05, "c": 0.5}`. Without training, the expectation is taken (Krueger et
             al., 2017).
         normalization: `"layer"` normalizes W x and each product with the state by themselves, with
-            a gain and before the bias is added (Ba et al., 2016, equation 20), or `None`.
+            a gain and before the bias is added (Ba et al., 2016, equation 20), or `None`. Gates
+            that see the state in the same way share a mean and a variance, in W x as in the
+            products: all gates of most cells; z and r of a GRU, apart from g (equations 26, 27), f
+            and g of an MGU each alone, i and f of a RAN apart from g, the two of each depth of an
+            RHN.
         recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
             & Ghahramani, 2016), `"candidate"` of what is to be written (Semeniuta et al., 2016).
         initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.
@@ -181,7 +104,7 @@ class Cell(keras.layers.Layer):
     states = ("h",)
     candidate = None
     keeps = writes = ()
-    lacks = ()
+    normalizations = (None, "layer")
     paper = ""
     linear_if = "no"
 
@@ -213,32 +136,12 @@ class Cell(keras.layers.Layer):
         self._configure(__class__, locals())
 
     def _configure(self, cls, arguments):
-        """Sets what the constructor of `cls` was called with: one line per constructor, not one per
-        argument.
-
-        `arguments` is the constructor's `locals()`, as it stands at its first line.
-        """
-        given = {name: arguments[name] for name in own_parameters(cls)} | arguments["kwargs"]
-        for name in self.lacks:
-            value = given.pop(name, None)
-            if value not in (None, parameters(Cell)[name].default):
-                kind = type(self).__name__
-                raise ValueError(f"A {kind} has no `{name}`. Received: {name}={value!r}")
-        known = {name: p for name, p in parameters(cls).items() if name not in self.lacks}
-        values = {name: given.pop(name, p.default) for name, p in known.items()}
-        super().__init__(**given)
-        self._parameters = tuple(known)
-        for name, value in values.items():
-            value = _resolved(name, value)
-            if isinstance(known[name].default, bool):
-                value = boolean(name, value)
-            setattr(self, name, value)
-
+        super()._configure(cls, arguments)
         self.units = positive_integer("units", self.units)
-        self.dropout = _rate("dropout", self.dropout)
-        self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
+        self.dropout = fraction("dropout", self.dropout)
+        self.recurrent_dropout = fraction("recurrent_dropout", self.recurrent_dropout)
         self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
-        one_of((None, "layer"), "normalization", self.normalization)
+        one_of(self.normalizations, "normalization", self.normalization)
         one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
         one_of(("zeros", "learned"), "initial_state", self.initial_state)
         self._check_options()
@@ -253,7 +156,7 @@ class Cell(keras.layers.Layer):
         name = type(self).__name__
         if self.normalization and not self.recurrent_gates:
             raise ValueError(
-                f"`normalization` needs a product with the state, which a {name} does not have; "
+                f"`normalization` needs a product with the state, which {name} does not have; "
                 "its input can be normalized by a layer before it. "
                 f"Received: normalization={self.normalization!r}"
             )
@@ -261,8 +164,8 @@ class Cell(keras.layers.Layer):
             self.use_bias and (self.keeps or self.writes)
         ):
             raise ValueError(
-                f"A {type(self).__name__} with use_bias={self.use_bias} has no bias of a gate that "
-                "keeps or writes its state. "
+                f"{name} with use_bias={self.use_bias} has no bias of a gate that keeps or writes "
+                "its state. "
                 f"Received: bias_initializer={type(self.bias_initializer).__name__}"
             )
         if not self.recurrent_dropout:
@@ -270,12 +173,11 @@ class Cell(keras.layers.Layer):
         if self.recurrent_dropout_form == "candidate" and not self.candidate:
             raise ValueError(
                 "recurrent_dropout_form='candidate' needs a candidate apart from the state, which "
-                f"a {name} does not have. Received: recurrent_dropout={self.recurrent_dropout}"
+                f"{name} does not have. Received: recurrent_dropout={self.recurrent_dropout}"
             )
         if self.recurrent_dropout_form == "state" and not self.recurrent_gates:
             raise ValueError(
-                f"`recurrent_dropout` needs a product with the state, which a {name} does not "
-                "have"
+                f"`recurrent_dropout` needs a product with the state, which {name} does not have"
                 + ("; recurrent_dropout_form='candidate' does not" * bool(self.candidate))
                 + f". Received: recurrent_dropout={self.recurrent_dropout}"
             )
@@ -283,20 +185,14 @@ class Cell(keras.layers.Layer):
     def _zone_rates(self, zoneout):
         """The rate of each state, or nothing."""
         if not isinstance(zoneout, dict):
-            rate = _rate("zoneout", zoneout)
-            zoneout = dict.fromkeys(self.zoned, rate)
-            if rate and not self.zoned:
-                raise ValueError(
-                    f"`zoneout` cannot act on any state of a {type(self).__name__}. "
-                    f"Received: zoneout={rate}"
-                )
+            zoneout = dict.fromkeys(self.zoned, fraction("zoneout", zoneout))
         for state in zoneout:
             if state not in self.zoned:
                 raise ValueError(
-                    f"`zoneout` of a {type(self).__name__} can act on the states "
-                    f"{', '.join(self.zoned) or '(none)'}. Received: a zoneout of {state!r}"
+                    f"`zoneout` of {type(self).__name__} can act on the states "
+                    f"{', '.join(self.zoned)}. Received: a zoneout of {state!r}"
                 )
-        rates = {state: _rate("zoneout", rate) for state, rate in zoneout.items()}
+        rates = {state: fraction("zoneout", rate) for state, rate in zoneout.items()}
         return {state: rate for state, rate in rates.items() if rate}
 
     @property
@@ -318,7 +214,16 @@ class Cell(keras.layers.Layer):
     @property
     def linear(self):
         """Whether the cell, as configured, is the linear recurrence of its `coefficients`."""
-        return type(self).coefficients is not Cell.coefficients and not self.zone_rates
+        return type(self).coefficients is not Cell.coefficients
+
+    @property
+    def state_dtype(self):
+        """What the cell computes in after the product with the input, the states among it: the
+        compute dtype, but for a linear recurrence no half precision, in which an a_t near 1 would
+        be 1 or more, and a sum of many steps would not grow."""
+        if not self.linear:
+            return self.compute_dtype
+        return keras.backend.result_type(self.compute_dtype, "float32")
 
     def build(self, input_shape):
         if input_shape[-1] is None:
@@ -332,7 +237,11 @@ class Cell(keras.layers.Layer):
             self.recurrent_kernel = self._add(
                 "recurrent_kernel", (self.units, recurrent), self.recurrent_initializer
             )
-        self.bias = self._add("bias", self.bias_shape, self.initial_bias) if self.use_bias else None
+        self.bias = None
+        if self.use_bias:
+            self.bias = self._add(
+                "bias", self.bias_shape, self.initial_bias, autocast=not self.linear
+            )
         if self.normalization:
             self.kernel_gain = self.add_weight((width,), "ones", name="kernel_gain")
             self.recurrent_gain = self.add_weight((recurrent,), "ones", name="recurrent_gain")
@@ -347,10 +256,11 @@ class Cell(keras.layers.Layer):
         """Adds the weights that only this cell has."""
 
     def cast(self, weight):
-        """A weight, as a step computes with it."""
-        return ops.cast(weight, self.compute_dtype)
+        """A weight, as a step computes with it. One that is to be exact where that is not half
+        precision is added with `autocast=False`."""
+        return ops.cast(weight, self.state_dtype)
 
-    def _add(self, name, shape, initializer):
+    def _add(self, name, shape, initializer, autocast=True):
         role = name.removesuffix("_kernel")
         return self.add_weight(
             shape=shape,
@@ -358,6 +268,7 @@ class Cell(keras.layers.Layer):
             initializer=initializer,
             regularizer=getattr(self, f"{role}_regularizer"),
             constraint=getattr(self, f"{role}_constraint"),
+            autocast=autocast,
         )
 
     @property
@@ -389,7 +300,7 @@ class Cell(keras.layers.Layer):
             masks: The dropout masks of `x`: one, or one per gate.
 
         Returns:
-            (batch, [time,] gates * units).
+            (batch, [time,] gates * units), in `state_dtype`.
 
         Raises:
             ValueError: `x` has another number of features than the weights were built for.
@@ -403,7 +314,7 @@ class Cell(keras.layers.Layer):
         y = self._multiply(x, blocks, masks)
         if self.normalization:
             y = self._normalized(y, self.gates, self.gates, self.kernel_gain)
-        return self._plus(y, self.input_bias(), slice(None))
+        return self._plus(ops.cast(y, self.state_dtype), self.input_bias(), slice(None))
 
     def product(self, gates, v, masks=(None,), blocks=None):
         """Computes U v for the gates named, with their recurrent bias where the cell has one.
@@ -437,7 +348,7 @@ class Cell(keras.layers.Layer):
         return self._plus_recurrent_bias(y, gates)
 
     def _blocks(self, kernel, gates, masks, among):
-        kernel = self.cast(kernel)
+        kernel = ops.cast(kernel, self.compute_dtype)
         if len(masks) > 1:
             return [kernel[:, self.columns((gate,), among)] for gate in gates]
         return [kernel if tuple(gates) == tuple(among) else kernel[:, self.columns(gates, among)]]
@@ -456,16 +367,18 @@ class Cell(keras.layers.Layer):
         return self._plus(y, self.recurrent_bias(), self.columns(gates, self.recurrent_gates))
 
     def _normalized(self, y, gates, among, gain):
-        groups = self.normalized_together(gates)
+        groups = [tuple(g for g in group if g in gates) for group in self.normalized_together]
+        groups = [group for group in groups if group]
         parts = [
             self.layer_norm(part, gain[self.columns(group, among)])
             for group, part in zip(groups, self.split(y, *groups), strict=True)
         ]
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
-    def normalized_together(self, gates):
-        """The groups of gates whose columns share a mean and a variance."""
-        return (gates,)
+    @property
+    def normalized_together(self):
+        """The groups of gates whose columns share a mean and a variance, in W x as in U v."""
+        return (self.gates,)
 
     def layer_norm(self, y, gain):
         """LN(y): mean 0 and variance 1 over the last axis, times `gain`."""
@@ -531,9 +444,12 @@ class Cell(keras.layers.Layer):
             The new states.
         """
         new = list(self.step(x, states, _Product(self, product, candidate)))
-        for state, rate in self.zone_rates.items():
-            z, i = rate if zones is None else zones[state], self.states.index(state)
-            new[i] = z * states[i] + (1 - z) * new[i]
+        for zoned, rate in self.zone_rates.items():
+            z = rate if zones is None else zones[zoned]
+            for i, state in enumerate(self.states):
+                # The states of a linear recurrence are the parts of one.
+                if self.linear or state == zoned:
+                    new[i] = z * states[i] + (1 - z) * new[i]
         return new
 
     def output(self, x, states):
@@ -561,30 +477,7 @@ class Cell(keras.layers.Layer):
         """
         if not training:
             return Noise()
-        of_state = self.recurrent_dropout if self.recurrent_dropout_form == "state" else 0.0
-        per_gate = self.implementation == 1 or of_state > 0
-
-        def draw(v, rate, gates):
-            if not rate:
-                return (None,)
-            return tuple(
-                keras.random.dropout(ops.ones_like(v), rate, seed=self.seed_generator)
-                for _ in range(len(gates) if per_gate else 1)
-            )
-
-        def zone(rate):
-            shape = (*ops.shape(x)[:-1], self.units)
-            uniform = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-            return ops.cast(uniform < rate, self.compute_dtype)
-
-        one_step = x[:, :1] if len(x.shape) == 3 else x
-        inputs = draw(one_step, self.dropout, self.gates)
-        products = draw(states[0], of_state, self.recurrent_gates)
-        candidate = None
-        if self.recurrent_dropout and not of_state:
-            (candidate,) = draw(states[0], self.recurrent_dropout, "g")
-        zones = {state: zone(rate) for state, rate in self.zone_rates.items()}
-        return Noise(inputs, products, candidate, zones or None)
+        return draw(self, x, states)
 
     def call(self, inputs, states, training=False):
         nested = isinstance(states, (list, tuple))
@@ -599,6 +492,7 @@ class Cell(keras.layers.Layer):
                 f"`states` must hold {len(self.states)}, each (batch, {self.units}): "
                 f"{', '.join(self.states)}. Received: {len(states)} of them"
             )
+        states = [ops.cast(state, self.state_dtype) for state in states]
         noise = self.noise(inputs, states, training)
 
         def product(gates, v):
@@ -606,13 +500,15 @@ class Cell(keras.layers.Layer):
 
         x = self.project(inputs, noise.inputs)
         new = self.advance(x, states, product, noise.zones, noise.candidate)
-        return self.output(x, new), new if nested else new[0]
+        # In Keras's protocol all are of the compute dtype.
+        output, *new = [ops.cast(v, self.compute_dtype) for v in (self.output(x, new), *new)]
+        return output, new if nested else new[0]
 
     def get_initial_state(self, batch_size=None):
         shape = (batch_size, self.units)
         learned = self.initial_states if self.initial_state == "learned" else {}
         return [
-            ops.broadcast_to(self.cast(learned[state]), shape)
+            ops.broadcast_to(ops.cast(learned[state], self.compute_dtype), shape)
             if state in learned
             else ops.zeros(shape, dtype=self.compute_dtype)
             for state in self.states
@@ -620,9 +516,5 @@ class Cell(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        for name in self._parameters:
-            resolver = _RESOLVERS.get(name.rpartition("_")[2])
-            value = getattr(self, name)
-            config[name] = resolver.serialize(value) if resolver else value
         config["zoneout"] = dict(self.zoneout) if isinstance(self.zoneout, dict) else self.zoneout
         return config

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasrnn.cells.base import Cell, one_of
+from kerasrnn.arguments import one_of
+from kerasrnn.cells.base import Cell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -54,6 +55,7 @@ class GRUCell(Cell):
     gates = ("z", "r", "g")
     states = ("h",)
     candidate = "g"
+    normalized_together = ("zr", "g")
     paper = "Cho et al., 2014"
 
     def __init__(
@@ -89,10 +91,6 @@ class GRUCell(Cell):
     @property
     def writes(self):
         return ("z",) if self.update_gate == "write" else ()
-
-    def normalized_together(self, gates):
-        # As Ba et al. (2016) have it, supplement: the gates in one, the candidate in another.
-        return [group for group in ("zr", "g") if set(group) <= set(gates)]
 
     def initial_bias(self, shape, dtype=None):
         bias = super().initial_bias(shape, dtype)

@@ -20,6 +20,9 @@ class LayerNormGRUCell(GRUCell):
 
     Args: those of `GRUCell`, of which this is `normalization="layer"` and `update_gate="write"`.
 
+    Raises:
+        ValueError: `normalization` is not `"layer"`.
+
     Example:
 
     >>> cell = kerasrnn.cells.LayerNormGRUCell(4)
@@ -28,6 +31,7 @@ class LayerNormGRUCell(GRUCell):
     TensorShape([2, 4])
     """
 
+    normalizations = ("layer",)
     paper = "Ba et al., 2016"
 
     def __init__(self, units, normalization="layer", update_gate="write", **kwargs):

@@ -19,6 +19,9 @@ class IndRNNCell(Cell):
 
     Args: those of `kerasrnn.cells.Cell`; `activation` takes the place of relu.
 
+    Raises:
+        ValueError: at build, `recurrent_initializer` is one for matrices, as `"orthogonal"`.
+
     Example:
 
     >>> cell = kerasrnn.cells.IndRNNCell(4)
@@ -42,9 +45,16 @@ class IndRNNCell(Cell):
         self._configure(__class__, locals())
 
     def build_own(self, input_shape):
-        self.recurrent_kernel = self._add(
-            "recurrent_kernel", (self.units,), self.recurrent_initializer
-        )
+        self.recurrent_kernel = self._add("recurrent_kernel", (self.units,), self._initial)
+
+    def _initial(self, shape, dtype=None):
+        try:
+            return self.recurrent_initializer(shape, dtype=dtype)
+        except ValueError as error:
+            raise ValueError(
+                "`recurrent_initializer` of IndRNNCell must be one for vectors, (units,). "
+                f"Received: recurrent_initializer={self.recurrent_initializer}"
+            ) from error
 
     def step(self, x, states, product):
         (h,) = states

@@ -1,5 +1,6 @@
 import keras
 
+from kerasrnn.arguments import real_number
 from kerasrnn.cells.base import Cell
 
 
@@ -21,6 +22,9 @@ class JANETCell(Cell):
         that of tanh.
         beta: β, which lets more be written than is forgotten. Default: 1, the paper's.
 
+    Raises:
+        ValueError: `beta` is not a finite number.
+
     Example:
 
     >>> cell = kerasrnn.cells.JANETCell(4)
@@ -36,6 +40,7 @@ class JANETCell(Cell):
 
     def __init__(self, units, beta=1.0, **kwargs):
         self._configure(__class__, locals())
+        self.beta = real_number("beta", beta)
 
     def step(self, x, states, product):
         (h,) = states

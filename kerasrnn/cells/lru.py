@@ -1,6 +1,9 @@
+import math
+
 import keras
 from keras import ops
 
+from kerasrnn.arguments import real_number
 from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
 
 # The real and the imaginary part share what one part would have, 1 / features.
@@ -18,7 +21,7 @@ class LRUCell(Cell):
 
     λ starts even on the ring r_min <= |λ| <= r_max with a phase in [0, max_phase), and γ at
     log √(1 - |λ|²), so that the state is as large as the input (section 3.4). The paper's code has
-    a diagonal D.
+    a diagonal D. Zoneout keeps both parts of h_{t-1} or neither.
 
     Weights: `kernel` (features, 3 units): the real and the imaginary part of B, then D; with
     `use_bias`, which the paper does not have, `bias` (3 units); `nu_log` ν, `theta_log` θ,
@@ -26,11 +29,11 @@ class LRUCell(Cell):
 
     Args: those of `kerasrnn.cells.Cell` that a cell without activations and recurrent kernel has.
         r_min, r_max: The ring, 0 <= r_min < r_max <= 1. Default: 0 and 1.
-        max_phase: At most 2π, the default.
+        max_phase: Above 0, and at most 2π, the default.
         output_initializer: Initializer of C.
 
     Raises:
-        ValueError: the ring is none.
+        ValueError: the ring is none, or `max_phase` lies outside (0, 2π].
 
     Example:
 
@@ -44,9 +47,9 @@ class LRUCell(Cell):
     recurrent_gates = ()
     states = ("re", "im")
     candidate = "re"
-    # Its parts would be kept apart.
-    zoned = ()
+    zoned = ("h",)
     lacks = (*NO_RECURRENT_KERNEL, "activation", "recurrent_activation")
+    identity = ("activation",)
     paper = "Orvieto et al., 2023"
 
     def __init__(
@@ -54,18 +57,22 @@ class LRUCell(Cell):
         units,
         r_min=0.0,
         r_max=1.0,
-        max_phase=6.283,
+        max_phase=2 * math.pi,
         use_bias=False,
         kernel_initializer=_HALF_THE_VARIANCE,
         output_initializer="lecun_normal",
         **kwargs,
     ):
         self._configure(__class__, locals())
-        if not 0 <= r_min < r_max <= 1:
+        self.r_min, self.r_max = real_number("r_min", r_min), real_number("r_max", r_max)
+        if not 0 <= self.r_min < self.r_max <= 1:
             raise ValueError(
-                "`r_min` and `r_max` must be the radii of a ring in the unit circle. "
-                f"Received: r_min={r_min!r}, r_max={r_max!r}"
+                "`r_min` and `r_max` must be the radii of a ring in the unit circle, "
+                f"0 <= r_min < r_max <= 1. Received: r_min={r_min!r}, r_max={r_max!r}"
             )
+        self.max_phase = real_number(
+            "max_phase", max_phase, "lie in (0, 2π]", lambda v: 0 < v <= 2 * math.pi
+        )
 
     def build_own(self, input_shape):
         shape, square = (self.units,), (self.units, self.units)
@@ -88,7 +95,9 @@ class LRUCell(Cell):
             weight = self.add_weight(shape, initializer, name=name, autocast=False)
             setattr(self, name, weight)
         self.output_kernel_re, self.output_kernel_im = (
-            self.add_weight(square, self.output_initializer, name=f"output_kernel_{part}")
+            self.add_weight(
+                square, self.output_initializer, name=f"output_kernel_{part}", autocast=False
+            )
             for part in self.states
         )
 

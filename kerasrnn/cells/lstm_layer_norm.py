@@ -20,7 +20,11 @@ class LayerNormLSTMCell(LSTMCell):
     Weights: those of `LSTMCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (4 units), and
     `c_gain` α_c and `c_bias` β_c (units).
 
-    Args: those of `LSTMCell`. `LSTMCell(units, normalization="layer")` is the same without LN(c_t).
+    Args: those of `LSTMCell`, but for `normalization=None`, which `LSTMCell` is for.
+        `LSTMCell(units, normalization="layer")` is the same without LN(c_t).
+
+    Raises:
+        ValueError: `normalization` is not `"layer"`.
 
     Example:
 
@@ -30,15 +34,15 @@ class LayerNormLSTMCell(LSTMCell):
     TensorShape([2, 4])
     """
 
+    normalizations = ("layer",)
     paper = "Ba et al., 2016"
 
     def __init__(self, units, normalization="layer", **kwargs):
         self._configure(__class__, locals())
 
     def build_own(self, input_shape):
-        if self.normalization:
-            self.c_gain = self.add_weight((self.units,), "ones", name="c_gain")
-            self.c_bias = self.add_weight((self.units,), "zeros", name="c_bias")
+        self.c_gain = self.add_weight((self.units,), "ones", name="c_gain")
+        self.c_bias = self.add_weight((self.units,), "zeros", name="c_bias")
 
     def show(self, c):
-        return self.layer_norm(c, self.c_gain) + self.cast(self.c_bias) if self.normalization else c
+        return self.layer_norm(c, self.c_gain) + self.cast(self.c_bias)

@@ -28,6 +28,7 @@ class MGUCell(Cell):
     gates = ("f", "g")
     candidate = "g"
     writes = ("f",)
+    normalized_together = ("f", "g")
     paper = "Zhou et al., 2016"
 
     def step(self, x, states, product):

@@ -37,6 +37,9 @@ class NASCell(Cell):
     lacks = ("activation", "recurrent_activation")
     paper = "Zoph & Le, 2017"
 
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
     def input_bias(self):
         return None
 

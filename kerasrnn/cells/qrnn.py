@@ -37,6 +37,9 @@ class QRNNCell(Cell):
     lacks = NO_RECURRENT_KERNEL
     paper = "Bradbury et al., 2017"
 
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
+
     def coefficients(self, x):
         z, f, _ = self.split(x, "z", "f", "o")
         f = self.recurrent_activation(f)

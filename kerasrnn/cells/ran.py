@@ -36,6 +36,7 @@ class RANCell(Cell):
     candidate = "g"
     keeps = ("f",)
     writes = ("i",)
+    normalized_together = ("g", "if")
     paper = "Lee et al., 2017"
 
     def step(self, x, states, product):

@@ -40,9 +40,13 @@ class RGLRUCell(Cell):
     recurrent_gates = ()
     candidate = "v"
     lacks = (*NO_RECURRENT_KERNEL, "activation")
+    identity = ("activation",)
     paper = "De et al., 2024"
 
     c = 8
+
+    def __init__(self, units, **kwargs):
+        self._configure(__class__, locals())
 
     def build_own(self, input_shape):
         def initializer(shape, dtype=None):

@@ -1,6 +1,7 @@
 import keras
 
-from kerasrnn.cells.base import Cell, positive_integer
+from kerasrnn.arguments import positive_integer
+from kerasrnn.cells.base import Cell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -46,6 +47,10 @@ class RHNCell(Cell):
     @property
     def recurrent_gates(self):
         return tuple(f"{gate}{level + 1}" for level in range(self.depth) for gate in "ht")
+
+    @property
+    def normalized_together(self):
+        return tuple(zip(self.recurrent_gates[::2], self.recurrent_gates[1::2], strict=True))
 
     @property
     def bias_gates(self):

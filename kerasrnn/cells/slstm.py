@@ -1,7 +1,8 @@
 import keras
 from keras import ops
 
-from kerasrnn.cells.base import Cell, one_of
+from kerasrnn.arguments import one_of
+from kerasrnn.cells.base import Cell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")

@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops, tree
 
-from kerasrnn.cells.base import boolean
+from kerasrnn.arguments import boolean
 from kerasrnn.layers.recurrent import RNN, Marks
 from kerasrnn.recurrence import borders
 
@@ -34,7 +34,7 @@ def check_reset(layer):
     if "reset" not in inspect.signature(layer.call).parameters and state_sizes(layer):
         raise ValueError(
             "`reset` needs layers of this package. "
-            f"Received: a reset for {layer.name}, a {type(layer).__name__}"
+            f"Received: a reset for {layer.name} ({type(layer).__name__})"
         )
 
 

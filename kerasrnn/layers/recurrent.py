@@ -1,6 +1,7 @@
 """Recurrent layers: a cell, run over time by `kerasrnn.recurrence`."""
 
 import os
+import re
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn import cells, recurrence
-from kerasrnn.cells.base import boolean, one_of, own_parameters, parameters
+from kerasrnn.arguments import boolean, check_spelling, one_of, own_parameters
+from kerasrnn.cells.base import Cell
+from kerasrnn.cells.configured import parameters
 
 _STATES = "states.npz"
 
@@ -42,7 +45,7 @@ class RNN(keras.layers.RNN):
 
     Call arguments: `sequences` (batch, time, features), `initial_state`, `mask` (batch, time) or
     (1, time) for all rows, `False` at the steps that leave the states as they are, `training`, as
-    in Keras; and `reset` (batch, time), booleans: `True` where an episode begins, so that before
+    in Keras; and `reset` (batch, time), boolean: `True` where an episode begins, so that before
     this step the state is set back to the cell's initial one, whatever was passed. Backwards the
     state is set back at the same border between two steps. Stricter than Keras: an initial state of
     shape (1, units) for more rows than one, options that are no boolean, such as
@@ -53,9 +56,9 @@ class RNN(keras.layers.RNN):
         `return_state`.
 
     Raises:
-        ValueError: `cell` is no cell, an option is not a boolean, or a call argument is not of its
-            shape: `sequences` (one time step at least), `mask`, `reset`, or a state, (batch,
-            units), in `initial_state`.
+        ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
+            not of its shape: `sequences` (one time step at least), `mask`, `reset` (which has to be
+            boolean, too), or a state, (batch, units), in `initial_state`.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -77,25 +80,16 @@ class RNN(keras.layers.RNN):
         zero_output_for_mask=False,
         **kwargs,
     ):
-        if isinstance(cell, list | tuple) and any(isinstance(one, str) for one in cell):
-            raise ValueError(
-                "A list must hold cells, not names; RNNStack stacks layers of a cell by its name. "
-                f"Received: cell={cell}"
-            )
-        empty = isinstance(cell, list | tuple) and not cell
-        if empty or isinstance(cell, keras.layers.RNN):
-            raise ValueError(
-                "`cell` must be a cell, a list of one or more, or the name of a registered one; a "
-                f"layer runs by itself. Received: cell={cell!r}"
-            )
         if isinstance(cell, str):
             cell_class = cells.get(cell)
             names = [*parameters(cell_class), *cell_class.lacks]
+            check_spelling(type(self).__name__, kwargs, [*names, *own_parameters(RNN)])
             own = {name: kwargs.pop(name) for name in names if name in kwargs}
             if "units" not in own:
                 raise ValueError(
-                    "A cell given by name needs its size as a keyword: pass `units=...`. "
-                    f"Received: cell={cell!r}"
+                    f"A cell given by name needs its size as a keyword, RNN({cell!r}, units=...); "
+                    "what stands second is `return_sequences`. "
+                    f"Received: cell={cell!r}, return_sequences={return_sequences!r}"
                 )
             cell = cell_class(
                 **own,
@@ -103,6 +97,8 @@ class RNN(keras.layers.RNN):
                 trainable=kwargs.get("trainable", True),
                 name=f"{cell}_cell",
             )
+        else:
+            _check_cell(cell, kwargs)
         options = {
             "return_sequences": return_sequences,
             "return_state": return_state,
@@ -235,11 +231,46 @@ class RNN(keras.layers.RNN):
         )
 
 
+def _check_cell(cell, kwargs):
+    """Checks a `cell` that is given as such, with the keywords beside it."""
+    listed = list(cell) if isinstance(cell, list | tuple) else [cell]
+    for one in listed:
+        if isinstance(one, str):
+            raise ValueError(
+                "A list must hold cells, not names; RNNStack stacks layers of a cell by its name. "
+                f"Received: cell={cell}"
+            )
+        if isinstance(one, type):
+            raise ValueError(
+                f"`cell` must be a cell and not its class: make one, as {one.__name__}(8). "
+                f"Received: cell={cell!r}"
+            )
+    if not listed or isinstance(cell, keras.layers.RNN):
+        raise ValueError(
+            "`cell` must be a cell, a list of one or more, or the name of a registered one; a "
+            f"layer runs by itself. Received: cell={cell!r}"
+        )
+    for name, value in kwargs.items():
+        if name in parameters(type(cell) if isinstance(cell, Cell) else Cell):
+            raise ValueError(
+                f"`{name}` is the cell's: give it to {type(cell).__name__}, or name a registered "
+                f"cell instead. Received: {name}={value!r}"
+            )
+    check_spelling("RNN", kwargs, own_parameters(RNN))
+
+
 def _check_shape(shape):
+    if len(shape) == 2:
+        raise ValueError(
+            "`sequences` must have rank 3, (batch, time, features). Where the two axes are (batch, "
+            "time), one number per step takes x[..., None], and tokens an Embedding before; where "
+            "they are (batch, features), one step takes x[:, None]. "
+            f"Received: sequences.shape={tuple(shape)}"
+        )
     if len(shape) != 3:
         raise ValueError(
-            "`sequences` must have rank 3, (batch, time, features); one feature per step needs an "
-            f"axis of its own, as in x[..., None]. Received: sequences.shape={tuple(shape)}"
+            "`sequences` must have rank 3, (batch, time, features). "
+            f"Received: sequences.shape={tuple(shape)}"
         )
     if shape[1] == 0:
         raise ValueError(
@@ -274,6 +305,11 @@ def _fitted_mask(mask, sequences):
 
 def _checked_reset(reset, sequences):
     reset = ops.convert_to_tensor(reset)
+    dtype = keras.backend.standardize_dtype(reset.dtype)
+    if dtype != "bool":
+        raise ValueError(
+            f"`reset` must be boolean, True where an episode begins. Received: reset.dtype={dtype}"
+        )
     shape, expected = tuple(reset.shape), tuple(sequences.shape[:2])
     pairs = zip(shape, expected, strict=False)
     if len(shape) != 2 or any(None not in pair and pair[0] != pair[1] for pair in pairs):
@@ -299,6 +335,30 @@ def _chosen(rows, size):
     return chosen
 
 
+# An argument, or several, in a docstring.
+_ENTRY = re.compile(r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)", re.M)
+
+
+def _further_arguments(layer):
+    """What a layer's docstring says of all that its signature and Keras's docstrings leave out: of
+    the cell's arguments what the cell's own docstrings do."""
+    names = parameters(layer.cell_class).keys() - own_parameters(layer).keys()
+    # A cell without a product with the state refuses it.
+    if not layer.cell_class.recurrent_gates:
+        names -= {"normalization"}
+    lines = ["Further arguments, the cell's:"]
+    for cell_class in layer.cell_class.__mro__:
+        if issubclass(cell_class, Cell):
+            for listed, text in _ENTRY.findall(cell_class.__doc__):
+                some = [name for name in listed.split(", ") if name in names]
+                lines += [f"        {', '.join(some)}: {text}"] if some else []
+                names -= set(some)
+    lines += ["", "    Further call argument:"]
+    lines += ["        reset: (batch, time), boolean: `True` where an episode begins, so that the"]
+    lines += ["            state is set back before this step; more in `kerasrnn.layers.RNN`."]
+    return "\n".join(lines)
+
+
 class _OneCell(RNN):
     """A layer that takes its cell's arguments beside its own, and shows them as attributes."""
 
@@ -310,6 +370,11 @@ class _OneCell(RNN):
         for name in parameters(cls.cell_class):
             of_cell = property(attrgetter(f"cell.{name}"), doc=f"The cell's `{name}`.")
             setattr(cls, name, of_cell)
+        if cls.__doc__:
+            cls.__doc__ = cls.__doc__.replace("{further}", _further_arguments(cls))
+
+    def __init__(self, units, **kwargs):
+        super().__init__(self.cell_name, units=units, **kwargs)
 
     def _configure(self, cls, arguments):
         """Sets what the constructor of `cls` was called with; `arguments` is its `locals()`."""
@@ -387,6 +452,8 @@ class SimpleRNN(_OneCell):
     Equations, weights and source: `kerasrnn.cells.SimpleRNNCell`. Arguments, call arguments, shapes
     and errors: those of `keras.layers.SimpleRNN` and `kerasrnn.layers.RNN`.
 
+    {further}
+
     Example:
 
     >>> kerasrnn.layers.SimpleRNN(8)(np.ones((2, 5, 3), "float32")).shape
@@ -429,6 +496,8 @@ class LSTM(_OneCell):
 
     Equations, weights and source: `kerasrnn.cells.LSTMCell`. Arguments, call arguments, shapes and
     errors: those of `keras.layers.LSTM` and `kerasrnn.layers.RNN`.
+
+    {further}
 
     Example:
 
@@ -485,6 +554,8 @@ class GRU(_OneCell):
             `"write"`, where it says how much is written. `kerasrnn.cells.flip_update_gate` turns
             the weights of one form into those of the other. Default: `"keep"`.
 
+    {further}
+
     Example:
 
     >>> kerasrnn.layers.GRU(8)(np.ones((2, 5, 3), "float32")).shape
@@ -530,8 +601,10 @@ class GRU(_OneCell):
 class MinGRU(_OneCell):
     """Minimal GRU layer, a linear recurrence.
 
-    Equations, weights, arguments and source: `kerasrnn.cells.MinGRUCell`. Further arguments, call
-    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+    Equations, weights and source: `kerasrnn.cells.MinGRUCell`. Arguments, call arguments, shapes
+    and errors: those of `kerasrnn.layers.RNN`.
+
+    {further}
 
     Example:
 
@@ -541,16 +614,15 @@ class MinGRU(_OneCell):
 
     cell_name = "mingru"
 
-    def __init__(self, units, **kwargs):
-        self._configure(__class__, locals())
-
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class MinLSTM(_OneCell):
     """Minimal LSTM layer, a linear recurrence.
 
-    Equations, weights, arguments and source: `kerasrnn.cells.MinLSTMCell`. Further arguments, call
-    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+    Equations, weights and source: `kerasrnn.cells.MinLSTMCell`. Arguments, call arguments, shapes
+    and errors: those of `kerasrnn.layers.RNN`.
+
+    {further}
 
     Example:
 
@@ -560,16 +632,15 @@ class MinLSTM(_OneCell):
 
     cell_name = "minlstm"
 
-    def __init__(self, units, **kwargs):
-        self._configure(__class__, locals())
-
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class LRU(_OneCell):
     """Linear recurrent unit layer, a linear recurrence with complex states.
 
-    Equations, weights, arguments and source: `kerasrnn.cells.LRUCell`. Further arguments, call
-    arguments, shapes and errors: those of `kerasrnn.layers.RNN`.
+    Equations, weights and source: `kerasrnn.cells.LRUCell`. Arguments, call arguments, shapes
+    and errors: those of `kerasrnn.layers.RNN`.
+
+    {further}
 
     Example:
 
@@ -578,6 +649,3 @@ class LRU(_OneCell):
     """
 
     cell_name = "lru"
-
-    def __init__(self, units, **kwargs):
-        self._configure(__class__, locals())

@@ -2,7 +2,8 @@ import keras
 from keras import ops
 
 from kerasrnn import cells
-from kerasrnn.cells.base import boolean, own_parameters, parameters, positive_integer
+from kerasrnn.arguments import boolean, check_spelling, own_parameters, positive_integer
+from kerasrnn.cells.configured import parameters
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import (
     Connected,
@@ -115,7 +116,9 @@ class RNNStack(Connected):
     ):
         options = {}
         if isinstance(cell, str):
-            options = {k: kwargs.pop(k) for k in parameters(cells.get(cell)) if k in kwargs}
+            known = parameters(cells.get(cell))
+            check_spelling("RNNStack", kwargs, [*known, *own_parameters(RNNStack)])
+            options = {name: kwargs.pop(name) for name in known if name in kwargs}
         super().__init__(go_backwards, **kwargs)
         if isinstance(cell, keras.layers.Layer) or not callable(cell):
             cells.get(cell)
