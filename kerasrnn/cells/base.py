@@ -61,7 +61,8 @@ def boolean(name, value):
     return one_of((True, False), name, value)
 
 
-def _rate(name, value):
+def fraction(name, value):
+    """`value` as a `float`, or an error that names the argument."""
     if not (isinstance(value, numbers.Real) and 0 <= value < 1):
         raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={value!r}")
     return float(value)
@@ -235,8 +236,8 @@ class Cell(keras.layers.Layer):
             setattr(self, name, value)
 
         self.units = positive_integer("units", self.units)
-        self.dropout = _rate("dropout", self.dropout)
-        self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
+        self.dropout = fraction("dropout", self.dropout)
+        self.recurrent_dropout = fraction("recurrent_dropout", self.recurrent_dropout)
         self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
         one_of((None, "layer"), "normalization", self.normalization)
         one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
@@ -283,7 +284,7 @@ class Cell(keras.layers.Layer):
     def _zone_rates(self, zoneout):
         """The rate of each state, or nothing."""
         if not isinstance(zoneout, dict):
-            rate = _rate("zoneout", zoneout)
+            rate = fraction("zoneout", zoneout)
             zoneout = dict.fromkeys(self.zoned, rate)
             if rate and not self.zoned:
                 raise ValueError(
@@ -296,7 +297,7 @@ class Cell(keras.layers.Layer):
                     f"`zoneout` of a {type(self).__name__} can act on the states "
                     f"{', '.join(self.zoned) or '(none)'}. Received: a zoneout of {state!r}"
                 )
-        rates = {state: _rate("zoneout", rate) for state, rate in zoneout.items()}
+        rates = {state: fraction("zoneout", rate) for state, rate in zoneout.items()}
         return {state: rate for state, rate in rates.items() if rate}
 
     @property
