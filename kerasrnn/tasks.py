@@ -13,8 +13,8 @@ def _at_least(name, value, least):
 
 
 def adding_problem(samples, length=50, seed=0):
-    """The sum of the two numbers of a sequence that are marked (Hochreiter & Schmidhuber, 1997; in
-    the form of Arjovsky et al., 2016).
+    """The sum of the two numbers of a sequence that are marked (Hochreiter & Schmidhuber, 1997,
+    section 5.4; in the form of Arjovsky et al., 2016).
 
     The numbers are uniform in [0, 1); one mark is in the first half, one in the second.
 
@@ -48,8 +48,8 @@ def adding_problem(samples, length=50, seed=0):
 
 
 def temporal_order(samples, length=100, seed=0):
-    """Which of X and Y came first and second, among distractors (Hochreiter & Schmidhuber, 1997, the
-    task of two relevant symbols, at a fixed length).
+    """Which of X and Y came first and second, among distractors (Hochreiter & Schmidhuber, 1997,
+    section 5.6, task 6a, at a fixed length).
 
     The symbols, one-hot in this order: start, end, the distractors a, b, c, d, and X and Y. The
     first X or Y stands between 10% and 20% of the length, the second between 50% and 60%. The

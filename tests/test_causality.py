@@ -239,6 +239,8 @@ def test_an_encoder_may_read_what_a_decoder_must_not(tokens):
         assert is_causal(model, pair, along=1)
         assert is_causal(model, dict(zip(("source", "to"), pair, strict=True)), along=["to"])
         assert is_causal(encoder_decoder(True, tokens), pair, along=1).leak == ("both", 0, 1)
+    same = ops.convert_to_tensor(x)
+    assert is_causal(model, [same, same], along=1)
     # Of equal lengths, and all in step: what it reads is ahead.
     assert is_causal(model, [x, x]).leak == ("decoder", 0, 1)
     with pytest.raises(ValueError, match=r"`along` must say.*\[4, 6\].*along=None"):

@@ -134,7 +134,8 @@ def _tensors(x):
             "`x` must be an array (batch, time, ...) or a structure of them as the model takes it; "
             f"np.array(x) makes one of lists of numbers. Received: x={x!r}"
         )
-    return tree.map_structure(keras.ops.convert_to_tensor, x)
+    # Each a tensor of its own, though two inputs may be the same.
+    return tree.map_structure(lambda part: tf.identity(tf.convert_to_tensor(part)), x)
 
 
 def _chosen(inputs, along):
@@ -144,7 +145,6 @@ def _chosen(inputs, along):
         chosen = [p for p in flat if len(p.shape) > 1 + p.dtype.is_floating] or flat
     else:
         keys = along if isinstance(along, list | tuple) else [along]
-        # A single array has no parts, but indices all the same.
         own = inputs if isinstance(inputs, dict) else dict(enumerate(flat)) if len(flat) > 1 else {}
         if not keys or any(key not in own for key in keys):
             raise ValueError(

@@ -82,7 +82,9 @@ class RNNStack(Connected):
         backward half is the first in time. Masked steps count for neither. With `return_state` the
         states follow, each (batch, units): layer by layer from the first, in a bidirectional one
         forward before backward, and within that in the order of the cell (h, c for an LSTM).
-        `initial_state` takes them in that order, in one list or in one per layer.
+        `initial_state` takes them in that order, in one list or in one per layer. Where the states
+        alone are used, what only the output passes through, as the last layer's gate, is not
+        trained, and Keras warns of it.
 
     Raises:
         ValueError: an argument outside its range; a function that makes other cells than it is
