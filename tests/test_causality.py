@@ -237,7 +237,8 @@ def test_an_encoder_may_read_what_a_decoder_must_not(tokens):
     for source in (x, x[:, :4]):
         pair = [source, x[:, ::-1]]
         assert is_causal(model, pair, along=1)
-        assert is_causal(model, dict(zip(("source", "to"), pair, strict=True)), along=["to"])
+        named = keras.Model(dict(zip(("source", "to"), model.inputs, strict=True)), model.outputs)
+        assert is_causal(named, dict(zip(("source", "to"), pair, strict=True)), along=["to"])
         assert is_causal(encoder_decoder(True, tokens), pair, along=1).leak == ("both", 0, 1)
     same = ops.convert_to_tensor(x)
     assert is_causal(model, [same, same], along=1)

@@ -222,6 +222,7 @@ STATEFUL = {
     "cells": lambda **options: stacked(keras.layers, **options),
     "model": lambda **options: keras.Sequential(
         [
+            keras.Input((None, 4), batch_size=3),
             keras.layers.Dense(5),
             keras.layers.LSTM(3, return_sequences=True, **options),
             layers.Residual(layers.GRU(3, return_sequences=True, **options)),
