@@ -121,13 +121,13 @@ class RNNStack(Connected):
         options = {}
         if isinstance(cell, str):
             options = {k: kwargs.pop(k) for k in parameters(cells.get(cell)) if k in kwargs}
-        super().__init__(go_backwards, **kwargs)
-        if isinstance(cell, keras.layers.Layer) or not callable(cell):
+        elif isinstance(cell, keras.layers.Layer) or not callable(cell):
             raise ValueError(
                 "Each layer needs a cell of its own: `cell` must be a class or function that makes "
                 "one, as `lambda units, **rates: MGUCell(units, **rates)`, or one of the names "
                 f"{', '.join(cells.CELLS)}. Received: cell={cell!r}"
             )
+        super().__init__(go_backwards, **kwargs)
         units = units.tolist() if isinstance(units, np.ndarray) else units
         listed = list(units) if isinstance(units, list | tuple) else None
         if listed is not None and (not listed or depth not in (None, len(listed))):
