@@ -15,7 +15,9 @@ def state_structure(layer):
     """The sizes of a layer's states, nested as it takes them."""
     if hasattr(layer, "forward_layer"):
         return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
-    return list(getattr(layer, "state_size", []))
+    sizes = list(getattr(layer, "state_size", []))
+    # Keras's ConvLSTM says so of its two states, whose size depends on the input.
+    return sizes * 2 if sizes == [-1] else sizes
 
 
 def state_sizes(layer):
@@ -112,7 +114,12 @@ class Connected(keras.layers.Layer):
 
     def build(self, input_shape):
         for layer, shape in self.shapes(tuple(input_shape)):
-            if not layer.built:
+            if layer.built:
+                continue
+            if type(layer).build is keras.layers.Layer.build:
+                # Keras builds what is inside by a call.
+                layer(keras.KerasTensor(shape, dtype=self.compute_dtype))
+            else:
                 layer.build(shape)
 
     @property
