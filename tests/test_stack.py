@@ -417,7 +417,7 @@ def test_mixed_precision(connection, policy):
 @CONNECTIONS
 def test_trains_and_is_served(connection, tmp_path):
     """Through `fit`, which runs the compiled programs, and as a SavedModel."""
-    stack = layers.RNNStack("gru", 16, 3, connection, True, "layer", project=True, dropout=0.1)
+    stack = layers.RNNStack("gru", 16, 2, connection, True, "layer", project=True, dropout=0.1)
     model = keras.Sequential([keras.Input((6, 4)), stack, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01), "mse")
     x = np.tile(X, (8, 1, 1))
