@@ -3,8 +3,8 @@
     python benchmarks/depth.py            # trains; under an hour on two cores, and can be resumed
     python benchmarks/depth.py --cost     # times a step of training; two minutes
 
-Prints the tables of benchmarks/RESULTS.md. Every finished run is a line of runs/depth.jsonl; what
-stands there is not run again.
+Prints tables in Markdown. Every finished run is a line of runs/depth.jsonl, with all that it was
+told; what stands there so told is not run again. Delete the file when the layers have changed.
 """
 
 import argparse
@@ -31,16 +31,23 @@ sys.path.insert(0, str(ROOT / "examples"))
 from language_model import plays  # noqa: E402
 
 RUNS = ROOT / "runs" / "depth.jsonl"
-DEPTH, UNITS, LENGTH, BATCH = 8, 32, 30, 32
-# Updates between two looks at the loss.
-CHUNK = 25
+# All that is the same in every run; `chunk` updates pass between two looks at the loss.
+COMMON = {
+    "depth": 8,
+    "units": 32,
+    "batch": 32,
+    "learning_rate": 3e-3,
+    "global_clipnorm": 1.0,
+    "chunk": 25,
+}
+LENGTHS = {"adding": 60, "order": 60, "letters": 30}
 STACKS = {
     "plain": {},
-    "residual": {"connection": "residual"},
-    "highway": {"connection": "highway"},
+    "residual": {"connection": "residual", "project": True},
+    "highway": {"connection": "highway", "project": True},
     "dense": {"connection": "dense"},
     "plain, bidirectional": {"bidirectional": True},
-    "residual, bidirectional": {"connection": "residual", "bidirectional": True},
+    "residual, bidirectional": {"connection": "residual", "project": True, "bidirectional": True},
 }
 # The loss that counts as learned: about half of chance; for the letters, less than the entropy of
 # single ones.
@@ -52,32 +59,45 @@ def text():
     return plays()
 
 
-def data(task, samples, seed):
+def chance(task):
+    """The loss of whoever knows how often each answer occurs, and nothing of the input."""
     if task == "adding":
-        return tasks.adding_problem(samples, LENGTH, seed)
+        return 1 / 6
     if task == "order":
-        return tasks.temporal_order(samples, LENGTH, seed)
+        return np.log(4)
+    shares = np.bincount(text()[1]) / len(text()[1])
+    return -(shares * np.log(shares)).sum()
+
+
+def data(run, samples, seed):
+    length = run["length"]
+    if run["task"] == "adding":
+        return tasks.adding_problem(samples, length, seed)
+    if run["task"] == "order":
+        return tasks.temporal_order(samples, length, seed)
     _, letters = text()
-    starts = np.random.default_rng(seed).integers(0, len(letters) - LENGTH - 1, samples)
-    steps = starts[:, None] + np.arange(LENGTH)
+    starts = np.random.default_rng(seed).integers(0, len(letters) - length, samples)
+    steps = starts[:, None] + np.arange(length)
     return letters[steps], letters[steps + 1]
 
 
-def build(task, cell, options, depth=DEPTH):
-    units = UNITS // 2 if options.get("bidirectional") else UNITS
-    outputs, inputs = {"adding": (1, (LENGTH, 2)), "order": (4, (LENGTH, 8))}.get(
-        task, (len(text()[0]), (LENGTH,))
+def build(run):
+    length, units = run["length"], run["units"]
+    inputs, outputs = {"adding": ((length, 2), 1), "order": ((length, 8), 4)}.get(
+        run["task"], ((length,), len(text()[0]))
     )
+    sequences = run["task"] == "letters"
+    options = {"return_sequences": sequences, **run["options"]}
+    # As wide as one direction.
+    each = units // 2 if options.get("bidirectional") else units
+    stack = RNNStack(run["cell"], each, run["depth"], **options)
     x = inputs = keras.Input(inputs)
-    if task == "letters":
-        x = keras.layers.Embedding(outputs, UNITS)(x)
-    sequences = task == "letters"
-    stack = RNNStack(cell, units, depth, project=True, return_sequences=sequences, **options)
+    if sequences:
+        x = keras.layers.Embedding(outputs, units)(x)
     model = keras.Model(inputs, keras.layers.Dense(outputs)(stack(x)))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(
-        keras.optimizers.Adam(3e-3, global_clipnorm=1.0), "mse" if task == "adding" else loss
-    )
+    optimizer = keras.optimizers.Adam(run["learning_rate"], global_clipnorm=run["global_clipnorm"])
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, "mse" if run["task"] == "adding" else cross_entropy)
     return model, stack
 
 
@@ -96,77 +116,110 @@ def gradient_ratio(model, stack, x, y):
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
     gradients = tape.gradient(loss, variables)
-    directions = len(variables) // DEPTH
+    directions = len(variables) // stack.depth
     norms = map(tf.linalg.global_norm, (gradients[:directions], gradients[-directions:]))
     return float(next(norms) / next(norms))
 
 
-def train(task, cell, name, seed, steps):
+def train(run):
+    """The mean loss of every chunk of updates, and the gradient ratio before and after."""
+    seed, batch = run["seed"], run["batch"]
     keras.utils.set_random_seed(seed)
-    model, stack = build(task, cell, STACKS[name])
-    fixed = data(task, BATCH, 1000 + seed)
+    model, stack = build(run)
+    fixed = data(run, batch, 1000 + seed)
     before = gradient_ratio(model, stack, *fixed)
-    x, y = data(task, steps * BATCH, seed)
+    x, y = data(run, run["steps"] * batch, seed)
     losses = []
-    for start in range(0, len(x), CHUNK * BATCH):
-        part = slice(start, start + CHUNK * BATCH)
-        fit = model.fit(x[part], y[part], batch_size=BATCH, shuffle=False, verbose=0)
+    for start in range(0, len(x), run["chunk"] * batch):
+        part = slice(start, start + run["chunk"] * batch)
+        fit = model.fit(x[part], y[part], batch_size=batch, shuffle=False, verbose=0)
         losses.append(fit.history["loss"][0])
-    reached = np.flatnonzero(np.array(losses) < THRESHOLDS[task])
-    return {
-        "loss": float(np.mean(losses[-2:])),
-        "steps": int(CHUNK * (reached[0] + 1)) if reached.size else None,
-        "before": before,
-        "after": gradient_ratio(model, stack, *fixed),
-    }
+    return {"losses": losses, "before": before, "after": gradient_ratio(model, stack, *fixed)}
+
+
+def wanted(seeds, steps):
+    """Every run, as all that determines it."""
+    return [
+        {
+            "task": task,
+            "cell": cell,
+            "options": options,
+            "seed": seed,
+            "steps": steps,
+            "length": LENGTHS[task],
+            **COMMON,
+        }
+        for task in THRESHOLDS
+        for cell in ("lstm", "gru")
+        for options in STACKS.values()
+        # A net that sees the letters to come has none to guess.
+        if not (task == "letters" and options.get("bidirectional"))
+        for seed in range(seeds)
+    ]
+
+
+def key(run):
+    return json.dumps(run, sort_keys=True)
 
 
 def finished():
     if not RUNS.exists():
         return {}
     rows = map(json.loads, RUNS.read_text().splitlines())
-    return {tuple(row["run"]): row for row in rows}
+    return {key(row["run"]): row["found"] for row in rows}
 
 
-def run_all(seeds, steps):
-    wanted = [
-        (task, cell, name, seed, steps)
-        for task in THRESHOLDS
-        for cell in ("lstm", "gru")
-        for name in STACKS
-        # A net that sees the letters to come has none to guess.
-        if not (task == "letters" and "bidirectional" in name)
-        for seed in range(seeds)
-    ]
+def run_all(runs):
     done = finished()
     RUNS.parent.mkdir(exist_ok=True)
-    for number, run in enumerate(wanted, 1):
-        if run not in done:
-            start = time.time()
-            row = {"run": run, **train(*run)}
-            with RUNS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            done[run] = row
-            keras.backend.clear_session()
-            seconds = time.time() - start
-            print(
-                f"{number}/{len(wanted)} {run} {row['loss']:.3f} {seconds:.0f} s", file=sys.stderr
-            )
+    for number, run in enumerate(runs, 1):
+        if key(run) in done:
+            continue
+        start = time.time()
+        done[key(run)] = train(run)
+        with RUNS.open("a") as file:
+            file.write(json.dumps({"run": run, "found": done[key(run)]}) + "\n")
+        keras.backend.clear_session()
+        seconds = time.time() - start
+        print(f"{number}/{len(runs)} {key(run)} {seconds:.0f} s", file=sys.stderr)
     return done
 
 
-def table(done, seeds, steps):
-    print("| task | cell | stack | final loss | steps to threshold | ratio before | after |")
+def table(runs, done):
+    steps, seeds = runs[0]["steps"], len({run["seed"] for run in runs})
+    tail = 2 * COMMON["chunk"]
+    print(
+        f"Stacks of {COMMON['depth']} layers, {COMMON['units']} wide (both directions together "
+        f"where there are two), {steps} updates on batches of {COMMON['batch']}, Adam at "
+        f"{COMMON['learning_rate']}, global_clipnorm={COMMON['global_clipnorm']}; {seeds} seeds.\n"
+        f"Final loss: the mean of the last {tail} updates. Steps to threshold: the first "
+        f"{COMMON['chunk']} updates with a mean loss below it, `-` where there are none. Gradient "
+        "ratio: the norm of the loss's gradient with respect to the biases of layer 1 over that of "
+        f"layer {COMMON['depth']}, on a batch of its own before and after training; the median of "
+        "the seeds.\n"
+    )
+    print("| task | time steps | loss by chance | threshold |\n|---|---|---|---|")
+    for task, threshold in THRESHOLDS.items():
+        print(f"| {task} | {LENGTHS[task]} | {chance(task):.3f} | {threshold} |")
+    print(
+        "\n| task | cell | stack | final loss | steps to threshold | ratio before | ratio after |"
+    )
     print("|---|---|---|---|---|---|---|")
-    for task, cell, name in dict.fromkeys(run[:3] for run in done):
-        rows = [done.get((task, cell, name, seed, steps)) for seed in range(seeds)]
-        rows = [row for row in rows if row]
-        if not rows:
-            continue
-        losses = ", ".join(f"{row['loss']:.3f}" for row in rows)
-        reached = ", ".join(str(row["steps"] or "-") for row in rows)
-        ratios = [f"{np.median([row[when] for row in rows]):.2g}" for when in ("before", "after")]
+    names = {key(options): name for name, options in STACKS.items()}
+    groups = {}
+    for run in runs:
+        group = run["task"], run["cell"], names[key(run["options"])]
+        groups.setdefault(group, []).append(done[key(run)])
+    for (task, cell, name), found in groups.items():
+        losses = ", ".join(f"{np.mean(one['losses'][-2:]):.3f}" for one in found)
+        reached = ", ".join(steps_to(THRESHOLDS[task], one["losses"]) for one in found)
+        ratios = (f"{np.median([one[when] for one in found]):.2g}" for when in ("before", "after"))
         print(f"| {task} | {cell} | {name} | {losses} | {reached} | {' | '.join(ratios)} |")
+
+
+def steps_to(threshold, losses):
+    below = np.flatnonzero(np.array(losses) < threshold)
+    return str(COMMON["chunk"] * (below[0] + 1)) if below.size else "-"
 
 
 def cost():
@@ -208,8 +261,8 @@ def main():
     if arguments.cost:
         cost()
     else:
-        done = run_all(arguments.seeds, arguments.steps)
-        table(done, arguments.seeds, arguments.steps)
+        runs = wanted(arguments.seeds, arguments.steps)
+        table(runs, run_all(runs))
 
 
 if __name__ == "__main__":

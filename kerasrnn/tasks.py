@@ -14,7 +14,7 @@ def _at_least(name, value, least):
 
 def adding_problem(samples, length=50, seed=0):
     """The sum of the two numbers of a sequence that are marked (Hochreiter & Schmidhuber, 1997,
-    section 5.4; in the form of Arjovsky et al., 2016, section 5.2).
+    section 5.4; in the form of Arjovsky et al., 2016).
 
     The numbers are uniform in [0, 1); one mark is in the first half, one in the second.
 
@@ -87,7 +87,7 @@ def temporal_order(samples, length=100, seed=0):
 
 def copy_memory(samples, delay=50, seed=0):
     """Ten symbols, to be repeated after a delay (Hochreiter & Schmidhuber, 1997; in the form of
-    Arjovsky et al., 2016, section 5.1).
+    Arjovsky et al., 2016).
 
     The input: ten of the symbols 0 to 7, `delay` - 1 blanks (8), a delimiter (9), ten blanks. The
     output: `delay` + 10 blanks, then the ten symbols.

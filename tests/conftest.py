@@ -35,6 +35,25 @@ def random_weights(rng):
 
 
 @pytest.fixture
+def assert_stateful(random_weights):
+    """A stateful layer goes on where the batch before ended, until it is told to reset all rows of
+    the batch or one of them."""
+
+    def check(layer, x):
+        layer.build(x.shape)
+        random_weights(layer)
+        halves = np.concatenate([layer(x[:, :3]), layer(x[:, 3:])], axis=1)
+        layer.reset_state()
+        np.testing.assert_allclose(layer(x), halves, rtol=1e-5, atol=1e-6)
+        layer.reset_state(rows=[1])
+        again = layer(x).numpy()
+        np.testing.assert_allclose(again[1], halves[1], rtol=1e-5, atol=1e-6)
+        assert not np.allclose(again[0], halves[0])
+
+    return check
+
+
+@pytest.fixture
 def quiet_tuner(monkeypatch):
     """keras-tuner 1.4 asks for the thread by a name that Python has deprecated."""
     monkeypatch.setattr(threading, "currentThread", threading.current_thread)

@@ -182,8 +182,28 @@ def test_padding_changes_nothing(side, random_weights):
         )
 
 
+def test_states_of_stacked_cells(random_weights):
+    """As nested as they come, or in one list."""
+    cells = [keras.layers.LSTMCell(4), keras.layers.GRUCell(3)]
+    inner = layers.RNN(cells, return_sequences=True, return_state=True)
+    layer = layers.Bidirectional(inner)
+    layer.build(X.shape)
+    random_weights(layer)
+    _, *states = layer(X)
+    flat = tf.nest.flatten(states)
+    assert [state.shape[1] for state in flat] == [4, 4, 3, 4, 4, 3]
+    forward, *_ = layer.forward_layer(X, initial_state=[flat[:2], flat[2]])
+    backward, *_ = layer.backward_layer(X, initial_state=[flat[3:5], flat[5]])
+    expected = np.concatenate([forward, backward.numpy()[:, ::-1]], axis=-1)
+    for given in (states, flat):
+        y, *_ = layer(X, initial_state=given)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"must be a list of 6.*\(3, 4\), \(3, 4\)$"):
+        layer(X, initial_state=flat[:2])
+
+
 def test_a_layer_that_cannot_run_backward():
     with pytest.raises(ValueError, match=r"must be a recurrent layer.*Dense"):
         layers.Bidirectional(keras.layers.Dense(3))
-    with pytest.raises(ValueError, match=r"Invalid merge mode.*median"):
+    with pytest.raises(ValueError, match=r"`merge_mode` must be 'concat'.*'gate' or None.*median"):
         layers.Bidirectional(layers.GRU(3), merge_mode="median")

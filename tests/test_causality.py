@@ -199,3 +199,91 @@ def test_a_stateful_model_is_left_as_it_was():
     before = np.array(model.layers[0].states[0])
     assert is_causal(model, X)
     np.testing.assert_array_equal(model.layers[0].states[0], before)
+
+
+@pytest.mark.parametrize("length", [6, None])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_outputs_that_do_not_keep_step_are_left_out(bidirectional, length):
+    """States of as many units as there are steps, half the steps, and one for all of them."""
+    inputs = keras.Input((length, 3))
+    own = layers.GRU(6, return_sequences=True, return_state=True)
+    y, *states = (layers.Bidirectional(own, name="leak") if bidirectional else own)(inputs)
+    halved = keras.layers.Conv1D(2, 2, strides=2)(y)
+    pooled = keras.layers.GlobalMaxPooling1D()(y)
+    model = keras.Model(inputs, [halved, *states, y, pooled])
+    assert is_causal(model, X).leak == (("leak", 0, 1) if bidirectional else None)
+    with pytest.raises(ValueError, match=r"as many steps.*\(2, 3, 2\), \(2, 6\)"):
+        is_causal(keras.Model(inputs, [halved, states[0]]), X)
+
+
+def encoder_decoder(bidirectional, tokens):
+    """What it reads in both directions, then what it writes."""
+    inputs = [keras.Input((None,) if tokens else (None, 3), name=name) for name in ("source", "to")]
+    embed = keras.layers.Embedding(9, 3) if tokens else lambda x: x
+    source, to = map(embed, inputs)
+    encoder = layers.GRU(4, return_state=True)
+    _, *states = layers.Bidirectional(encoder, merge_mode="sum", name="encoder")(source)
+    decoder = gru(name="decoder")
+    if bidirectional:
+        decoder = layers.Bidirectional(decoder, name="both")
+        return keras.Model(inputs, decoder(to, initial_state=states))
+    return keras.Model(inputs, decoder(to, initial_state=[states[0] + states[1]]))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_an_encoder_may_read_what_a_decoder_must_not(tokens):
+    x = TOKENS if tokens else X
+    model = encoder_decoder(False, tokens)
+    for source in (x, x[:, :4]):
+        pair = [source, x[:, ::-1]]
+        assert is_causal(model, pair, along=1)
+        named = keras.Model(dict(zip(("source", "to"), model.inputs, strict=True)), model.outputs)
+        assert is_causal(named, dict(zip(("source", "to"), pair, strict=True)), along=["to"])
+        assert is_causal(encoder_decoder(True, tokens), pair, along=1).leak == ("both", 0, 1)
+    same = ops.convert_to_tensor(x)
+    assert is_causal(model, [same, same], along=1)
+    # Of equal lengths, and all in step: what it reads is ahead.
+    assert is_causal(model, [x, x]).leak == ("decoder", 0, 1)
+    with pytest.raises(ValueError, match=r"`along` must say.*\[4, 6\].*along=None"):
+        is_causal(model, [x[:, :4], x])
+
+
+def test_features_that_all_steps_share_have_no_time():
+    """Nor need their axis be told from that of time by its length."""
+    a, b = keras.Input((6, 3)), keras.Input((6,))
+    shared = keras.layers.Dense(4)(b)
+    model = keras.Model([a, b], gru()(a) + shared[:, None])
+    assert is_causal(model, [X, X[:, :, 0]])
+
+
+@pytest.mark.parametrize("length", [6, None])
+def test_the_leak_is_named_where_there_is_time(length):
+    inputs = keras.Input((length, 6))
+    pooled = keras.layers.GlobalAveragePooling1D(name="pool")(inputs)
+    joined = keras.layers.Add(name="join")([inputs, pooled[:, None]])
+    x = np.concatenate([X, 2 * X], axis=-1)
+    assert is_causal(keras.Model(inputs, joined), x).leak == ("join", 0, 1)
+    if length is None:
+        turned = keras.layers.Permute((2, 1), name="turn")(inputs)
+        back = keras.layers.Permute((2, 1), name="back")(ops.flip(turned, axis=2))
+        assert is_causal(keras.Model(inputs, back), x).leak == ("back", 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "along", "message"),
+    [
+        (lambda x: x, X, None, "`model` must be a Keras model or layer.*<function"),
+        (gru, X, None, "`model` must be a Keras model or layer.*<function"),
+        ("dense", X.tolist(), None, r"`x` must be an array.*np.array\(x\)"),
+        ("dense", lambda: X, None, "`x` must be an array.*<function"),
+        ("dense", X[:, :1], None, r"two time steps or more.*\(2, 1, 3\)"),
+        ("dense", X[0, 0], None, r"two time steps or more.*\(3,\)"),
+        ("dense", X, 0, "none for a single one.*along=0"),
+        ("dense", [X, X], 2, "one of the inputs.*0, 1. Received: along=2"),
+        ("dense", {"a": X, "b": X}, ["a", "c"], r"'a', 'b'. Received: along=\['a', 'c'\]"),
+    ],
+)
+def test_bad_arguments(model, x, along, message):
+    model = keras.layers.Dense(2) if model == "dense" else model
+    with pytest.raises(ValueError, match=message):
+        is_causal(model, x, along)

@@ -54,7 +54,7 @@ def test_a_layer_s_own_inner_loop_comes_first():
 
 
 def test_layers_list_those_inside_them():
-    """gradient_flow looks for the recurrent ones."""
+    """gradient_flow and `connections.recurrent_layers` look for the recurrent ones."""
     both = keras.layers.Bidirectional(keras.layers.LSTM(2))
     net = keras.Sequential([keras.Input((None, 3)), both])
     assert both in net._flatten_layers(include_self=False, recursive=False)

@@ -108,6 +108,18 @@ def test_last_step_is_that_of_the_sequence(connection, bidirectional, random_wei
         np.testing.assert_array_equal(stack(X, mask=MASK)[row], expected)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_masks_of_every_form_that_keras_knows(bidirectional):
+    """With an axis of its own, as Keras's own layers take it, or one for all rows."""
+    stack = layers.RNNStack("gru", 5, 2, bidirectional=bidirectional)
+    expected = stack(X, mask=MASK)
+    np.testing.assert_array_equal(stack(X, mask=MASK[..., None]), expected)
+    one = np.repeat(MASK[:1], 3, axis=0)
+    np.testing.assert_array_equal(stack(X, mask=MASK[:1]), stack(X, mask=one))
+    with pytest.raises(ValueError, match=r"`mask` must have the shape.*\(3, 5\)"):
+        stack(X, mask=MASK[:, :5])
+
+
 def test_a_row_that_is_all_masked_gives_zeros():
     mask = MASK.copy()
     mask[1] = False
@@ -173,13 +185,16 @@ def test_output_shape(options, bidirectional):
         ({"normalization": "batch"}, "`normalization` must be one of None, 'layer'.*='batch'"),
         ({"units": [3, 4], "depth": 3}, r"one per layer.*units=\[3, 4\], depth=3"),
         ({"units": [3, 0]}, "`units` must be a positive integer.*units=0"),
-        ({"units": []}, "`depth` must be a positive integer.*depth=0"),
+        ({"units": []}, r"one per layer.*units=\[\], depth=None"),
+        ({"units": np.array([3.5, 4])}, "`units` must be a positive integer.*units=3.5"),
         ({"bidirectional": True, "stateful": True}, "cannot be stateful.*stateful=True"),
         ({"bidirectional": "yes"}, "`bidirectional` must be True or False.*'yes'"),
         ({"return_state": 2}, "`return_state` must be True or False.*2"),
         ({"cell": keras.layers.Dense(3)}, "simple_rnn, lstm, gru.*cell=<Dense"),
+        ({"cell": cells.MGUCell(4)}, "a cell of its own.*class or function.*cell=<MGUCell"),
         ({"cell": "lsmt"}, "simple_rnn, lstm, gru.*'lsmt'"),
         ({"dropout": -0.1}, r"`dropout` must lie in \[0, 1\).*-0.1"),
+        ({"cell": cells.GRUCell, "zoneout": 1}, r"`zoneout` must lie in \[0, 1\).*zoneout=1"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -209,6 +224,7 @@ def test_precision_and_dropout_reach_every_layer():
     assert stack(X).dtype == "float64"
     assert {w.dtype for w in stack.weights} == {"float64"}
     assert stack.get_config()["units"] == 3
+    assert layers.RNNStack(units=np.array([3, 5])).get_config()["units"] == [3, 5]
     for layer in stack.layers:
         for direction in (layer.layer.forward_layer, layer.layer.backward_layer):
             assert (direction.cell.dropout, direction.cell.recurrent_dropout) == (0.1, 0.2)
@@ -284,19 +300,9 @@ def test_an_encoder_s_states_start_a_decoder(bidirectional, random_weights):
 
 
 @CONNECTIONS
-def test_stateful(connection, random_weights):
-    stack = layers.RNNStack(
-        "gru", 4, 2, connection, project=True, return_sequences=True, stateful=True
-    )
-    stack.build(X.shape)
-    random_weights(stack)
-    halves = np.concatenate([stack(X[:, :3]), stack(X[:, 3:])], axis=1)
-    stack.reset_state()
-    np.testing.assert_allclose(stack(X), halves, rtol=1e-5, atol=1e-6)
-    stack.reset_state(rows=[1])
-    again = stack(X).numpy()
-    np.testing.assert_allclose(again[1], halves[1], rtol=1e-5, atol=1e-6)
-    assert not np.allclose(again[0], halves[0])
+def test_stateful(connection, assert_stateful):
+    options = {"return_sequences": True, "stateful": True}
+    assert_stateful(layers.RNNStack("gru", 4, 2, connection, project=True, **options), X)
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
@@ -356,6 +362,40 @@ def test_a_function_that_makes_cells(bidirectional, random_weights, tmp_path):
     assert {type(layer.cell) for layer in innermost(loaded.layers[0])} == {Zoneout}
 
 
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda units: cells.GRUCell(7), {}, "Asked for: {'units': 3.*GRUCell with {'units': 7"),
+        (
+            lambda units: keras.layers.StackedRNNCells([keras.layers.GRUCell(n) for n in (3, 5)]),
+            {},
+            "StackedRNNCells with {'units': 5",
+        ),
+        (cells.GRUCell, {"dtype": "float64"}, "'float64'}.*GRUCell with.*'float32'}"),
+        (
+            lambda units, **rates: cells.GRUCell(units),
+            {"dropout": 0.2},
+            "'dropout': 0.2}.*'dropout': 0.0}",
+        ),
+        (
+            lambda units, **rates: keras.layers.GRUCell(units),
+            {"zoneout": 0.2},
+            "'zoneout': 0.2}.*'zoneout': None}",
+        ),
+        (lambda units: None, {}, "NoneType with {'units': None"),
+    ],
+)
+def test_a_function_that_makes_other_cells_than_asked_for(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        layers.RNNStack(make, 3, 2, **options)
+    # Where it heeds them it serves.
+    policy = options.get("dtype", "float32")
+    stack = layers.RNNStack(
+        lambda units, **rates: cells.GRUCell(units, dtype=policy, **rates), 3, 2, **options
+    )
+    assert stack(X).dtype == policy
+
+
 def test_a_function_that_makes_one_cell_only():
     cell = cells.GRUCell(3)
     with pytest.raises(ValueError, match="make a new cell every time"):
@@ -377,7 +417,7 @@ def test_mixed_precision(connection, policy):
 @CONNECTIONS
 def test_trains_and_is_served(connection, tmp_path):
     """Through `fit`, which runs the compiled programs, and as a SavedModel."""
-    stack = layers.RNNStack("gru", 16, 3, connection, True, "layer", project=True, dropout=0.1)
+    stack = layers.RNNStack("gru", 16, 2, connection, True, "layer", project=True, dropout=0.1)
     model = keras.Sequential([keras.Input((6, 4)), stack, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01), "mse")
     x = np.tile(X, (8, 1, 1))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,7 +34,7 @@ class Causality:
         return self.leak is None
 
 
-def is_causal(model, x):
+def is_causal(model, x, along=None):
     """Finds out whether any output of a model depends on a later input, as it must not in a
     language model or in any other that is to run step by step.
 
@@ -43,19 +44,30 @@ def is_causal(model, x):
     gradients cancel out; for inputs that have no gradient, such as tokens, x_s is the output of the
     layer that takes them. Then, since there may be ways without a gradient (tokens that are
     turned around, a `stop_gradient`), from values: the later steps of x take those of other steps,
-    which have to differ. Runs as in inference (`training=False`), twice forward and once backward
-    per step, so that a short x is enough; what it changes of a stateful model is set back.
+    which have to differ. Runs as in inference (`training=False`), forward twice per step and
+    backward once, so that a short x is enough; what it changes of a stateful model is set back.
+
+    Which steps are compared is not left to how long things happen to be. Of several inputs, all
+    that have time (tokens, or three axes) count, unless `along` names some: in an encoder-decoder,
+    whose decoder may read the whole source, the one that goes into the decoder. Judged are the
+    outputs that keep step with them: their second axis is as long, and gets shorter where x does.
+    Other outputs, as final states or what was pooled, are left out. Of a model that takes one
+    length only, an output keeps step if it has three axes and the second is as long; choose an x
+    with another number of features.
 
     Args:
         model: Any Keras model, or layer, that is built and gives (batch, time, ...).
-        x: Its input, (batch, time, ...), or a structure of them.
+        x: Its input, an array (batch, time, ...) of two steps or more, or a structure of them.
+        along: Which inputs the outputs may not look ahead in, if not all: an index or key of x, or
+            a list of these.
 
     Returns:
         A `Causality`, which is true or false and holds the `leak`.
 
     Raises:
-        ValueError: The output has no axis of time as long as the input's, or the gradients are not
-            finite or zero throughout at this x, so that they tell nothing.
+        ValueError: `model` is none, `x` holds no arrays, or inputs of different lengths without
+            `along`; no output keeps step; or the gradients are not finite or zero throughout at
+            this x, so that they tell nothing.
 
     Source: CS224N 2019, lecture 7: bidirectional nets need the entire sequence, and so have no
     place in language modelling.
@@ -68,104 +80,182 @@ def is_causal(model, x):
     >>> kerasrnn.diagnostics.is_causal(model, np.ones((1, 5, 3)))
     Causality(leak=('both', 0, 1))
     """
-    inputs = tree.map_structure(keras.ops.convert_to_tensor, x)
-    sources = [part for part in tree.flatten(inputs) if part.dtype.is_floating]
-    # Outputs of the model's parts, with their names, in the order of the calls.
-    heard = []
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(f"`model` must be a Keras model or layer. Received: model={model!r}")
+    inputs = _tensors(x)
+    flat = tree.flatten(inputs)
+    chosen = _chosen(inputs, along)
+    shape = chosen[0].shape[:2]
+
+    def run(change=None, watch=lambda part: None):
+        """The outputs of all parts of the model, in order, with the steps of x so changed."""
+        given = [
+            change(part) if change and any(part is one for one in chosen) else part for part in flat
+        ]
+        return _run(model, tree.pack_sequence_as(inputs, given), watch)
+
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        sources = [part for part in chosen if part.dtype.is_floating]
         tape.watch(sources)
+        parts = run(watch=tape.watch)
 
-        def hear(name, outputs, differentiable):
-            for part in outputs:
-                if not differentiable:
-                    tape.watch(part)
-                    sources.append(part)
-                heard.append((name, part))
-
-        with left_as_it_was(model), _listening(model, hear):
-            outputs = _floats(model(inputs, training=False))
-
-    lengths = {part.shape[1] for part in tree.flatten(inputs) if len(part.shape) > 1}
-    if not outputs or any(len(y.shape) < 3 or y.shape[1] not in lengths for y in outputs):
+    follows = _follow(parts, run, shape)
+    outputs = [part for part in parts if part.is_output]
+    judged = [i for i in follows if parts[i].is_output]
+    if not judged:
         raise ValueError(
             "`model` must give (batch, time, ...) with as many steps as its input (a recurrent "
             "layer with return_sequences=True). Received: a model with outputs of the shapes "
-            f"{[tuple(y.shape) for y in outputs]} for inputs of "
-            f"{[tuple(part.shape) for part in tree.flatten(inputs)]}"
+            f"{[tuple(part.y.shape) for part in outputs]} for inputs of "
+            f"{[tuple(part.shape) for part in flat]}"
         )
-    shape = outputs[0].shape[:2]
-    sources = [part for part in sources if part.shape[:2] == shape]
-    if not any(_leak(tape, y, sources, must_depend=True) for y in outputs):
-        return Causality(_leak_by_values(model, inputs, shape))
-    for name, y in [*heard, *((model.name, y) for y in outputs)]:
-        if y.shape[:2] == shape and (steps := _leak(tape, y, sources)):
-            return Causality((name, *steps))
+    without_gradient = [i for i in follows if not parts[i].differentiable]
+    if without_gradient and len(chosen) < len(flat):
+        turned = run(lambda part: tf.roll(part, 1, axis=1))
+        without_gradient = [i for i in without_gradient if _differ(parts[i].y, turned[i].y)]
+    sources += [parts[i].y for i in without_gradient]
+
+    reaches = [_reach(tape, parts[i].y, sources) for i in judged]
+    if not any(reach.any() for reach in reaches):
+        raise ValueError(
+            "The output must depend on the input at `x` for its gradients to tell anything; try "
+            "other values. Received: an `x` at which all gradients are zero"
+        )
+    if not any(_ahead(reach) for reach in reaches):
+        return Causality(_leak_by_values(run, parts, follows, judged, shape[1]))
+    for i in follows:
+        if steps := _ahead(_reach(tape, parts[i].y, sources)):
+            return Causality((parts[i].name, *steps))
 
 
-def _leak(tape, y, sources, must_depend=False):
-    """The first step of `y` that depends on a later one of a source, and that one."""
+def _tensors(x):
+    if any(not hasattr(part, "shape") for part in tree.flatten(x)):
+        raise ValueError(
+            "`x` must be an array (batch, time, ...) or a structure of them as the model takes it; "
+            f"np.array(x) makes one of lists of numbers. Received: x={x!r}"
+        )
+    # Each a tensor of its own, though two inputs may be the same.
+    return tree.map_structure(lambda part: tf.identity(tf.convert_to_tensor(part)), x)
+
+
+def _chosen(inputs, along):
+    """The inputs that the outputs may not look ahead in."""
+    flat = tree.flatten(inputs)
+    if along is None:
+        chosen = [p for p in flat if len(p.shape) > 1 + p.dtype.is_floating] or flat
+    else:
+        keys = along if isinstance(along, list | tuple) else [along]
+        own = inputs if isinstance(inputs, dict) else dict(enumerate(flat)) if len(flat) > 1 else {}
+        if not keys or any(key not in own for key in keys):
+            raise ValueError(
+                "`along` must be one of the inputs in x, or a list of them, by index or key: "
+                f"{', '.join(map(repr, own)) or 'none for a single one'}. Received: along={along!r}"
+            )
+        chosen = tree.flatten([own[key] for key in keys])
+    lengths = [part.shape[1] if len(part.shape) > 1 else 0 for part in chosen]
+    if min(lengths) < 2:
+        raise ValueError(
+            "`x` must be (batch, time, ...), of two time steps or more. Received: inputs of the "
+            f"shapes {[tuple(part.shape) for part in chosen]}"
+        )
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            "`along` must say which of several inputs the outputs may not look ahead in, since "
+            f"they differ in length: {lengths}. Received: along={along!r}"
+        )
+    return chosen
+
+
+class _Part(NamedTuple):
+    """What a part of the model gave, or the model itself."""
+
+    name: str
+    y: Any
+    # Whether a gradient leads from y to what the part was given.
+    differentiable: bool
+    is_output: bool = False
+
+
+def _run(model, inputs, watch):
+    parts = []
+
+    def hear(name, outputs, differentiable):
+        for y in outputs:
+            if not differentiable:
+                watch(y)
+            parts.append(_Part(name, y, differentiable))
+
+    with left_as_it_was(model), _listening(model, hear):
+        outputs = _floats(model(inputs, training=False))
+    return parts + [_Part(model.name, y, True, True) for y in outputs]
+
+
+def _follow(parts, run, shape):
+    """The indices of the parts that have the time of the input on their second axis."""
+    as_long = [i for i, part in enumerate(parts) if part.y.shape[:2] == shape]
+    try:
+        shorter = run(lambda part: part[:, :-1])
+    except (ValueError, tf.errors.InvalidArgumentError):
+        shorter = []
+    if len(shorter) != len(parts):
+        # A model of one length.
+        return [i for i in as_long if len(parts[i].y.shape) > 2 or not parts[i].differentiable]
+    return [i for i in as_long if shorter[i].y.shape[1] == shape[1] - 1]
+
+
+def _reach(tape, y, sources):
+    """Whether step t of `y` depends on step s of a source, at [t, s]."""
+    time = y.shape[1]
     direction = np.random.default_rng(0).normal(size=y.shape)
-    depends = False
-    for t in range(y.shape[1]):
+    reach = np.zeros((time, time), bool)
+    for t in range(time):
         one_step = np.zeros_like(direction)
         one_step[:, t] = direction[:, t]
         gradients = tape.gradient(y, sources, output_gradients=tf.constant(one_step, y.dtype))
         for gradient in gradients:
             if gradient is None:
                 continue
-            steps = np.array(gradient, "float64").swapaxes(0, 1).reshape(y.shape[1], -1)
+            steps = np.array(gradient, "float64").swapaxes(0, 1).reshape(time, -1)
             if not np.isfinite(steps).all():
                 raise ValueError(
                     "The gradients at `x` must be finite to tell what depends on what. Received: "
                     f"an `x` at which that of step {t} is not"
                 )
-            depending = np.flatnonzero(steps.any(axis=1))
-            depends = depends or depending.size > 0
-            if depending.size and depending[-1] > t:
-                return t, int(depending[depending > t][0])
-    if must_depend and not depends:
-        raise ValueError(
-            "The output must depend on the input at `x` for its gradients to tell anything; try "
-            "other values. Received: an `x` at which all gradients are zero"
-        )
+            reach[t] |= steps.any(axis=1)
+    return reach
+
+
+def _ahead(reach):
+    """The first step that depends on a later one, and that one."""
+    for t, s in zip(*np.nonzero(np.triu(reach, 1)), strict=True):
+        return int(t), int(s)
     return None
 
 
-def _leak_by_values(model, inputs, shape):
+def _leak_by_values(run, parts, follows, judged, time):
     """The first part of the model, its step, and a later step of the input whose value it shows."""
 
-    def run(later):
-        """All parts in order of time, with the steps `later` of the input exchanged."""
-        steps = np.arange(shape[1])
-        steps[later] = (steps[later] + 1) % shape[1]
-        heard = []
+    def shows(later, t, among):
+        """The first of the parts that is not up to step t what it was, with other `later` steps."""
+        steps = np.arange(time)
+        steps[later] = (steps[later] + 1) % time
+        now = run(lambda part: tf.gather(part, steps, axis=1))
+        for i in among:
+            if _differ(now[i].y[:, : t + 1], parts[i].y[:, : t + 1]):
+                return parts[i].name
+        return None
 
-        def hear(name, outputs, differentiable):
-            heard.extend((name, part) for part in outputs if part.shape[:2] == shape)
-
-        def exchanged(part):
-            return tf.gather(part, steps, axis=1) if part.shape[:2] == shape else part
-
-        with left_as_it_was(model), _listening(model, hear):
-            outputs = _floats(model(tree.map_structure(exchanged, inputs), training=False))
-        return heard, [(model.name, y) for y in outputs]
-
-    def changed(parts, t):
-        """The name of the first of the parts that is not what it was up to step t."""
-        for (name, part), (_, was) in zip(parts, was_heard + was_shown, strict=True):
-            a, b = (np.array(v, "float64")[:, : t + 1] for v in (part, was))
-            if not np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max()):
-                return name
-
-    was_heard, was_shown = run([])
-    for t in range(shape[1] - 1):
-        _, shown = run(slice(t + 1, None))
-        if changed([*was_heard, *shown], t):
-            for s in range(t + 1, shape[1]):
-                heard, shown = run([s])
-                if changed([*was_heard, *shown], t):
-                    return changed([*heard, *shown], t), t, s
+    for t in range(time - 1):
+        if shows(slice(t + 1, None), t, judged):
+            for s in range(t + 1, time):
+                if shows([s], t, judged):
+                    return shows([s], t, follows), t, s
     return None
+
+
+def _differ(a, b):
+    a, b = (np.array(v, "float64") for v in (a, b))
+    return not np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
 
 
 def _floats(structure):

@@ -1,8 +1,11 @@
 import keras
 from keras import ops, tree
 
-from kerasrnn.layers.connections import check_reset, reset_state, state_sizes
+from kerasrnn.arguments import one_of
+from kerasrnn.layers.connections import check_reset, reset_state, state_sizes, state_structure
 from kerasrnn.layers.recurrent import Marks
+
+MERGES = ("concat", "sum", "mul", "ave", "gate", None)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -17,7 +20,9 @@ class Bidirectional(keras.layers.Bidirectional):
          g_t = σ(W [→h_t; ←h_t] + b)
 
     For tasks that have the whole input; a language model, which predicts the next step, must not
-    use it (`kerasrnn.diagnostics.is_causal` tells).
+    use it (`kerasrnn.diagnostics.is_causal` tells). A stateful layer is let in, as in Keras, whose
+    own tests ask for it: each direction then starts from where it ended in the batch before, which
+    for the backward one is the wrong end. `RNNStack(bidirectional=True)` refuses it.
 
     Args: those of `keras.layers.Bidirectional`: `layer` (any recurrent layer of this package or of
         Keras, an `RNNStack`, or a connection around one), `merge_mode` ("concat", "sum", "mul",
@@ -52,7 +57,7 @@ class Bidirectional(keras.layers.Bidirectional):
                 "`layer` must be a recurrent layer, one that can go_backwards. "
                 f"Received: layer={layer!r}"
             )
-        self.gated = merge_mode == "gate"
+        self.gated = one_of(MERGES, "merge_mode", merge_mode) == "gate"
         # Keras merges to what the gate then takes apart.
         merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
@@ -86,14 +91,18 @@ class Bidirectional(keras.layers.Bidirectional):
                 check_reset(layer)
             mask = Marks(mask, reset)
         if initial_state is not None:
-            count = self._count_states()
-            if count and (not tree.is_nested(initial_state) or len(initial_state) != count):
-                shapes = [tuple(getattr(s, "shape", ())) for s in tree.flatten(initial_state)]
+            structure, states = state_structure(self), tree.flatten(initial_state)
+            count = len(state_sizes(self))
+            if count and len(states) != count:
+                shapes = [tuple(getattr(state, "shape", ())) for state in states]
                 raise ValueError(
                     f"`initial_state` must be a list of {count}: the states of the forward layer, "
                     "then those of the backward layer. Received: a "
                     f"{type(initial_state).__name__} of the shapes {', '.join(map(str, shapes))}"
                 )
+            # A layer of the user's own, which Keras lets in too, need not say what states it has.
+            if count:
+                initial_state = tree.pack_sequence_as(structure, states)
         outputs = super().call(sequences, initial_state=initial_state, mask=mask, training=training)
         if not self.gated:
             return outputs
@@ -119,14 +128,9 @@ class Bidirectional(keras.layers.Bidirectional):
         (mask, *_) = mask if isinstance(mask, list) else [mask]
         masks = [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
         if self.return_state:
-            masks += [None] * self._count_states()
+            masks += [None] * len(state_sizes(self))
         return tuple(masks) if len(masks) > 1 else masks[0]
-
-    def _count_states(self):
-        # A layer of the user's own, which Keras lets in too, need not say what states it has.
-        return len(state_sizes(self))
 
     def reset_state(self, rows=None):
         """Sets the states of both directions back; `rows` as in `kerasrnn.layers.RNN`."""
-        for layer in (self.forward_layer, self.backward_layer):
-            reset_state(layer, rows)
+        reset_state(self, rows)

@@ -7,34 +7,53 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import boolean
-from kerasrnn.layers.recurrent import RNN, Marks
+from kerasrnn.layers.recurrent import RNN, Marks, nested_shapes
 from kerasrnn.recurrence import borders
+
+
+def state_structure(layer):
+    """The sizes of a layer's states, nested as it takes them."""
+    if hasattr(layer, "forward_layer"):
+        return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
+    sizes = list(getattr(layer, "state_size", []))
+    # Keras's ConvLSTM says so of its two states, whose size depends on the input.
+    return sizes * 2 if sizes == [-1] else sizes
 
 
 def state_sizes(layer):
     """The sizes of a layer's states, in the order in which it takes and returns them."""
-    if hasattr(layer, "forward_layer"):
-        return state_sizes(layer.forward_layer) + state_sizes(layer.backward_layer)
-    return list(getattr(layer, "state_size", []))
+    return tree.flatten(state_structure(layer))
+
+
+def recurrent_layers(layer):
+    """The recurrent layers in a layer, Keras's too, however deep, in the order of the layers."""
+    wraps = isinstance(layer, Connected | keras.layers.Bidirectional)
+    if hasattr(layer, "stateful") and not wraps:
+        return [layer]
+    inside = layer._flatten_layers(include_self=False, recursive=False)
+    found = [part for one in inside for part in recurrent_layers(one)]
+    # A Sequential also holds the model that it makes of its layers.
+    return list({id(part): part for part in found}.values())
 
 
 def reset_state(layer, rows=None):
-    """Sets a layer's states back; `rows` as in `kerasrnn.layers.RNN.reset_state`."""
-    if rows is None:
-        layer.reset_state()
-    elif isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN):
-        # Keras's own layers have states as ours do, but no rows.
-        RNN.reset_state(layer, rows)
-    else:
-        layer.reset_state(rows)
+    """Sets the states in a layer back; `rows` as in `kerasrnn.layers.RNN.reset_state`."""
+    for part in recurrent_layers(layer):
+        if part.stateful and isinstance(part, keras.layers.RNN):
+            # Keras's own know no rows, and fail where cells are stacked.
+            RNN.reset_state(part, rows)
+        elif part.stateful:
+            part.reset_state(*() if rows is None else (rows,))
 
 
 def check_reset(layer):
     """Raises a `ValueError` if a layer has states and cannot be told where an episode begins."""
-    if "reset" not in inspect.signature(layer.call).parameters and state_sizes(layer):
+    has_states = state_sizes(layer) or recurrent_layers(layer)
+    if has_states and "reset" not in inspect.signature(layer.call).parameters:
         raise ValueError(
-            "`reset` needs layers of this package. "
-            f"Received: a reset for {layer.name} ({type(layer).__name__})"
+            "`reset` reaches layers of this package, by themselves or in its stacks, connections "
+            "and Bidirectional, but not inside a model. "
+            f"Received: a reset for {layer.name}, a {type(layer).__name__}"
         )
 
 
@@ -55,7 +74,7 @@ class Connected(keras.layers.Layer):
         """Takes the layers in; their attributes say what this one returns."""
         self.layers = list(layers)
         self.return_state = any(getattr(layer, "return_state", False) for layer in layers)
-        self.stateful = any(getattr(layer, "stateful", False) for layer in layers)
+        self.stateful = any(part.stateful for layer in layers for part in recurrent_layers(layer))
         if hasattr(layers[-1], "return_sequences"):
             self.return_sequences = layers[-1].return_sequences
 
@@ -76,21 +95,31 @@ class Connected(keras.layers.Layer):
         """Pairs of a layer and the shape of its input."""
         for layer in self.layers:
             yield layer, input_shape
-            input_shape = self.output_shape(layer, input_shape)
+            input_shape, _ = self.output_shapes(layer, input_shape)
 
-    def output_shape(self, layer, input_shape):
-        shape = layer.compute_output_shape(input_shape)
-        shape = shape[0] if getattr(layer, "return_state", False) else shape
-        if any(isinstance(part, list | tuple) for part in shape):
+    def output_shapes(self, layer, input_shape):
+        """The shape of a layer's output, and those of the states it returns."""
+        try:
+            shapes = layer.compute_output_shape(input_shape)
+        except NotImplementedError:
+            x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
+            shapes = tree.map_structure(lambda y: y.shape, layer.compute_output_spec(x))
+        shape, *states = shapes if getattr(layer, "return_state", False) else [shapes]
+        if isinstance(shape, dict) or any(isinstance(part, list | tuple) for part in shape):
             raise ValueError(
                 f"{type(self).__name__} needs layers with one output each. "
                 f"Received: layer={layer.name}, with outputs of the shapes {shape}"
             )
-        return tuple(shape)
+        return tuple(shape), nested_shapes(states) if states else []
 
     def build(self, input_shape):
         for layer, shape in self.shapes(tuple(input_shape)):
-            if not layer.built:
+            if layer.built:
+                continue
+            if type(layer).build is keras.layers.Layer.build:
+                # Keras builds what is inside by a call.
+                layer(keras.KerasTensor(shape, dtype=self.compute_dtype))
+            else:
                 layer.build(shape)
 
     @property
@@ -100,14 +129,14 @@ class Connected(keras.layers.Layer):
     @property
     def states(self):
         """The kept states of a stateful one, which Keras's Bidirectional asks for."""
-        kept = [getattr(layer, "states", None) or () for layer in self.layers]
-        return [state for states in kept for state in states] or None
+        parts = [part for layer in self.layers for part in recurrent_layers(layer)]
+        kept = tree.flatten([getattr(part, "states", None) for part in parts])
+        return [state for state in kept if state is not None] or None
 
     def reset_state(self, rows=None):
         """Sets the states of the layers back; `rows` as in `kerasrnn.layers.RNN`."""
         for layer in self.layers:
-            if getattr(layer, "stateful", False):
-                reset_state(layer, rows)
+            reset_state(layer, rows)
 
     def call(self, inputs, initial_state=None, mask=None, training=None, reset=None):
         if isinstance(mask, Marks):
@@ -125,23 +154,22 @@ class Connected(keras.layers.Layer):
         def run(layer, x):
             options = {"mask": mask, "training": training, "reset": reset}
             if given is not None:
-                options["initial_state"] = [given.pop(0) for _ in state_sizes(layer)] or None
+                own = [given.pop(0) for _ in state_sizes(layer)]
+                nested = tree.pack_sequence_as(state_structure(layer), own)
+                options["initial_state"] = nested or None
             known = inspect.signature(layer.call).parameters
             y = layer(x, **{k: v for k, v in options.items() if v is not None and k in known})
             if getattr(layer, "return_state", False):
                 y, *own = y
-                states.extend(own)
+                states.extend(tree.flatten(own))
             return ops.cast(y, self.compute_dtype)
 
         y = self.connect(ops.cast(inputs, self.compute_dtype), run, mask)
         return (y, *states) if self.return_state else y
 
     def _states(self, initial_state):
-        states = list(initial_state) if tree.is_nested(initial_state) else [initial_state]
-        sizes = self.state_size
-        if len(states) != len(sizes):
-            # One part per layer, and perhaps per direction.
-            states = tree.flatten(initial_state)
+        # In one list, or in parts per layer, and perhaps per direction.
+        states, sizes = tree.flatten(initial_state), self.state_size
         if len(states) != len(sizes):
             raise ValueError(
                 f"`initial_state` of {self.name} must hold its {len(sizes)} states, of the sizes "
@@ -154,19 +182,16 @@ class Connected(keras.layers.Layer):
         masks = self.layers[-1].compute_mask(inputs, mask)
         if not self.return_state:
             return masks
-        return [tree.flatten(masks)[0], *[None] * len(self._returned())]
-
-    def _returned(self):
         returning = [layer for layer in self.layers if getattr(layer, "return_state", False)]
-        return [size for layer in returning for size in state_sizes(layer)]
+        count = sum(len(state_sizes(layer)) for layer in returning)
+        return [tree.flatten(masks)[0], *[None] * count]
 
     def compute_output_shape(self, input_shape):
-        *_, (last, shape) = self.shapes(tuple(input_shape))
-        shape = self.output_shape(last, shape)
-        if not self.return_state:
-            return shape
-        states = tree.map_structure(lambda size: (input_shape[0], size), self._returned())
-        return (shape, *states)
+        states = []
+        for layer, shape in self.shapes(tuple(input_shape)):
+            y, own = self.output_shapes(layer, shape)
+            states.extend(own)
+        return (y, *states) if self.return_state else y
 
 
 class _Connection(Connected):
@@ -184,6 +209,12 @@ class _Connection(Connected):
                     "inputs, which go_backwards=True turns around; run backward inside a "
                     f"Bidirectional. Received: layer={layer.name}"
                 )
+            if len(inputs := _inputs(layer)) > 1:
+                raise ValueError(
+                    f"{type(self).__name__} needs layers of one input; a keras.Model of one input "
+                    "around it says what the others are (for attention, the same). "
+                    f"Received: layer={layer.name}, which takes {', '.join(inputs)}"
+                )
         kwargs.setdefault("dtype", layers[0].dtype_policy)
         super().__init__(**kwargs)
         self.contain(layers)
@@ -191,15 +222,15 @@ class _Connection(Connected):
     def fitting_shape(self, layer, input_shape):
         """The shape of a layer's output, if it differs from that of its input in the last axis
         alone."""
-        shape = self.output_shape(layer, input_shape)
+        shape, _ = self.output_shapes(layer, input_shape)
         axes = zip(input_shape[1:-1], shape[1:-1], strict=False)
         if len(shape) != len(input_shape) or any(
             None not in pair and len({*pair}) > 1 for pair in axes
         ):
             raise ValueError(
-                f"{type(self).__name__} needs a layer that keeps all axes but the last (for a "
-                f"recurrent one: return_sequences=True). Received: layer={layer.name}, which turns "
-                f"{input_shape} into {shape}"
+                f"{type(self).__name__} needs a layer that keeps all axes but the last (recurrent: "
+                "return_sequences=True; a convolution: padding='same' or 'causal', no strides). "
+                f"Received: layer={layer.name}, which turns {input_shape} into {shape}"
             )
         return shape
 
@@ -211,6 +242,14 @@ class _Connection(Connected):
     def from_config(cls, config):
         layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
         return cls(**(config | {"layers": layers}))
+
+
+def _inputs(layer):
+    """The names of what a layer cannot be called without."""
+    if len(inputs := getattr(layer, "inputs", None) or []) > 1:
+        return [one.name for one in inputs]
+    named = inspect.signature(layer.call).parameters.values()
+    return [p.name for p in named if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 class _Around(_Connection):
@@ -297,22 +336,26 @@ class Residual(_Shortcut):
     The gradient reaches x undiminished by way of the sum, however deep the stack.
 
     Args:
-        layer: Any layer whose output has the shape of its input; a recurrent one therefore with
-            `return_sequences=True`.
+        layer: Any layer of one input whose output has the shape of its input: a recurrent one
+            therefore with `return_sequences=True`, a convolution with `padding="same"`, attention
+            of a sequence to itself as a `keras.Model`. Of one without `compute_output_shape` Keras
+            finds the shape by tracing its `call`.
         project: Whether a learned matrix P (features, units) fits x where the last axes differ.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
             order too. What a Bidirectional around this layer sets.
 
     Call arguments: `inputs`, and what the layer takes of `initial_state`, `mask`, `training` and
-    `reset`.
+    `reset`. The states of recurrent layers inside a model inside are that model's own affair, but
+    `reset_state` sets them back, too.
 
     Returns:
         A tensor of the shape of the layer's output, then the layer's states where it has
         `return_state`; the layer's mask passes through.
 
     Raises:
-        ValueError: `layer` is no layer or runs backward in time; or, at build, the shapes differ
-            and `project` cannot help or was not asked for (the message gives both).
+        ValueError: `layer` is no layer, needs several inputs or runs backward in time; `reset` for
+            states that it does not reach; or, at build, the shapes differ and `project` cannot help
+            or was not asked for (the message gives both).
 
     Example:
 
@@ -362,7 +405,7 @@ class Highway(_Shortcut):
     def build(self, input_shape):
         super().build(input_shape)
         self.gate = keras.layers.Dense(
-            self.output_shape(self.layer, tuple(input_shape))[-1],
+            self.output_shapes(self.layer, tuple(input_shape))[0][-1],
             activation="sigmoid",
             bias_initializer=keras.initializers.Constant(self.gate_bias),
             dtype=self.dtype_policy,
@@ -385,8 +428,8 @@ class DenselyConnected(_Connection):
         x_l = f_l([x_0; x_1; ...; x_{l-1}]),  l = 1 ... L          x_0 = x, y = x_L
 
     Args:
-        layers: List of layers of any kind that keep all axes but the last; the last one may do as
-            it likes, as a recurrent one with `return_sequences=False`.
+        layers: List of layers of any kind, each another one, that keep all axes but the last; the
+            last one may do as it likes, as a recurrent one with `return_sequences=False`.
         go_backwards: As in `Residual`.
 
     Call arguments: `inputs`, and what the layers take of `initial_state` (their states, layer by
@@ -397,8 +440,9 @@ class DenselyConnected(_Connection):
         layer by layer.
 
     Raises:
-        ValueError: `layers` is empty or holds what is no layer or runs backward in time; or, at
-            build, the shapes cannot be concatenated (the message gives both).
+        ValueError: `layers` is empty, or holds a layer twice, or what is no layer, needs several
+            inputs or runs backward in time; or, at build, the shapes cannot be concatenated (the
+            message gives both).
 
     Example:
 
@@ -412,6 +456,11 @@ class DenselyConnected(_Connection):
     def __init__(self, layers, **kwargs):
         if not isinstance(layers, list | tuple) or not layers:
             raise ValueError(f"`layers` must be a list of one or more. Received: layers={layers!r}")
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError(
+                "`layers` must be different ones: what each is shown is wider than what the one "
+                f"before was. Received: layers={layers!r}, with one of them twice"
+            )
         super().__init__(layers, **kwargs)
 
     def connect(self, x, run, mask):

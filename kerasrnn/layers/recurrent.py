@@ -114,7 +114,7 @@ class RNN(keras.layers.RNN):
     def build(self, sequences_shape, initial_state_shape=None):
         _check_shape(sequences_shape)
         if initial_state_shape is not None:
-            self._check_states(_shapes(initial_state_shape), sequences_shape[0])
+            self._check_states(nested_shapes(initial_state_shape), sequences_shape[0])
         super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
@@ -125,7 +125,7 @@ class RNN(keras.layers.RNN):
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
             self._check_states(shapes, sequences.shape[0])
         if mask is not None:
-            mask = _fitted_mask(mask, sequences)
+            mask = fitted_mask(mask, sequences)
         if reset is not None:
             mask = Marks(mask, _checked_reset(reset, sequences))
         if self.stateful:
@@ -186,7 +186,8 @@ class RNN(keras.layers.RNN):
         size = states[0].shape[0]
         chosen = np.ones(size, bool) if rows is None else _chosen(rows, size)
         for state, initial in zip(states, tree.flatten(self.get_initial_state(size)), strict=True):
-            state.assign(ops.where(chosen[:, None], initial, state))
+            of_rows = chosen.reshape(-1, *[1] * (len(state.shape) - 1))
+            state.assign(ops.where(of_rows, initial, state))
 
     def save_assets(self, dir_path):
         # Not among the variables: a file of weights serves layers of any batch size, and Keras's.
@@ -279,14 +280,15 @@ def _check_shape(shape):
         )
 
 
-def _shapes(nested):
+def nested_shapes(nested):
     """The shapes in a structure of them."""
     if all(size is None or isinstance(size, int) for size in nested):
         return [tuple(nested)]
-    return [shape for part in nested for shape in _shapes(part)]
+    return [shape for part in nested for shape in nested_shapes(part)]
 
 
-def _fitted_mask(mask, sequences):
+def fitted_mask(mask, sequences):
+    """The mask, in one of the forms that Keras takes, as (batch, time[, 1]) or an error."""
     mask = tree.flatten(mask)[0]
     shape, expected = tuple(getattr(mask, "shape", ())), tuple(sequences.shape[:2])
     one_for_all = shape[:1] == (1,) != expected[:1]

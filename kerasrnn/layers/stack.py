@@ -1,8 +1,9 @@
 import keras
-from keras import ops
+import numpy as np
+from keras import ops, tree
 
 from kerasrnn import cells
-from kerasrnn.arguments import boolean, check_spelling, own_parameters, positive_integer
+from kerasrnn.arguments import boolean, check_spelling, fraction, own_parameters, positive_integer
 from kerasrnn.cells.configured import parameters
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import (
@@ -12,7 +13,7 @@ from kerasrnn.layers.connections import (
     Normalized,
     Residual,
 )
-from kerasrnn.layers.recurrent import RNN
+from kerasrnn.layers.recurrent import RNN, fitted_mask
 
 CONNECTIONS = (None, "residual", "highway", "dense")
 NORMALIZATIONS = (None, "layer")
@@ -49,7 +50,8 @@ class RNNStack(Connected):
     Args:
         cell: Name of a registered cell (a key of `kerasrnn.cells.CELLS`), or a function that makes
             a new cell, of this package or of Keras: it is called with a layer's units and, as
-            keywords, those of `dropout`, `recurrent_dropout` and `zoneout` that are not 0.
+            keywords, those of `dropout`, `recurrent_dropout` and `zoneout` that are not 0. The cell
+            has to have that many units, the precision of the stack, and these rates as attributes.
             Default: `"lstm"`.
         units: Positive integer, size of each layer's states, or a list of one per layer.
             Default: 256.
@@ -61,7 +63,7 @@ class RNNStack(Connected):
         recurrent_dropout: Fraction of the previous state to drop, likewise.
         zoneout: Fraction of the states to leave as they are, as in the cell.
         project: Whether a learned matrix fits the input to a residual or highway connection where
-            its width differs from the layer's.
+            its width differs from the layer's; other stacks take any width as it is, and need none.
         return_sequences: Whether to return every step or the last one only. Default: `False`.
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
@@ -81,10 +83,13 @@ class RNNStack(Connected):
         backward half is the first in time. Masked steps count for neither. With `return_state` the
         states follow, each (batch, units): layer by layer from the first, in a bidirectional one
         forward before backward, and within that in the order of the cell (h, c for an LSTM).
-        `initial_state` takes them in that order, in one list or in one per layer.
+        `initial_state` takes them in that order, in one list or in one per layer. Where the states
+        alone are used, what only the output passes through, as the last layer's gate, is not
+        trained, and Keras warns of it.
 
     Raises:
-        ValueError: an argument outside its range; `bidirectional` with `stateful`, since the
+        ValueError: an argument outside its range; a function that makes other cells than it is
+            asked for, or the same one again; `bidirectional` with `stateful`, since the
             backward direction has no batch before; an input of another rank than 3; at build,
             connections whose widths differ without `project=True`; states that are not those of
             the stack.
@@ -119,28 +124,34 @@ class RNNStack(Connected):
             known = parameters(cells.get(cell))
             check_spelling("RNNStack", kwargs, [*known, *own_parameters(RNNStack)])
             options = {name: kwargs.pop(name) for name in known if name in kwargs}
+        elif isinstance(cell, keras.layers.Layer) or not callable(cell):
+            raise ValueError(
+                "Each layer needs a cell of its own: `cell` must be a class or function that makes "
+                "one, as `lambda units, **rates: MGUCell(units, **rates)`, or one of the names "
+                f"{', '.join(cells.CELLS)}. Received: cell={cell!r}"
+            )
         super().__init__(go_backwards, **kwargs)
-        if isinstance(cell, keras.layers.Layer) or not callable(cell):
-            cells.get(cell)
+        units = units.tolist() if isinstance(units, np.ndarray) else units
         listed = list(units) if isinstance(units, list | tuple) else None
+        if listed is not None and (not listed or depth not in (None, len(listed))):
+            raise ValueError(
+                "`units` must be one number or a list of one per layer. "
+                f"Received: units={listed}, depth={depth}"
+            )
         if depth is None:
-            depth = 4 if listed is None else len(listed)
+            depth = len(listed) if listed else 4
         self.cell_options = options
         self.depth = positive_integer("depth", depth)
-        if listed is not None and len(listed) != self.depth:
-            raise ValueError(
-                "`units` must be one number or one per layer. "
-                f"Received: units={listed}, depth={self.depth}"
-            )
         every = [positive_integer("units", one) for one in listed or [units] * self.depth]
         self.cell = cell
         self.units = every if listed else every[0]
         self.connection = _known("connection", connection, CONNECTIONS)
         self.bidirectional = boolean("bidirectional", bidirectional)
         self.normalization = _known("normalization", normalization, NORMALIZATIONS)
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.zoneout = zoneout
+        self.dropout = fraction("dropout", dropout)
+        self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
+        # A cell of several states takes one for each, too, and checks them.
+        self.zoneout = zoneout if isinstance(zoneout, dict) else fraction("zoneout", zoneout)
         self.project = boolean("project", project)
         stateful = boolean("stateful", stateful)
         if self.bidirectional and stateful:
@@ -148,8 +159,6 @@ class RNNStack(Connected):
                 "A bidirectional stack cannot be stateful: its backward direction would have to "
                 "start from the batch to come. Received: bidirectional=True, stateful=True"
             )
-        self.width = every[-1] * (2 if self.bidirectional else 1)
-
         made = [self._cell(units, level + 1) for level, units in enumerate(every)]
         if len(set(map(id, made))) < self.depth:
             raise ValueError(
@@ -168,7 +177,7 @@ class RNNStack(Connected):
     def _cell(self, units, level):
         rates = {name: getattr(self, name) for name in RATES if getattr(self, name)}
         if not isinstance(self.cell, str):
-            return self.cell(units, **rates)
+            return self._checked(self.cell(units, **rates), units, rates)
         name = f"{self.cell}_cell_{level}"
         # Each layer draws for itself.
         saved = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
@@ -177,6 +186,22 @@ class RNNStack(Connected):
             own["seed"] += level - 1
         own |= {**rates, "dtype": self.dtype_policy}
         return cells.get(self.cell)(units, **own, name=name)
+
+    def _checked(self, cell, units, rates):
+        """A cell made by a function, if it is as the stack's arguments say."""
+        size = (
+            getattr(cell, "output_size", None) or tree.flatten(getattr(cell, "state_size", None))[0]
+        )
+        policy = getattr(cell, "dtype_policy", self.dtype_policy)
+        asked = {"units": units, "dtype": self.dtype_policy.name, **rates}
+        made = {"units": size, "dtype": policy.name} | {k: getattr(cell, k, None) for k in rates}
+        if made != asked:
+            raise ValueError(
+                "A function that makes the cells must heed what the stack asks for; a dtype it has "
+                f"to pass on by itself. Asked for: {asked}. Received: a {type(cell).__name__} with "
+                f"{made}"
+            )
+        return cell
 
     def _level(self, cell, level, options):
         own = {"dtype": self.dtype_policy}
@@ -200,7 +225,7 @@ class RNNStack(Connected):
     def _last(self, y, mask):
         if mask is None:
             mask = ops.ones(ops.shape(y)[:2], "bool")
-        mask = ops.cast(mask, "bool")
+        mask = ops.reshape(ops.cast(fitted_mask(mask, y), "bool"), ops.shape(y)[:2])
         steps = ops.arange(ops.shape(y)[1], dtype="int32")
         last = ops.max(ops.where(mask, steps, 0), axis=1)
         first = ops.min(ops.where(mask, steps, ops.shape(y)[1] - 1), axis=1)
