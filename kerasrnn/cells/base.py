@@ -1,6 +1,7 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
 import inspect
+import math
 import numbers
 from typing import Any, NamedTuple
 
@@ -17,7 +18,12 @@ _RESOLVERS = {
     "constraint": keras.constraints,
 }
 # What a cell without a recurrent kernel lacks.
-NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
+NO_RECURRENT_KERNEL = (
+    "recurrent_initializer",
+    "recurrent_regularizer",
+    "recurrent_constraint",
+    "vanishing_gradient_regularization",
+)
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
 _EPSILON = 1e-5
 
@@ -64,6 +70,12 @@ def boolean(name, value):
 def _rate(name, value):
     if not (isinstance(value, numbers.Real) and 0 <= value < 1):
         raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={value!r}")
+    return float(value)
+
+
+def _penalty(name, value):
+    if not (isinstance(value, numbers.Real) and 0 <= value < math.inf):
+        raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={value!r}")
     return float(value)
 
 
@@ -172,6 +184,11 @@ class Cell(keras.layers.Layer):
         recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
             & Ghahramani, 2016), `"candidate"` of what is to be written (Semeniuta et al., 2016).
         initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.
+        vanishing_gradient_regularization: λ of Ω, which prefers U that carry ∂J/∂h_t back in time
+            neither shrunk nor grown (Pascanu et al., 2013, section 3.3): λ ∂⁺Ω/∂U is added to U's
+            gradient, not to the loss, when a layer of this package trains
+            (`kerasrnn.regularization` has the equations). Clip the gradients beside it. It steps
+            through the sequence without the fast paths. Default: 0.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -184,6 +201,8 @@ class Cell(keras.layers.Layer):
     lacks = ()
     paper = ""
     linear_if = "no"
+    # What a cell has that lacks the argument.
+    vanishing_gradient_regularization = 0.0
 
     def __init__(
         self,
@@ -208,6 +227,7 @@ class Cell(keras.layers.Layer):
         normalization=None,
         recurrent_dropout_form="state",
         initial_state="zeros",
+        vanishing_gradient_regularization=0.0,
         **kwargs,
     ):
         self._configure(__class__, locals())
@@ -237,6 +257,9 @@ class Cell(keras.layers.Layer):
         self.units = positive_integer("units", self.units)
         self.dropout = _rate("dropout", self.dropout)
         self.recurrent_dropout = _rate("recurrent_dropout", self.recurrent_dropout)
+        self.vanishing_gradient_regularization = _penalty(
+            "vanishing_gradient_regularization", self.vanishing_gradient_regularization
+        )
         self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
         one_of((None, "layer"), "normalization", self.normalization)
         one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
@@ -264,6 +287,12 @@ class Cell(keras.layers.Layer):
                 f"A {type(self).__name__} with use_bias={self.use_bias} has no bias of a gate that "
                 "keeps or writes its state. "
                 f"Received: bias_initializer={type(self.bias_initializer).__name__}"
+            )
+        if self.vanishing_gradient_regularization and self.compute_dtype == "float16":
+            raise ValueError(
+                "`vanishing_gradient_regularization` cannot go with float16, whose scaled losses "
+                "would leave nothing of it; take bfloat16. Received: "
+                f"vanishing_gradient_regularization={self.vanishing_gradient_regularization}"
             )
         if not self.recurrent_dropout:
             return
@@ -598,6 +627,12 @@ class Cell(keras.layers.Layer):
             raise ValueError(
                 f"`states` must hold {len(self.states)}, each (batch, {self.units}): "
                 f"{', '.join(self.states)}. Received: {len(states)} of them"
+            )
+        if training and self.vanishing_gradient_regularization:
+            raise ValueError(
+                "`vanishing_gradient_regularization` needs a layer of this package around the "
+                "cell, as kerasrnn.layers.RNN(cell). Received: vanishing_gradient_regularization="
+                f"{self.vanishing_gradient_regularization} for {self.name}, called by itself"
             )
         noise = self.noise(inputs, states, training)
 
