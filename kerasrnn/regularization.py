@@ -47,7 +47,7 @@ def regularized(cell, x, zones, noise, reset, states, new):
 
 def _immediate_derivative(cell, u, x, zones, noise, states, d_new):
     u, states = tf.identity(u), [tf.identity(s) for s in states]
-    arrives, d_new = _directions(d_new)
+    d_new = _directions(d_new)
 
     def product(gates, v):
         """U v, which depends on v alone, but for the derivative with respect to v."""
@@ -64,19 +64,19 @@ def _immediate_derivative(cell, u, x, zones, noise, states, d_new):
         d_states = of_states.gradient(
             new, states, output_gradients=d_new, unconnected_gradients="zero"
         )
-        omega = tf.where(arrives, (_norms(d_states) - 1) ** 2, 0)
+        omega = (_norms(d_states) - 1) ** 2
         samples = tf.cast(tf.shape(omega)[0], omega.dtype)
         omega = tf.math.divide_no_nan(tf.reduce_sum(omega), samples)
     return of_u.gradient(omega, u, unconnected_gradients="zero")
 
 
 def _directions(gradients):
-    """Which samples have a gradient, (batch,), and the gradients, of norm 1 where there is one."""
+    """The gradients with each sample's norm made 1, or 0 where there is no gradient."""
     # Squares of small numbers would be none.
     largest = tf.reduce_max([tf.reduce_max(tf.abs(g), -1, keepdims=True) for g in gradients], 0)
     scaled = [tf.math.divide_no_nan(g, largest) for g in gradients]
     norms = tf.cast(_norms(scaled)[:, None], largest.dtype)
-    return largest[:, 0] > 0, [tf.math.divide_no_nan(g, norms) for g in scaled]
+    return [tf.math.divide_no_nan(g, norms) for g in scaled]
 
 
 def _norms(parts):
