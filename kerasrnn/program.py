@@ -15,7 +15,7 @@ import tensorflow as tf
 
 # What has no part in a step, so that cells which differ in it share a program.
 _NOT_IN_THE_STEP = ("initializer", "regularizer", "constraint", "dropout", "seed", "name")
-_NOT_IN_THE_STEP += ("recurrent_dropout_form", "initial_state")
+_NOT_IN_THE_STEP += ("recurrent_dropout_form", "initial_state", "vanishing_gradient_regularization")
 
 
 def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):

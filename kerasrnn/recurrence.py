@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from kerasrnn import compiled, linear, program
+from kerasrnn import compiled, linear, program, regularization
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 
@@ -144,12 +144,11 @@ def _run_loop(given):
 
     def advance(row, output, states):
         states = program.set_back(row, given.fresh, states)
-        taps = row.get("taps")
-        new_output, new_states = step(row["x"], states, row.get("zones"), taps)
+        new_output, new_states = step(row, states)
         if "mask" not in row:
             return new_output, new_states
         skipped = tf.zeros_like(output) if given.zero_output_for_mask else output
-        if taps is not None:
+        if (taps := row.get("taps")) is not None:
             states = _plus(states, taps)
             if not given.zero_output_for_mask:
                 skipped = skipped + _of_the_same(new_output, new_states, taps, default=0)
@@ -197,6 +196,7 @@ def _compiles(given):
     return (
         not given.unroll
         and not _TAP.get()
+        and not _regularizes(given)
         and not tf.executing_eagerly()
         and _in_a_step(given.training)
         and type(cell) in CELLS.values()
@@ -204,6 +204,10 @@ def _compiles(given):
         and (given.sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING
         and not any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
     )
+
+
+def _regularizes(given):
+    return given.training and getattr(given.cell, "vanishing_gradient_regularization", 0)
 
 
 def _activations(cell):
@@ -279,7 +283,7 @@ def _first_output(cell, xs, states, step):
         return tf.zeros_like(cell.output(xs[0], states))
     # Keras asks cells for their state's size, not for their output's: this one step, of which
     # only the shape is used, shows it.
-    return tf.zeros_like(step(xs[0], states)[0])
+    return tf.zeros_like(step({"x": xs[0]}, states)[0])
 
 
 def _prepare(given):
@@ -292,16 +296,22 @@ def _prepare(given):
         def product(gates, v):
             return cell.product(gates, v, noise.products)
 
-        def step(x, states, zones=None, taps=None):
-            new_states = _plus(cell.advance(x, states, product, zones, noise.candidate), taps)
+        def step(row, states):
+            x, zones = row["x"], row.get("zones")
+            new_states = cell.advance(x, states, product, zones, noise.candidate)
+            if _regularizes(given):
+                new_states = regularization.regularized(
+                    cell, x, zones, noise, row.get("reset"), states, new_states
+                )
+            new_states = _plus(new_states, row.get("taps"))
             return cell.output(x, new_states), new_states
 
         return cell.project(sequences, noise.inputs), noise.zones, step
 
-    def keras_step(x, states, zones=None, taps=None):
-        output, new_states = cell(x, states)
+    def keras_step(row, states):
+        output, new_states = cell(row["x"], states)
         new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
-        tapped = _plus(new_states, taps)
+        tapped = _plus(new_states, row.get("taps"))
         return _of_the_same(output, new_states, tapped, default=output), tapped
 
     return sequences, None, keras_step

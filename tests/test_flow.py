@@ -285,6 +285,28 @@ def test_the_slope_is_that_of_a_single_reading(random_weights):
     assert every.slope["rnn"] < flat - 0.3
 
 
+def test_a_read_out_step_per_sample(random_weights):
+    layer = layers.GRU(5, return_sequences=True, name="rnn")
+    model = compiled(layer)
+    random_weights(layer)
+    y = rng.normal(size=(BATCH, TIME, 1)).astype("float32")
+    read = rng.integers(2, TIME, BATCH)
+    with tf.GradientTape() as tape:
+        kept = unroll(layer.cell, X)
+        h = tf.gather(tf.stack(of(kept), 1), read, batch_dims=1)
+        loss = tf.reduce_sum((model.get_layer("head")(h) - y[np.arange(BATCH), read]) ** 2)
+    exact = norms(tape, loss, of(kept))
+    lags = [np.log(n[s::-1] / n[s]) for n, s in zip(exact, read, strict=True)]
+    means = [np.mean([lag[k] for lag in lags if k < len(lag)]) for k in range(max(read) + 1)]
+    k = np.concatenate([np.arange(len(lag)) for lag in lags])
+
+    weight = np.eye(TIME, dtype="float32")[read]
+    measured = gradient_flow(model, X, y, sample_weight=weight)
+    np.testing.assert_allclose(measured.profile["rnn"], np.exp(means), rtol=1e-4)
+    slope = np.polyfit(k, np.concatenate(lags), 1)[0]
+    assert measured.slope["rnn"] == pytest.approx(slope, rel=1e-4)
+
+
 def test_lags_are_steps_that_are_not_masked(random_weights):
     layer = layers.GRU(5, name="rnn")
     model = compiled(keras.layers.Masking(), layer)

@@ -56,6 +56,7 @@ def test_dropout_still_applies(dispatched):
         {"use_bias": False},
         {"unroll": True},
         {"recurrent_dropout": 0.1},
+        {"vanishing_gradient_regularization": 0.1},
         {"dropout": 0.1, "implementation": 1},
         {"reset_after": False},
         {"update_gate": "write"},

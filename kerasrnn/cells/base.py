@@ -1,15 +1,22 @@
 """The contract of a recurrent cell: a projection of the input, and a step of the state."""
 
+import math
+
 import keras
 from keras import ops
 
-from kerasrnn.arguments import fraction, one_of, positive_integer
+from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
 from kerasrnn.cells.configured import Configured
 from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
 
 # What a cell without a recurrent kernel lacks.
-NO_RECURRENT_KERNEL = ("recurrent_initializer", "recurrent_regularizer", "recurrent_constraint")
+NO_RECURRENT_KERNEL = (
+    "recurrent_initializer",
+    "recurrent_regularizer",
+    "recurrent_constraint",
+    "vanishing_gradient_regularization",
+)
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
 _EPSILON = 1e-5
 
@@ -95,6 +102,11 @@ class Cell(Configured):
         recurrent_dropout_form: `"state"` drops of what the products see of the previous state (Gal
             & Ghahramani, 2016), `"candidate"` of what is to be written (Semeniuta et al., 2016).
         initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.
+        vanishing_gradient_regularization: λ of Ω, which prefers U that carry ∂J/∂h_t back in time
+            neither shrunk nor grown (Pascanu et al., 2013, section 3.3): λ ∂⁺Ω/∂U is added to U's
+            gradient, not to the loss, when a layer of this package trains
+            (`kerasrnn.regularization` has the equations). Clip the gradients beside it. It steps
+            through the sequence without the fast paths. Default: 0.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -107,6 +119,8 @@ class Cell(Configured):
     normalizations = (None, "layer")
     paper = ""
     linear_if = "no"
+    # What a cell has that lacks the argument.
+    vanishing_gradient_regularization = 0.0
 
     def __init__(
         self,
@@ -131,6 +145,7 @@ class Cell(Configured):
         normalization=None,
         recurrent_dropout_form="state",
         initial_state="zeros",
+        vanishing_gradient_regularization=0.0,
         **kwargs,
     ):
         self._configure(__class__, locals())
@@ -140,6 +155,12 @@ class Cell(Configured):
         self.units = positive_integer("units", self.units)
         self.dropout = fraction("dropout", self.dropout)
         self.recurrent_dropout = fraction("recurrent_dropout", self.recurrent_dropout)
+        self.vanishing_gradient_regularization = real_number(
+            "vanishing_gradient_regularization",
+            self.vanishing_gradient_regularization,
+            "be a finite number, 0 or more",
+            lambda value: 0 <= value < math.inf,
+        )
         self.implementation = one_of((0, 1, 2), "implementation", self.implementation)
         one_of(self.normalizations, "normalization", self.normalization)
         one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
@@ -167,6 +188,12 @@ class Cell(Configured):
                 f"{name} with use_bias={self.use_bias} has no bias of a gate that keeps or writes "
                 "its state. "
                 f"Received: bias_initializer={type(self.bias_initializer).__name__}"
+            )
+        if self.vanishing_gradient_regularization and self.compute_dtype == "float16":
+            raise ValueError(
+                "`vanishing_gradient_regularization` cannot go with float16, whose scaled losses "
+                "would leave nothing of it; take bfloat16. Received: "
+                f"vanishing_gradient_regularization={self.vanishing_gradient_regularization}"
             )
         if not self.recurrent_dropout:
             return
@@ -491,6 +518,12 @@ class Cell(Configured):
             raise ValueError(
                 f"`states` must hold {len(self.states)}, each (batch, {self.units}): "
                 f"{', '.join(self.states)}. Received: {len(states)} of them"
+            )
+        if training and self.vanishing_gradient_regularization:
+            raise ValueError(
+                "`vanishing_gradient_regularization` needs a layer of this package around the "
+                "cell, as kerasrnn.layers.RNN(cell). Received: vanishing_gradient_regularization="
+                f"{self.vanishing_gradient_regularization} for {self.name}, called by itself"
             )
         states = [ops.cast(state, self.state_dtype) for state in states]
         noise = self.noise(inputs, states, training)

@@ -32,7 +32,7 @@ class IndRNNCell(Cell):
 
     gates = ("h",)
     recurrent_gates = ()
-    lacks = ("recurrent_activation",)
+    lacks = ("recurrent_activation", "vanishing_gradient_regularization")
     paper = "Li et al., 2018"
 
     def __init__(

@@ -395,9 +395,9 @@ class _OneCell(RNN):
         if getattr(self, "use_cudnn", False) is True:
             raise ValueError(
                 "use_cudnn=True needs a GPU, no mask, and the arguments that cuDNN knows (tanh, "
-                "sigmoid, biases, no recurrent_dropout, zoneout or normalization, no unroll; for a "
-                "GRU reset_after=True and update_gate='keep'); 'auto' takes another path where it "
-                "must. "
+                "sigmoid, biases, no recurrent_dropout, zoneout, normalization or "
+                "vanishing_gradient_regularization, no unroll; for a GRU reset_after=True and "
+                "update_gate='keep'); 'auto' takes another path where it must. "
                 f"Received: use_cudnn=True for layer {self.name}"
             )
         return super().inner_loop(sequences, initial_state, mask, training=training)
@@ -414,6 +414,7 @@ class _OneCell(RNN):
             and not cell.recurrent_dropout
             and not cell.zoneout
             and not cell.normalization
+            and not cell.vanishing_gradient_regularization
             and not (cell.dropout and cell.implementation == 1)
             and cell.use_bias
             and cell.activation is keras.activations.tanh
