@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from kerasrnn.callbacks.update_row import UpdateRow
+
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
 # that are unscaled and averaged over accumulated batches.
@@ -26,14 +28,17 @@ class GradientHook:
         fit: Any object that is the same for all callbacks of one `fit` and of no other: what an
             interrupted `fit` left on the optimizer is told from a neighbour's hook by it.
         capacity: Rows that the buffer holds.
+        products: As for `UpdateRow`.
     """
 
-    def __init__(self, model, fit, capacity):
+    def __init__(self, model, fit, capacity, products=False):
         self.model = model
         self.fit = fit
         self.optimizer = innermost(model.optimizer)
         self.capacity = capacity
+        self.products = products
         self.paths = []
+        self.gates = {}
         self._ring = None
         self._taken = 0
 
@@ -105,7 +110,9 @@ class GradientHook:
         self._columns = {
             id(same): i for i, v in enumerate(variables) for same in (v, getattr(v, "value", v))
         }
-        self._ring = tf.Variable(tf.zeros((self.capacity, 2 * len(variables))), trainable=False)
+        self._row = UpdateRow(self.model, variables, self.products)
+        self.gates = self._row.gates
+        self._ring = tf.Variable(tf.zeros((self.capacity, self._row.width)), trainable=False)
         self._count = tf.Variable(0, dtype="int64", trainable=False)
 
     def record(self, variables, grads, clipped):
@@ -116,10 +123,11 @@ class GradientHook:
             )
             if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
                 return
-        norms = [_norm(g) for g in [*grads, *clipped]]
         columns = [self._columns[id(v)] for v in variables]
-        columns += [len(self.paths) + c for c in columns]
-        row = tf.scatter_nd([[c] for c in columns], norms, [2 * len(self.paths)])
+        before = after = [_dense_rows(g) for g in grads]
+        if any(c is not g for c, g in zip(clipped, grads, strict=True)):
+            after = [_dense_rows(g) for g in clipped]
+        row = self._row(columns, grads, before, after)
         self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
         self._count.assign_add(1)
 
@@ -143,14 +151,6 @@ class GradientHook:
 
 def _path(variable):
     return getattr(variable, "path", variable.name)
-
-
-def _norm(gradient):
-    """The L2 norm, in a form that does not overflow where the gradient itself does not."""
-    values = tf.cast(_dense_rows(gradient), "float32")
-    largest = tf.reduce_max(tf.abs(values))
-    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.norm(values / scale)
 
 
 def _dense_rows(gradient):
