@@ -43,8 +43,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
             (updates, variables). A variable that got no gradient counts as 0.
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
-            their squares add up to that of the kernel's. The gates have the names that the cell gives
-            them; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
+            their squares add up to that of the kernel's. A cell of this package names its gates
+            itself; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
         clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
         clip_rate: Share of the updates that were clipped.
