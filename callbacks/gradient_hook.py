@@ -116,18 +116,17 @@ class GradientHook:
         self._count = tf.Variable(0, dtype="int64", trainable=False)
 
     def record(self, variables, grads, clipped):
+        sides = [grads, clipped]
+        if all(g is c for g, c in zip(*sides, strict=True)):
+            sides.pop()
         replica = tf.distribute.get_replica_context()
         if replica and replica.num_replicas_in_sync > 1:
-            grads, clipped = (
-                replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in (grads, clipped)
-            )
+            sides = [replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in sides]
             if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
                 return
         columns = [self._columns[id(v)] for v in variables]
-        before = after = [_dense_rows(g) for g in grads]
-        if any(c is not g for c, g in zip(clipped, grads, strict=True)):
-            after = [_dense_rows(g) for g in clipped]
-        row = self._row(columns, grads, before, after)
+        dense = [[_dense_rows(g) for g in side] for side in sides]
+        row = self._row(columns, sides[0], dense[0], dense[-1])
         self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
         self._count.assign_add(1)
 
