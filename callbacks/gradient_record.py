@@ -213,7 +213,9 @@ class GradientRecord:
         layers, of_layers = self._layer_norms()
         heights = [3.2] * len(panels) + [2.2 + 0.2 * len(layers)]
 
-        figure = Figure(figsize=(8, sum(heights)), layout="constrained")
+        # As wide as the labels leave the panels their place.
+        width = 7.5 + 0.07 * max(map(len, layers))
+        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
         *axes, heatmap = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         for axis, (label, before, after) in zip(axes, panels, strict=True):
             self._draw_norms(axis, before, after)
@@ -223,7 +225,7 @@ class GradientRecord:
                 self.clip[1], color="tab:red", linestyle="--", label=f"threshold, {self._clip_set}"
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes[0].set_title(self._title())
+        figure.suptitle(self._title(), fontsize="large")
         self._draw_layers(figure, heatmap, layers, of_layers)
         return figure
 
@@ -245,7 +247,8 @@ class GradientRecord:
         if len(bad):
             edge = axis.get_xaxis_transform()
             axis.plot(bad, np.full(len(bad), 0.02), "kx", transform=edge, label="Inf or NaN")
-        axis.set_yscale("log")
+        if (before > 0).any():
+            axis.set_yscale("log")
 
     def _layer_norms(self):
         """The layers' paths, and the norm of all that belongs to each, (layers, updates)."""
@@ -272,11 +275,12 @@ class GradientRecord:
         axis.set_yticks(range(len(layers)), layers)
         axis.set_ylabel("layer")
         axis.set_xlabel("optimizer update")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title("Gradient norm per layer (hatched: 0, Inf or NaN)", fontsize="medium")
         label = "gradient norm before clipping"
         if together > 1:
             label += f", largest of {together} updates"
-        figure.colorbar(image, ax=axis, orientation="horizontal", label=label)
+        figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
 
 
 def _percent(flags):

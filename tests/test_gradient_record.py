@@ -187,9 +187,10 @@ def test_plot_of_what_is_not_there():
         recorded(np.zeros((0, 2))).plot()
     broken = norms(20)
     broken[[3, 7]] = np.inf
-    axis = recorded(broken).plot().axes[0]
+    figure = recorded(broken).plot()
+    axis = figure.axes[0]
     np.testing.assert_array_equal(axis.lines[-1].get_xdata(), [3, 7])
-    assert axis.get_title() == "Gradients: 20 updates, 2 with Inf or NaN"
+    assert figure.get_suptitle() == "Gradients: 20 updates, 2 with Inf or NaN"
     # Where there is no gradient to show there is no colour.
     broken[:, 1] = 0.0
     heatmap = recorded(broken).plot().axes[1]
