@@ -39,7 +39,9 @@ class GradientHook:
         self.products = products
         self.paths = []
         self.gates = {}
+        self._variables = []
         self._ring = None
+        self._in_use = False
         self._taken = 0
 
     def attach(self):
@@ -47,10 +49,12 @@ class GradientHook:
         if shadow is None or shadow.fit is not self.fit:
             self._shadow_methods()
         self._observers().append(self)
+        # With the buffer there, the first step is traced once; making it there takes a second time.
+        if self.model.built:
+            self._allocate(self.model.trainable_variables)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
-        if self.model.distribute_strategy.num_replicas_in_sync > 1:
-            self._allocate(self.model.trainable_variables)
+        self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
 
     def detach(self):
         observers = self._observers()
@@ -88,15 +92,18 @@ class GradientHook:
         vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
 
     def expect(self, variables):
-        """Makes the buffer, unless it is there, once the first update shows what is trained."""
-        if self._ring is None:
+        """Makes the buffer, unless the right one is there, once the first update shows what is
+        trained."""
+        if not self._in_use:
             known = {id(v) for v in self.model.trainable_variables}
             # A custom train_step may update variables that are none of the model's, or hand over
             # the tf.Variable inside the Keras one.
             known |= {id(v.value) for v in self.model.trainable_variables}
             others = [v for v in variables if id(v) not in known]
-            with tf.init_scope():
-                self._allocate([*self.model.trainable_variables, *others])
+            trained = [*self.model.trainable_variables, *others]
+            if list(map(id, trained)) != list(map(id, self._variables)):
+                with tf.init_scope():
+                    self._allocate(trained)
         for variable in variables:
             if id(variable) not in self._columns:
                 raise ValueError(
@@ -106,6 +113,7 @@ class GradientHook:
                 )
 
     def _allocate(self, variables):
+        self._variables = variables
         self.paths = [_path(v) for v in variables]
         self._columns = {
             id(same): i for i, v in enumerate(variables) for same in (v, getattr(v, "value", v))
@@ -116,6 +124,7 @@ class GradientHook:
         self._count = tf.Variable(0, dtype="int64", trainable=False)
 
     def record(self, variables, grads, clipped):
+        self._in_use = True
         sides = [grads, clipped]
         if all(g is c for g, c in zip(*sides, strict=True)):
             sides.pop()

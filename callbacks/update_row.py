@@ -99,14 +99,14 @@ def _recurrent_gates(layer):
 def _norms(tensors):
     """The L2 norms, which neither overflow nor vanish where the tensors themselves do not."""
     tensors = [tf.cast(t, "float32") for t in tensors]
-    squares = 2 * tf.stack([tf.nn.l2_loss(t) for t in tensors])
+    squares = _squares(tensors)
     safe = tf.reduce_all((squares >= _LEAST_SQUARES) & tf.math.is_finite(squares))
-    return tf.cond(
-        safe, lambda: tf.sqrt(squares), lambda: tf.stack([_scaled_norm(t) for t in tensors])
-    )
+
+    def in_float64():
+        return tf.cast(tf.sqrt(_squares([tf.cast(t, "float64") for t in tensors])), "float32")
+
+    return tf.cond(safe, lambda: tf.sqrt(squares), in_float64)
 
 
-def _scaled_norm(tensor):
-    largest = tf.reduce_max(tf.abs(tensor))
-    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.norm(tensor / scale)
+def _squares(tensors):
+    return 2 * tf.stack([tf.nn.l2_loss(t) for t in tensors])

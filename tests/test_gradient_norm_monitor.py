@@ -224,7 +224,7 @@ def test_gate_norms():
     inputs = keras.Input((None, 3))
     parts = [
         layers.Bidirectional(layers.GRU(2, name="ours"), name="both"),
-        layers.RNNStack("lstm", units=2, depth=2, name="stack"),
+        layers.RNNStack("lstm", units=2, depth=2, name="deep"),
         layers.RNN("ran", units=2, name="ran"),
         layers.RNN("indrnn", units=2, name="indrnn"),
         keras.layers.Bidirectional(keras.layers.LSTM(2, name="theirs"), name="of_keras"),
@@ -241,7 +241,7 @@ def test_gate_norms():
     kernels = [v for v in model.trainable_variables if v.path.endswith("/recurrent_kernel")]
     kernels = [v for v in kernels if "indrnn" not in v.path]
     assert set(monitor.gate_norms) == {v.path for v in kernels}
-    gates = {"both": "zrg", "stack": "ifgo", "ran": "if", "of_keras": "ifco"}
+    gates = {"both": "zrg", "deep": "ifgo", "ran": "if", "of_keras": "ifco"}
     gates |= {"gru_cell": "zrh", "simple_rnn_cell": "h"}
     for update in range(2):
         batch = slice(update * BATCH, (update + 1) * BATCH)
