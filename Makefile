@@ -20,6 +20,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/recurrent_layers.py
 	$(BIN)/python benchmarks/cells.py
 	$(BIN)/python benchmarks/gradient_flow.py
+	$(BIN)/python benchmarks/monitor.py
 
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from kerasrnn.callbacks.update_row import UpdateRow
+
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
 # that are unscaled and averaged over accumulated batches.
@@ -26,15 +28,20 @@ class GradientHook:
         fit: Any object that is the same for all callbacks of one `fit` and of no other: what an
             interrupted `fit` left on the optimizer is told from a neighbour's hook by it.
         capacity: Rows that the buffer holds.
+        products: As for `UpdateRow`.
     """
 
-    def __init__(self, model, fit, capacity):
+    def __init__(self, model, fit, capacity, products=False):
         self.model = model
         self.fit = fit
         self.optimizer = innermost(model.optimizer)
         self.capacity = capacity
+        self.products = products
         self.paths = []
+        self.gates = {}
+        self._variables = []
         self._ring = None
+        self._in_use = False
         self._taken = 0
 
     def attach(self):
@@ -42,10 +49,12 @@ class GradientHook:
         if shadow is None or shadow.fit is not self.fit:
             self._shadow_methods()
         self._observers().append(self)
+        # With the buffer there, the first step is traced once; making it there takes a second time.
+        if self.model.built:
+            self._allocate(self.model.trainable_variables)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
-        if self.model.distribute_strategy.num_replicas_in_sync > 1:
-            self._allocate(self.model.trainable_variables)
+        self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
 
     def detach(self):
         observers = self._observers()
@@ -83,15 +92,18 @@ class GradientHook:
         vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
 
     def expect(self, variables):
-        """Makes the buffer, unless it is there, once the first update shows what is trained."""
-        if self._ring is None:
+        """Makes the buffer, unless the right one is there, once the first update shows what is
+        trained."""
+        if not self._in_use:
             known = {id(v) for v in self.model.trainable_variables}
             # A custom train_step may update variables that are none of the model's, or hand over
             # the tf.Variable inside the Keras one.
             known |= {id(v.value) for v in self.model.trainable_variables}
             others = [v for v in variables if id(v) not in known]
-            with tf.init_scope():
-                self._allocate([*self.model.trainable_variables, *others])
+            trained = [*self.model.trainable_variables, *others]
+            if list(map(id, trained)) != list(map(id, self._variables)):
+                with tf.init_scope():
+                    self._allocate(trained)
         for variable in variables:
             if id(variable) not in self._columns:
                 raise ValueError(
@@ -101,25 +113,29 @@ class GradientHook:
                 )
 
     def _allocate(self, variables):
+        self._variables = variables
         self.paths = [_path(v) for v in variables]
         self._columns = {
             id(same): i for i, v in enumerate(variables) for same in (v, getattr(v, "value", v))
         }
-        self._ring = tf.Variable(tf.zeros((self.capacity, 2 * len(variables))), trainable=False)
+        self._row = UpdateRow(self.model, variables, self.products)
+        self.gates = self._row.gates
+        self._ring = tf.Variable(tf.zeros((self.capacity, self._row.width)), trainable=False)
         self._count = tf.Variable(0, dtype="int64", trainable=False)
 
     def record(self, variables, grads, clipped):
+        self._in_use = True
+        sides = [grads, clipped]
+        if all(g is c for g, c in zip(*sides, strict=True)):
+            sides.pop()
         replica = tf.distribute.get_replica_context()
         if replica and replica.num_replicas_in_sync > 1:
-            grads, clipped = (
-                replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in (grads, clipped)
-            )
+            sides = [replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in sides]
             if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
                 return
-        norms = [_norm(g) for g in [*grads, *clipped]]
         columns = [self._columns[id(v)] for v in variables]
-        columns += [len(self.paths) + c for c in columns]
-        row = tf.scatter_nd([[c] for c in columns], norms, [2 * len(self.paths)])
+        dense = [[_dense_rows(g) for g in side] for side in sides]
+        row = self._row(columns, sides[0], dense[0], dense[-1])
         self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
         self._count.assign_add(1)
 
@@ -143,14 +159,6 @@ class GradientHook:
 
 def _path(variable):
     return getattr(variable, "path", variable.name)
-
-
-def _norm(gradient):
-    """The L2 norm, in a form that does not overflow where the gradient itself does not."""
-    values = tf.cast(_dense_rows(gradient), "float32")
-    largest = tf.reduce_max(tf.abs(values))
-    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.norm(values / scale)
 
 
 def _dense_rows(gradient):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasrnn.callbacks.gradient_hook import GradientHook, innermost
 from kerasrnn.callbacks.gradient_record import GradientRecord
+from kerasrnn.cells.base import positive_integer
 
 _CAPACITY = 1024
 # What an interrupted process loses of its CSV at most, in batches.
@@ -32,11 +33,18 @@ class GradientNormMonitor(keras.callbacks.Callback):
     Args:
         csv: Path of a CSV file to write, one row per update, or `None`.
         log_dir: Directory of TensorBoard logs to write, or `None`.
+        batch_size: Samples per update, all accumulated ones together, for `noise_scale`, which then
+            appears in the logs, too; it takes the memory of one more gradient of every variable.
+            `None` leaves it out.
 
     Attributes:
         history: `"global_norm"` and `"clipped_norm"`, arrays (updates,), the global norms before
             and after clipping; `"variable_norms"` and `"clipped_variable_norms"`, arrays
             (updates, variables). A variable that got no gradient counts as 0.
+        gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
+            this package's cells and of Keras's, the norm before clipping of each gate's columns;
+            their squares add up to that of the kernel's. A cell of this package names its gates
+            itself; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
         clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
         clip_rate: Share of the updates that were clipped.
@@ -46,14 +54,16 @@ class GradientNormMonitor(keras.callbacks.Callback):
     at the threshold.
 
     Raises:
-        ValueError: at the start of `fit`, where the model has no optimizer.
+        ValueError: `batch_size` is no positive integer; at the start of `fit`, where the model has
+            no optimizer.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 
     Warns:
         UserWarning: at the end of a `fit` in which the model's optimizer made no update.
 
-    Source: Pascanu, Mikolov & Bengio (2013), section 3.2, for watching and clipping the norm.
+    Source: Pascanu, Mikolov & Bengio (2013), section 3.2, for watching and clipping the norm;
+    McCandlish et al. (2018) for the noise scale.
 
     Example:
 
@@ -63,18 +73,24 @@ class GradientNormMonitor(keras.callbacks.Callback):
     >>> history = model.fit(np.ones((8, 5, 3)), np.ones((8, 1)), callbacks=[monitor], verbose=0)
     >>> monitor.history["global_norm"].shape
     (1,)
+    >>> {gate: norms.shape for gate, norms in monitor.gate_norms[monitor.variables[1]].items()}
+    {'z': (1,), 'r': (1,), 'g': (1,)}
     """
 
-    def __init__(self, csv=None, log_dir=None):
+    def __init__(self, csv=None, log_dir=None, batch_size=None):
         super().__init__()
         self.csv = csv
         self.log_dir = log_dir
+        if batch_size is not None:
+            batch_size = positive_integer("batch_size", batch_size)
+        self.batch_size = batch_size
         self._hook = self._csv_file = self._summaries = None
         self._forget()
 
     def _forget(self):
         self.clip = None
         self.variables = []
+        self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
         self._epoch_start = self._seen = self._read = self._batches = 0
 
@@ -89,7 +105,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def _record(self, first=0):
         self._read_out()
-        return GradientRecord(self._rows[first:], self.variables, self.clip)
+        return GradientRecord(self._rows[first:], self.variables, self.clip, self._gates)
 
     @property
     def history(self):
@@ -102,25 +118,64 @@ class GradientNormMonitor(keras.callbacks.Callback):
         }
 
     @property
+    def gate_norms(self):
+        return self._record().gate_norms
+
+    @property
     def clip_rate(self):
         return self._record().clip_rate
 
-    def suggest_clipnorm(self):
+    @property
+    def noise_scale(self):
+        """The gradient noise scale: the batch size beyond which a larger one hardly makes a step
+        any better.
+
+            B_simple = tr(Σ) / |G|²        G, Σ: mean and covariance of a sample's gradient
+            |G|²     ≈ <g_k · g_{k-1}>     successive gradients, before clipping
+            tr(Σ)    ≈ B (<|g_k|²> - <g_k · g_{k-1}>)
+
+        <> is the mean over the updates recorded, B the `batch_size`. These are the unbiased
+        estimates of McCandlish et al. (2018, appendix A.1) with a batch for the small one and two
+        in a row for the big one. It takes them to be drawn independently and the weights to move
+        little from one to the next; it grows as training goes on, which the `noise_scale` of each
+        epoch in `History` shows.
+
+        Samples, a float: infinite where the noise of the updates hides the gradient, NaN without
+        two updates in a row that are finite.
+
+        Raises:
+            ValueError: the monitor was made without `batch_size`.
+        """
+        if self.batch_size is None:
+            raise ValueError(
+                "noise_scale needs the number of samples per update: "
+                "GradientNormMonitor(batch_size=32). Received: batch_size=None"
+            )
+        return self._record().noise_scale(self.batch_size)
+
+    def suggest_clipnorm(self, window=None):
         """A clip threshold from the norms seen, for the next training.
 
         The norm that nine updates in ten stay below, but at most ten times the median: Pascanu,
         Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
         ten times the average norm. It is meant for the argument the optimizer clips by:
-        for `clipnorm` it looks at each update's largest variable, else at the global norm.
+        for `clipnorm` it looks at each update's largest variable, else at the global norm. A clip
+        that was set and fired on more than half of the updates is named what it is, a lower
+        learning rate in disguise.
+
+        Args:
+            window: How many of the last updates to look at; `None` for all.
 
         Returns:
             A float with `.argument`, the optimizer's argument it is meant for, and `.reason`: set
             it as in `Adam(**{s.argument: s})`. Printed, it says all three.
 
         Raises:
-            ValueError: no update with finite gradients other than zero was recorded.
+            ValueError: `window` is no positive integer; no update with finite gradients other than
+                zero was recorded.
         """
-        return self._record().suggest_clipnorm()
+        first = 0 if window is None else -positive_integer("window", window)
+        return self._record(first).suggest_clipnorm()
 
     def verdict(self):
         """What the recorded norms say, in plain words.
@@ -138,14 +193,14 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def plot(self):
         """Draws the norms over the updates, before and after clipping, on a logarithmic axis, with
-        the clip threshold.
+        the clip threshold, and below them, layers by updates, the norm of each layer.
 
         Where the optimizer clips each variable by itself (`clipnorm`), a second panel shows what
         the threshold applies to: the largest variable's norm.
 
         Returns:
             A `matplotlib.figure.Figure`; `.savefig("norms.png")` writes it. Crosses on the lower
-            edge are updates with an Inf or NaN.
+            edge are updates with an Inf or NaN, hatched layers had one or no gradient at all.
 
         Raises:
             ValueError: no update was recorded.
@@ -162,7 +217,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._forget()
         self.clip = _clip_of(innermost(self.model.optimizer))
         capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
-        self._hook = GradientHook(self.model, self.params, capacity)
+        products = self.batch_size is not None
+        self._hook = GradientHook(self.model, self.params, capacity, products)
         self._hook.attach()
         # The step has to be traced anew to pass through the hook, and once more without it.
         self._forget_train_function()
@@ -184,6 +240,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         if logs is not None and len(record):
             logs["grad_norm"] = float(np.median(record.global_norm))
             logs["clip_rate"] = record.clip_rate
+            if self.batch_size is not None:
+                logs["noise_scale"] = record.noise_scale(self.batch_size)
 
     def on_train_end(self, logs=None):
         self._read_out()
@@ -235,9 +293,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 f"buffer of {self._hook.capacity} holds. The record goes on without them.",
                 stacklevel=2,
             )
-        self.variables = self._hook.paths
+        self.variables, self._gates = self._hook.paths, self._hook.gates
         self._rows = np.concatenate([self._rows, rows]) if len(self._rows) else rows
-        record = GradientRecord(rows, self.variables, self.clip)
+        record = GradientRecord(rows, self.variables, self.clip, self._gates)
         self._write_csv(first, record)
         self._write_summaries(first, record)
 
@@ -246,22 +304,20 @@ class GradientNormMonitor(keras.callbacks.Callback):
             return
         writer = csv.writer(self._csv_file)
         if self._csv_file.tell() == 0:
-            writer.writerow([*_COLUMNS, *self.variables])
-        for i, fired in enumerate(record.fired):
-            norms = record.global_norm[i], record.clipped_norm[i]
-            writer.writerow([first + i, *norms, int(fired), *record.before[i]])
+            writer.writerow([*_COLUMNS, *record.columns])
+        norms = record.global_norm, record.clipped_norm, record.fired.astype(int)
+        for i, row in enumerate(zip(*norms, *record.columns.values(), strict=True), first):
+            writer.writerow([i, *row])
         self._csv_file.flush()
 
     def _write_summaries(self, first, record):
         if not self._summaries:
             return
         with self._summaries.as_default():
-            for i, norms in enumerate(record.before):
-                step = first + i
-                tf.summary.scalar("gradients/global_norm", record.global_norm[i], step)
-                tf.summary.scalar("gradients/clipped_norm", record.clipped_norm[i], step)
-                for path, norm in zip(self.variables, norms, strict=True):
-                    tf.summary.scalar(f"gradients/{path}", norm, step)
+            norms = {"global_norm": record.global_norm, "clipped_norm": record.clipped_norm}
+            for name, of_updates in (norms | record.columns).items():
+                for step, norm in enumerate(of_updates, first):
+                    tf.summary.scalar(f"gradients/{name}", norm, step)
         self._summaries.flush()
 
 

@@ -6,6 +6,8 @@ import numpy as np
 _FIRED = 1 - 1e-5
 # Below the epsilon of Keras's Adam even a rescaled step is lost.
 _VANISHED = 1e-7
+# Columns of the heatmap: about what a page can show.
+_WIDTH = 1000
 
 
 class Suggestion(float):
@@ -33,20 +35,31 @@ class GradientRecord:
     """Norms of gradients, per update and variable.
 
     Args:
-        rows: (updates, 2 variables), the norms before, then after clipping.
+        rows: (updates, numbers), each as of an `UpdateRow`.
         variables: The variables' paths.
         clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
+        gates: For the number of each recurrent kernel in `variables`, the names of its gates.
 
     Attributes:
         before, after: (updates, variables), norms per variable before and after clipping.
+        gate_norms: For each recurrent kernel, by path, and each of its gates, by name, (updates,),
+            the norm of the gate's columns before clipping.
+        products: (updates,), the product of each gradient with the one before it, or (updates, 0).
         global_norm, clipped_norm: (updates,), global norms before and after clipping.
         fired: (updates,), whether the clip changed anything.
     """
 
-    def __init__(self, rows, variables, clip):
+    def __init__(self, rows, variables, clip, gates=None):
         self.variables = variables
         self.clip = clip
-        self.before, self.after = np.split(rows, 2, axis=1)
+        n, names = len(variables), gates or {}
+        ends = np.cumsum([n, n, sum(map(len, names.values()))])
+        self.before, self.after, of_gates, self.products = np.split(rows, ends, axis=1)
+        column = iter(of_gates.T)
+        self.gate_norms = {
+            variables[i]: {gate: next(column) for gate in of_kernel}
+            for i, of_kernel in names.items()
+        }
         self.global_norm = np.linalg.norm(self.before.astype("float64"), axis=1)
         self.clipped_norm = np.linalg.norm(self.after.astype("float64"), axis=1)
         self.fired = (self.after < self.before * _FIRED).any(axis=1)
@@ -63,6 +76,28 @@ class GradientRecord:
     def _clips_by_value(self):
         return self.clip is not None and self.clip[0] == "clipvalue"
 
+    @property
+    def columns(self):
+        """Every norm before clipping, by name: those of the variables, then those of the gates."""
+        of_gates = {
+            f"{path}/{gate}": norms
+            for path, gates in self.gate_norms.items()
+            for gate, norms in gates.items()
+        }
+        return dict(zip(self.variables, self.before.T, strict=True)) | of_gates
+
+    @property
+    def _clips_too_often(self):
+        return self.clip is not None and self.clip_rate > 0.5
+
+    def noise_scale(self, batch_size):
+        seen = np.isfinite(self.products).all(axis=1) & self.finite
+        if not (self.products.size and seen.any()):
+            return float("nan")
+        signal = self.products[seen].astype("float64").mean()
+        noise = batch_size * (np.mean(self.global_norm[seen] ** 2) - signal)
+        return float(noise / signal) if signal > 0 else float("inf")
+
     def suggest_clipnorm(self):
         argument = "clipnorm" if self.clip and self.clip[0] == "clipnorm" else "global_clipnorm"
         of_update = self.before.max(axis=1, initial=0.0)
@@ -76,14 +111,19 @@ class GradientRecord:
         median, high = np.percentile(norms, [50, 90])
         value = float(min(high, 10 * median))
         what = "the largest variable's" if argument == "clipnorm" else "the global"
-        return Suggestion(
-            value,
-            argument,
+        reason = (
             f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
             f"{high:.3g} over {len(norms)} updates; {_percent(norms > value)} of them lie above "
             "this threshold"
-            + (" (to be set in the place of clipvalue)" if self._clips_by_value else ""),
         )
+        if self._clips_by_value:
+            reason += " (to be set in the place of clipvalue)"
+        if self._clips_too_often:
+            reason += (
+                f"; {self._clip_set} fired on {_percent(self.fired)} of the updates, which is a "
+                "lower learning rate in disguise"
+            )
+        return Suggestion(value, argument, reason)
 
     def verdict(self):
         if not len(self):
@@ -136,7 +176,7 @@ class GradientRecord:
         return "{}={:g}".format(*self.clip)
 
     def _tight_clip(self):
-        if self.clip is None or self.clip_rate <= 0.5:
+        if not self._clips_too_often:
             return []
         return [
             f"CLIP TOO TIGHT: {self._clip_set} cut {_percent(self.fired)} of the updates. A clip "
@@ -170,39 +210,77 @@ class GradientRecord:
         if self.clip and self.clip[0] == "clipnorm":
             largest = (norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
             panels.append(("largest variable's gradient norm", *largest))
+        layers, of_layers = self._layer_norms()
+        heights = [3.2] * len(panels) + [2.2 + 0.2 * len(layers)]
 
-        figure = Figure(figsize=(8, 3.2 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        # As wide as the labels leave the panels their place.
+        width = 7.5 + 0.07 * max(map(len, layers))
+        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+        *axes, heatmap = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         for axis, (label, before, after) in zip(axes, panels, strict=True):
-            if self.clip is None:
-                axis.plot(before, color="tab:blue", linewidth=0.8, label="norm")
-            else:
-                axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
-                axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
-            bad = np.flatnonzero(~self.finite)
-            if len(bad):
-                axis.plot(
-                    bad,
-                    np.full(len(bad), 0.02),
-                    "kx",
-                    transform=axis.get_xaxis_transform(),
-                    label="Inf or NaN",
-                )
-            axis.set_yscale("log")
+            self._draw_norms(axis, before, after)
             axis.set_ylabel(label)
         if self.clip and not self._clips_by_value:
             axes[-1].axhline(
                 self.clip[1], color="tab:red", linestyle="--", label=f"threshold, {self._clip_set}"
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        axes[-1].set_xlabel("optimizer update")
+        figure.suptitle(self._title(), fontsize="large")
+        self._draw_layers(figure, heatmap, layers, of_layers)
+        return figure
+
+    def _title(self):
         title = f"Gradients: {len(self)} updates"
         if self.clip:
             title += f", {_percent(self.fired)} clipped by {self._clip_set}"
+        if not self.finite.all():
+            title += f", {np.sum(~self.finite)} with Inf or NaN"
+        return title
+
+    def _draw_norms(self, axis, before, after):
+        if self.clip is None:
+            axis.plot(before, color="tab:blue", linewidth=0.8, label="norm")
+        else:
+            axis.plot(before, color="0.65", linewidth=1.6, label="before clipping")
+            axis.plot(after, color="tab:blue", linewidth=0.8, label="after clipping")
+        bad = np.flatnonzero(~self.finite)
         if len(bad):
-            title += f", {len(bad)} with Inf or NaN"
-        axes[0].set_title(title)
-        return figure
+            edge = axis.get_xaxis_transform()
+            axis.plot(bad, np.full(len(bad), 0.02), "kx", transform=edge, label="Inf or NaN")
+        if (before > 0).any():
+            axis.set_yscale("log")
+
+    def _layer_norms(self):
+        """The layers' paths, and the norm of all that belongs to each, (layers, updates)."""
+        owners = np.array([path.rpartition("/")[0] or path for path in self.variables])
+        layers = list(dict.fromkeys(owners))
+        wide = self.before.astype("float64")
+        return layers, np.array([np.linalg.norm(wide[:, owners == one], axis=1) for one in layers])
+
+    def _draw_layers(self, figure, axis, layers, norms):
+        from matplotlib.colors import LogNorm
+
+        # More updates than the picture has columns share one, which shows their largest.
+        together = -(-len(self) // _WIDTH)
+        norms = np.maximum.reduceat(norms, np.arange(0, len(self), together), axis=1)
+        shown = np.ma.masked_where(~np.isfinite(norms) | (norms == 0), norms)
+        scale = LogNorm(shown.min(), shown.max()) if shown.count() else LogNorm(_VANISHED, 1)
+        # From dark to light, so that it needs no colour; what has none shows the hatching.
+        axis.patch.set(facecolor="white", edgecolor="0.5", hatch="///")
+        edges = (-0.5, norms.shape[1] * together - 0.5, len(layers) - 0.5, -0.5)
+        image = axis.imshow(
+            shown, norm=scale, cmap="cividis", aspect="auto", extent=edges, interpolation="nearest"
+        )
+        axis.set_xlim(-0.5, len(self) - 0.5)
+        axis.set_yticks(range(len(layers)), layers)
+        axis.set_ylabel("layer")
+        axis.set_xlabel("optimizer update")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_title("Gradient norm per layer (hatched: 0, Inf or NaN)", fontsize="medium")
+        label = "gradient norm before clipping"
+        if together > 1:
+            label += f", largest of {together} updates"
+        figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
 
 
 def _percent(flags):

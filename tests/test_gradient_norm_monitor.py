@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import functools
+import itertools
 import pickle
 
 import keras
@@ -48,31 +50,39 @@ def rows(monitor):
     return np.hstack([history["variable_norms"], history["clipped_variable_norms"]])
 
 
-def expected_norms(optimizer, epochs=2, accumulate=1, sparse=False, dtype=None, scale=1.0):
+def expected_norms(optimizer, sparse=False):
     """Trains by hand and gives the norms per variable, before and after clipping, per update."""
-    model = build(sparse, dtype)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    config = inner.get_config()
+    accumulate = config.pop("gradient_accumulation_steps") or 1
+    return trained_by_hand(type(inner), tuple(config.items()), accumulate, sparse)
+
+
+@functools.cache
+def trained_by_hand(kind, config, accumulate, sparse):
+    model = build(sparse)
     loss_function = keras.losses.BinaryCrossentropy(from_logits=True)
-    config = optimizer.get_config() | {"gradient_accumulation_steps": None}
-    optimizer = type(optimizer).from_config(config)
+    optimizer = kind.from_config(dict(config))
     rows, pending = [], []
-    for _ in range(epochs):
-        for start in range(0, len(TOKENS), BATCH):
-            batch = slice(start, start + BATCH)
-            with tf.GradientTape() as tape:
-                predictions = model(TOKENS[batch], training=True)
-                loss = loss_function(LABELS[batch], predictions) * scale
-            variables = model.trainable_variables
-            gradients = tape.gradient(loss, [v.value for v in variables])
-            pending.append([tf.convert_to_tensor(g) / scale for g in gradients])
-            if len(pending) == accumulate:
-                mean = [sum(parts) / accumulate for parts in zip(*pending, strict=True)]
-                before = np.array([np.linalg.norm(g) for g in mean])
-                after = clipped_by_hand(config, mean, before)
-                rows.append((before, after))
-                # Keras's optimizers treat a sparse gradient in a way of their own.
-                step = gradients if sparse else mean
-                optimizer.apply_gradients(zip(step, variables, strict=True))
-                pending = []
+
+    @tf.function
+    def gradients_of(tokens, labels):
+        with tf.GradientTape() as tape:
+            loss = loss_function(labels, model(tokens, training=True))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    for start in [*range(0, len(TOKENS), BATCH)] * 2:
+        batch = slice(start, start + BATCH)
+        gradients = gradients_of(TOKENS[batch], LABELS[batch])
+        pending.append([tf.convert_to_tensor(g) for g in gradients])
+        if len(pending) == accumulate:
+            mean = [sum(parts) / accumulate for parts in zip(*pending, strict=True)]
+            before = np.array([np.linalg.norm(g) for g in mean])
+            rows.append((before, clipped_by_hand(dict(config), mean, before)))
+            # Keras's optimizers treat a sparse gradient in a way of their own.
+            step = gradients if sparse else mean
+            optimizer.apply_gradients(zip(step, model.trainable_variables, strict=True))
+            pending = []
     return [np.array(part) for part in zip(*rows, strict=True)]
 
 
@@ -96,19 +106,30 @@ MODES = {
     "eager": (lambda: SGD(0.5, global_clipnorm=0.2), {"run_eagerly": True}),
     "jit_compile": (lambda: SGD(0.5, global_clipnorm=0.2), {"jit_compile": True}),
     "steps_per_execution": (lambda: SGD(0.5, global_clipnorm=0.2), {"steps_per_execution": 4}),
+    "clipnorm": (lambda: SGD(0.5, clipnorm=0.1), {}),
     "accumulation": (lambda: SGD(0.5, clipnorm=0.2, gradient_accumulation_steps=3), {}),
+    "loss_scaling": (
+        lambda: keras.optimizers.LossScaleOptimizer(SGD(0.5, clipnorm=0.1), initial_scale=128.0),
+        {},
+    ),
 }
 over_modes = pytest.mark.parametrize("mode", MODES)
 
 
+@functools.cache
+def watched(mode, sparse=False):
+    """A model and its monitor after a fit, which several tests look at."""
+    optimizer, options = MODES[mode]
+    model, monitor = compiled(optimizer(), sparse, **options), GradientNormMonitor()
+    fit(model, monitor)
+    return model, monitor
+
+
 @over_modes
 def test_norms_are_those_of_an_independent_tape(mode):
-    optimizer, options = MODES[mode]
-    monitor = GradientNormMonitor()
-    fit(compiled(optimizer(), **options), monitor)
-
-    steps = optimizer().gradient_accumulation_steps or 1
-    before, after = expected_norms(optimizer(), accumulate=steps)
+    optimizer = MODES[mode][0]()
+    before, after = expected_norms(optimizer)
+    _, monitor = watched(mode)
     history = monitor.history
     np.testing.assert_allclose(history["variable_norms"], before, rtol=1e-5)
     np.testing.assert_allclose(history["clipped_variable_norms"], after, rtol=1e-5)
@@ -116,18 +137,50 @@ def test_norms_are_those_of_an_independent_tape(mode):
     np.testing.assert_allclose(history["clipped_norm"], np.linalg.norm(after, axis=1), rtol=1e-5)
     fired = (after < before * (1 - 1e-5)).any(axis=1)
     assert monitor.clip_rate == pytest.approx(fired.mean())
-    config = optimizer().get_config()
+    config = getattr(optimizer, "inner_optimizer", optimizer).get_config()
     clips = [(name, config[name]) for name in ("clipnorm", "global_clipnorm", "clipvalue")]
     assert monitor.clip == next(((name, value) for name, value in clips if value), None)
 
 
-def test_loss_scaling():
-    monitor = GradientNormMonitor()
-    optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.5), initial_scale=128.0)
-    fit(compiled(optimizer, dtype="mixed_float16"), monitor)
-    before, _ = expected_norms(SGD(0.5), dtype="mixed_float16", scale=128.0)
-    # Half precision inside the net: what has to be right is the scale, not the seventh digit.
-    np.testing.assert_allclose(monitor.history["variable_norms"], before, rtol=2e-2)
+def test_mixed_precision():
+    """With layers that compute the same in `fit` and outside, down to the last bit of a float16."""
+    x = keras.ops.one_hot(TOKENS, 12).numpy()
+
+    def net():
+        keras.utils.set_random_seed(3)
+        return keras.Sequential(
+            [
+                keras.Input((7, 12)),
+                keras.layers.Dense(6, "tanh", dtype="mixed_float16"),
+                keras.layers.Flatten(dtype="mixed_float16"),
+                keras.layers.Dense(1, dtype="mixed_float16"),
+            ]
+        )
+
+    def optimizer():
+        return keras.optimizers.LossScaleOptimizer(SGD(0.5, clipnorm=0.3), initial_scale=256.0)
+
+    by_hand, monitor, norms = net(), GradientNormMonitor(), []
+    sgd = optimizer().inner_optimizer
+
+    @tf.function
+    def gradients_of(x, y):
+        with tf.GradientTape() as tape:
+            loss = 256.0 * keras.losses.MeanSquaredError()(y, by_hand(x, training=True))
+        return tape.gradient(loss, [v.value for v in by_hand.trainable_variables])
+
+    for start in range(0, len(x), BATCH):
+        batch = slice(start, start + BATCH)
+        gradients = [g / 256.0 for g in gradients_of(x[batch], LABELS[batch])]
+        norms.append([np.linalg.norm(g) for g in gradients])
+        sgd.apply_gradients(zip(gradients, by_hand.trainable_variables, strict=True))
+    watched, plain = net(), net()
+    for model, callbacks in ((watched, [monitor]), (plain, [])):
+        model.compile(optimizer(), "mse")
+        model.fit(x, LABELS, BATCH, shuffle=False, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(monitor.history["variable_norms"], norms, rtol=1e-5)
+    for mine, other in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_duplicate_embedding_rows_are_summed_before_the_norm():
@@ -143,28 +196,114 @@ def test_duplicate_embedding_rows_are_summed_before_the_norm():
     assert abs(applied - 0.02) > 1e-4
 
 
-@pytest.mark.parametrize("mode", ["plain", "adam", "eager", "jit_compile", "steps_per_execution"])
+# With accumulation Keras's clips and steps see an embedding's gradient in the dense form.
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "accumulation"])
 def test_sparse_gradients(mode):
-    optimizer, options = MODES[mode]
-    optimizer = type(optimizer())(0.01)
-    before, _ = expected_norms(optimizer, sparse=True)
-    monitor = GradientNormMonitor()
-    fit(compiled(type(optimizer)(0.01), sparse=True, **options), monitor)
+    before, _ = expected_norms(MODES[mode][0](), sparse=True)
+    _, monitor = watched(mode, sparse=True)
     np.testing.assert_allclose(monitor.history["variable_norms"], before, rtol=1e-5)
 
 
 @over_modes
 def test_training_is_the_same_to_the_bit(mode):
     optimizer, options = MODES[mode]
-    watched, plain = (compiled(optimizer(), sparse=True, **options) for _ in range(2))
-    fit(watched, GradientNormMonitor())
+    model, _ = watched(mode, sparse=True)
+    plain = compiled(optimizer(), sparse=True, **options)
     fit(plain)
     for mine, other in zip(
-        watched.weights + watched.optimizer.variables,
+        model.weights + model.optimizer.variables,
         plain.weights + plain.optimizer.variables,
         strict=True,
     ):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_gate_norms():
+    """Of our cells and of Keras's, in directions and stacks, against a tape's gradients, whose
+    columns are cut here in the order that each cell documents."""
+    inputs = keras.Input((None, 3))
+    parts = [
+        layers.Bidirectional(layers.GRU(2, name="ours"), name="both"),
+        layers.RNNStack("lstm", units=2, depth=2, name="deep"),
+        layers.RNN("ran", units=2, name="ran"),
+        layers.RNN("indrnn", units=2, name="indrnn"),
+        keras.layers.Bidirectional(keras.layers.LSTM(2, name="theirs"), name="of_keras"),
+        keras.layers.RNN([keras.layers.GRUCell(2), keras.layers.SimpleRNNCell(2)], name="cells"),
+    ]
+    outputs = keras.layers.Dense(1)(keras.layers.Concatenate()([part(inputs) for part in parts]))
+    model = keras.Model(inputs, outputs)
+    model.compile(SGD(0.0), "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 4, 3)).astype("float32"), np.ones((16, 1), "float32")
+    monitor = GradientNormMonitor()
+    model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+
+    kernels = [v for v in model.trainable_variables if v.path.endswith("/recurrent_kernel")]
+    kernels = [v for v in kernels if "indrnn" not in v.path]
+    assert set(monitor.gate_norms) == {v.path for v in kernels}
+    gates = {"both": "zrg", "deep": "ifgo", "ran": "if", "of_keras": "ifco"}
+    gates |= {"gru_cell": "zrh", "simple_rnn_cell": "h"}
+    for update in range(2):
+        batch = slice(update * BATCH, (update + 1) * BATCH)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x[batch]) - y[batch]) ** 2)
+        for kernel, gradient in zip(
+            kernels, tape.gradient(loss, [v.value for v in kernels]), strict=True
+        ):
+            names = next(gates[part] for part in gates if part in kernel.path)
+            expected = [np.linalg.norm(gradient[:, 2 * k : 2 * k + 2]) for k in range(len(names))]
+            norms = monitor.gate_norms[kernel.path]
+            assert list(norms) == list(names)
+            found = np.array([norms[gate][update] for gate in names])
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            whole = monitor.history["variable_norms"][:, monitor.variables.index(kernel.path)]
+            np.testing.assert_allclose(np.sum(found**2), whole[update] ** 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "jit_compile"), [(1, False), (2, True)])
+def test_noise_scale_is_that_of_a_known_problem(batch_size, jit_compile):
+    """The weights stay, and each of all possible batches is followed once by each: so the means
+    over the updates are the expectations, and tr(Σ) / |G|² comes out exactly."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int64"),
+            keras.layers.Embedding(4, 2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(SGD(0.0), "mse", jit_compile=jit_compile)
+    tokens = np.array([[0, 0, 1], [2, 1, 0], [3, 3, 3], [1, 2, 2], [0, 3, 1]])
+    y = np.array([[1.0], [2.0], [1.5], [3.0], [0.5]], "float32")
+
+    gradients = []
+    for sample in range(len(y)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(tokens[[sample]]) - y[[sample]]) ** 2)
+        found = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        gradients.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in found]))
+    mean = np.mean(gradients, axis=0)
+    trace = np.mean(np.sum((gradients - mean) ** 2, axis=1))
+
+    batches = list(itertools.product(range(len(y)), repeat=batch_size))
+    order = []
+    for i, batch in enumerate(batches):
+        order += [batch, *(one for later in batches[i + 1 :] for one in (batch, later))]
+    order = np.ravel([*order, batches[0]])
+    monitor = GradientNormMonitor(batch_size=batch_size)
+    history = model.fit(
+        tokens[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[monitor]
+    )
+    assert monitor.noise_scale == pytest.approx(trace / np.sum(mean**2), rel=1e-4)
+    assert history.history["noise_scale"] == [monitor.noise_scale]
+
+
+def test_noise_scale_has_to_be_asked_for():
+    with pytest.raises(ValueError, match=r"GradientNormMonitor\(batch_size=32\)"):
+        _ = GradientNormMonitor().noise_scale
+    with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
+        GradientNormMonitor(batch_size=0)
+    assert np.isnan(GradientNormMonitor(batch_size=4).noise_scale)
 
 
 def test_a_variable_without_gradient_counts_as_zero():
@@ -234,6 +373,10 @@ def test_csv(tmp_path):
     np.testing.assert_allclose(
         [float(row[kernel]) for row in rows], monitor.history["variable_norms"][:, 1], rtol=1e-6
     )
+    (of_gates,) = monitor.gate_norms.values()
+    for gate, norms in of_gates.items():
+        column = f"{monitor.variables[2]}/{gate}"
+        np.testing.assert_allclose([float(row[column]) for row in rows], norms, rtol=1e-6)
 
 
 def test_tensorboard(tmp_path):
@@ -248,7 +391,9 @@ def test_tensorboard(tmp_path):
         for event in events.Tensors("gradients/global_norm")
     ]
     np.testing.assert_allclose(logged, monitor.history["global_norm"], rtol=1e-6)
-    assert f"gradients/{monitor.variables[0]}" in events.Tags()["tensors"]
+    tags = {f"gradients/{path}" for path in monitor.variables}
+    tags |= {f"gradients/{monitor.variables[2]}/{gate}" for gate in "ifgo"}
+    assert tags <= set(events.Tags()["tensors"])
 
 
 def test_leaves_the_model_as_it_was(tmp_path, monkeypatch):
@@ -342,12 +487,19 @@ def test_under_two_replicas(on_two_devices):
     printed = on_two_devices("""
         import test_gradient_norm_monitor as t
 
-        alone, both = t.GradientNormMonitor(), t.GradientNormMonitor()
-        t.fit(t.compiled(t.SGD(0.5)), alone)
-        with strategy.scope():
-            model = t.compiled(t.SGD(0.5))
-        t.fit(model, both)
-        np.testing.assert_allclose(t.rows(both), t.rows(alone), rtol=1e-5)
+        alone, both = (t.GradientNormMonitor(batch_size=8) for _ in range(2))
+        plain = t.compiled(t.SGD(0.5))
+        t.fit(plain, alone)
+        models = []
+        for callbacks in ([both], []):
+            with strategy.scope():
+                models.append(t.compiled(t.SGD(0.5)))
+            t.fit(models[-1], *callbacks)
+        before, _ = t.expected_norms(t.SGD(0.5))
+        np.testing.assert_allclose(both.history["variable_norms"], before, rtol=1e-5)
+        np.testing.assert_allclose(both.noise_scale, alone.noise_scale, rtol=1e-4)
+        for mine, other in zip(*(model.get_weights() for model in models)):
+            np.testing.assert_array_equal(mine, other)
         print(t.rows(both).shape)
     """)
     assert "(12, 12)" in printed
@@ -436,16 +588,17 @@ def test_a_subclass_with_a_constructor_of_its_own_is_copied():
     np.testing.assert_array_equal(rows(copied), rows(monitor))
 
 
-def test_norms_of_huge_gradients_do_not_overflow():
+@pytest.mark.parametrize(("x", "y"), [([[3e12, 4e12]], [[-1e13]]), ([[3e-25, 4e-25]], [[-1.0]])])
+def test_norms_of_huge_and_of_tiny_gradients(x, y):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(SGD(0.0), "mse")
     monitor = GradientNormMonitor()
-    x = np.array([[3e12, 4e12]])
-    model.fit(x, np.array([[-1e13]]), callbacks=[monitor], verbose=0)
+    x, y = np.array(x), np.array(y)
+    model.fit(x, y, callbacks=[monitor], verbose=0)
     (kernel,) = model.get_weights()
-    gradient = 2 * (x @ kernel + 1e13) * x
-    norm = np.linalg.norm(gradient.astype("float64"))
-    assert norm > 1e24
+    norm = np.linalg.norm(2 * (x @ kernel - y) * x)
+    # Its square is none of float32's numbers.
+    assert norm > 1e20 or norm < 1e-22
     np.testing.assert_allclose(monitor.history["global_norm"], [norm], rtol=1e-5)
 
 

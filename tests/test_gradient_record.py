@@ -8,11 +8,13 @@ import pytest
 from kerasrnn.callbacks.gradient_record import GradientRecord
 
 
-def recorded(before, after=None, clip=None):
-    """The norms of two variables."""
+def recorded(before, after=None, clip=None, products=None):
+    """The norms of two variables, and the products of successive gradients, if any."""
     before = np.asarray(before, "float32")
-    rows = np.concatenate([before, before if after is None else after], axis=1)
-    return GradientRecord(rows, ["cell/kernel", "dense/kernel"], clip)
+    parts = [before, before if after is None else after]
+    if products is not None:
+        parts.append(np.reshape(products, (-1, 1)))
+    return GradientRecord(np.concatenate(parts, axis=1), ["cell/kernel", "dense/kernel"], clip)
 
 
 def norms(size=1000, sigma=0.2):
@@ -91,18 +93,66 @@ def test_suggestion_counts_what_it_would_cut():
     assert "0% of them lie" in recorded(np.ones((1, 2))).suggest_clipnorm().reason
 
 
+def test_suggestion_names_a_clip_that_fires_too_often():
+    before = norms()
+    set_clip = ("global_clipnorm", 0.1)
+    tight = recorded(before, before * 0.1, set_clip).suggest_clipnorm()
+    assert "global_clipnorm=0.1 fired on 100% of the updates" in tight.reason
+    assert "a lower learning rate in disguise" in tight.reason
+    half = before.copy()
+    half[::2] *= 0.1
+    assert "disguise" not in recorded(before, half, set_clip).suggest_clipnorm().reason
+    # Whatever the norms, what is suggested fires on less than half of the updates.
+    tails = np.random.default_rng(1).lognormal(0, [[0.1], [2.0], [6.0]], (3, 1000))
+    for tail in tails:
+        suggestion = recorded(np.stack([tail, np.zeros(1000)], axis=1)).suggest_clipnorm()
+        assert np.median(tail) <= suggestion <= 10.001 * np.median(tail)
+        assert np.mean(tail > suggestion) < 0.5
+
+
+def test_noise_scale():
+    before = np.array([[3.0, 4.0], [1.0, 0.0], [2.0, 0.0], [np.inf, 0.0], [0.0, 1.0]])
+    products = [np.nan, 0.5, 1.5, np.nan, np.nan]
+    # <|g|²> = (1 + 4) / 2 over the updates that have a product, of which the mean is 1.
+    assert recorded(before, products=products).noise_scale(8) == pytest.approx(8 * 1.5)
+    assert recorded(before, products=np.full(5, -0.5)).noise_scale(8) == np.inf
+    assert np.isnan(recorded(before, products=np.full(5, np.nan)).noise_scale(8))
+    assert np.isnan(recorded(np.zeros((0, 2)), products=[]).noise_scale(8))
+
+
 @pytest.mark.parametrize("clip", [None, ("clipnorm", 1.0), ("global_clipnorm", 1.0)])
 def test_plot(clip, tmp_path):
     before = norms()
     figure = recorded(before, np.minimum(before, 1.0), clip).plot()
-    axes = figure.axes
+    *axes, heatmap, colours = figure.axes
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), np.linalg.norm(before, axis=1))
     if clip:
         np.testing.assert_array_equal(axes[-1].lines[-1].get_ydata(), [1.0, 1.0])
     if clip and clip[0] == "clipnorm":
         np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), before.max(axis=1))
-    assert axes[-1].get_xlabel() == "optimizer update"
+    (image,) = heatmap.images
+    np.testing.assert_allclose(image.get_array(), before.T)
+    assert (image.norm.vmin, image.norm.vmax) == pytest.approx((before.min(), before.max()))
+    assert [label.get_text() for label in heatmap.get_yticklabels()] == ["cell", "dense"]
+    assert (heatmap.get_xlabel(), heatmap.get_ylabel()) == ("optimizer update", "layer")
+    assert colours.get_xlabel() == "gradient norm before clipping"
     figure.savefig(tmp_path / "norms.png")
+
+
+def test_heatmap_of_a_long_training():
+    """Updates share a column, which shows the largest; a layer's variables share a row."""
+    before = norms(2500)
+    before[7, 0] = 50.0
+    rows = np.concatenate([before, before], axis=1)
+    figure = GradientRecord(rows, ["cell/kernel", "cell/bias"], None).plot()
+    heatmap, colours = figure.axes[-2:]
+    (image,) = heatmap.images
+    layer = np.linalg.norm(before, axis=1)
+    largest = [layer[i : i + 3].max() for i in range(0, 2500, 3)]
+    np.testing.assert_allclose(image.get_array(), [largest], rtol=1e-6)
+    assert image.get_extent() == [-0.5, 2501.5, 0.5, -0.5]
+    assert heatmap.get_xlim() == (-0.5, 2499.5)
+    assert colours.get_xlabel().endswith("largest of 3 updates")
 
 
 def test_gradients_that_are_not_there():
@@ -137,6 +187,14 @@ def test_plot_of_what_is_not_there():
         recorded(np.zeros((0, 2))).plot()
     broken = norms(20)
     broken[[3, 7]] = np.inf
-    (axis,) = recorded(broken).plot().axes
+    figure = recorded(broken).plot()
+    axis = figure.axes[0]
     np.testing.assert_array_equal(axis.lines[-1].get_xdata(), [3, 7])
-    assert axis.get_title() == "Gradients: 20 updates, 2 with Inf or NaN"
+    assert figure.get_suptitle() == "Gradients: 20 updates, 2 with Inf or NaN"
+    # Where there is no gradient to show there is no colour.
+    broken[:, 1] = 0.0
+    heatmap = recorded(broken).plot().axes[1]
+    masked = np.ma.getmaskarray(heatmap.images[0].get_array())
+    np.testing.assert_array_equal(np.flatnonzero(masked[0]), [3, 7])
+    assert masked[1].all()
+    recorded(np.zeros((5, 2))).plot()

@@ -54,12 +54,13 @@ def test_a_layer_s_own_inner_loop_comes_first():
 
 
 def test_layers_list_those_inside_them():
-    """gradient_flow and `connections.recurrent_layers` look for the recurrent ones."""
+    """gradient_flow, GradientNormMonitor and `recurrent_layers` look for the recurrent ones."""
     both = keras.layers.Bidirectional(keras.layers.LSTM(2))
     net = keras.Sequential([keras.Input((None, 3)), both])
     assert both in net._flatten_layers(include_self=False, recursive=False)
     inside = both._flatten_layers(include_self=False, recursive=False)
     assert {id(both.forward_layer), id(both.backward_layer)} <= set(map(id, inside))
+    assert both.forward_layer.cell in net._flatten_layers()
 
 
 def test_keras_s_layers_reach_cudnn_in_inner_loop():
