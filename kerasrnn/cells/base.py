@@ -139,6 +139,8 @@ class Cell(keras.layers.Layer):
         candidate: The gate that `product.drop` marks, `None` if there is none.
         keeps, writes: The gates that, open, keep the state and that write it; what an initializer
             for long memory goes by.
+        gated: The gates that a step takes `recurrent_activation` of, in that order, which
+            diagnostics watch. Default: all but the candidate.
         zoned: The states that zoneout may act on. Default: `states`.
         learnable: The states whose initial value may be learned. Default: `states`.
         lacks: Arguments of this class that have no meaning for the cell.
@@ -306,6 +308,12 @@ class Cell(keras.layers.Layer):
     @property
     def bias_gates(self):
         return self.gates
+
+    @property
+    def gated(self):
+        if "recurrent_activation" in self.lacks:
+            return ()
+        return tuple(gate for gate in self.gates if gate != self.candidate)
 
     @property
     def zoned(self):
