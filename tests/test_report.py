@@ -258,12 +258,9 @@ def test_the_gates_of_every_cell_are_known_by_name(kind, random_weights):
     random_weights(layer, 0.3)
     recorder = GateRecorder()
 
-    def watch(path, layer, cell, sequences, states, valid, flipped):
-        recorder.begin(path, cell, valid)
-
     activation = getattr(layer.cell, "recurrent_activation", None)
     with recorder:
-        Measurement(model, trace=False, watch=watch)(X[:2, :5], Y[:2])
+        Measurement(model, trace=False, watch=recorder.begin)(X[:2, :5], Y[:2])
     gates = recorder.gates("rnn")
     assert [name.rstrip("'") for name in gates] == list(layer.cell.gated)
     assert getattr(layer.cell, "recurrent_activation", None) is activation

@@ -155,18 +155,11 @@ class Measurement:
     Args:
         model: As for `gradient_flow`.
         trace: Whether to trace.
-        watch: `watch(path, layer, cell, sequences, states, valid, flipped)` is told of every run of
-            a cell, before its first step: the sequences where they are the layer's own input, else
-            `None`; the states it starts from; (batch, time), in the order of the steps, where it is
-            not masked; whether that order is against the time of the model's input.
+        watch: `watch(run)` is told of every `Run` before its first step.
     """
 
     def __init__(self, model, trace, watch=None):
-        if not getattr(model, "compiled", False):
-            raise ValueError(
-                "`model` must be a compiled Keras model, whose loss the gradients are of. "
-                f"Received: model={model!r}"
-            )
+        check_compiled(model)
         self.model = model
         self.watch = watch
         trace = trace and not model.run_eagerly
@@ -224,17 +217,37 @@ class Measurement:
         }
 
 
-class _Run:
-    """One cell, run once."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One cell, run once.
 
-    def __init__(self, path, cell, taps, flipped, valid):
-        self.path, self.taps, self.flipped, self.valid = path, taps, flipped, valid
-        if isinstance(cell, Cell):
-            self.names = cell.states
-        elif isinstance(cell, keras.layers.LSTMCell):
-            self.names = ("h", "c")
-        else:
-            self.names = ("h", *(f"state_{i}" for i in range(2, len(taps) + 1)))
+    Attributes:
+        path: Its path, with the number of the call.
+        layer, cell: The layer, and that of its cells which runs.
+        sequences: The layer's input, (batch, time, features).
+        states: Those it starts from.
+        valid: (batch, time), in the order of the steps, false where masked.
+        flipped: Whether that order is against the time of the model's input.
+        taps: What is added to each state after each step, (time, batch, size).
+    """
+
+    path: str
+    layer: keras.layers.Layer
+    cell: keras.layers.Layer
+    sequences: tf.Tensor
+    states: list
+    valid: tf.Tensor
+    flipped: bool
+    taps: list
+
+    @property
+    def names(self):
+        """Those of the states."""
+        if isinstance(self.cell, Cell):
+            return self.cell.states
+        if isinstance(self.cell, keras.layers.LSTMCell):
+            return ("h", "c")
+        return ("h", *(f"state_{i}" for i in range(2, len(self.taps) + 1)))
 
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
@@ -278,10 +291,10 @@ class _Probe:
         taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
         flat = tree.flatten(taps)
         self.tape.watch(flat)
-        self.runs.append(_Run(path, cell, flat, flipped, valid))
+        run = Run(path, layer, cell, sequences, states, valid, flipped, flat)
+        self.runs.append(run)
         if self.watch:
-            own = sequences if cell is layer.cell else None
-            self.watch(path, layer, cell, own, states, valid, flipped)
+            self.watch(run)
         return taps
 
     def _read(self, outputs):
@@ -303,6 +316,15 @@ class _Probe:
             return tf.identity(outputs), gradient
 
         return read(outputs)
+
+
+def check_compiled(model):
+    """Raises a `ValueError` unless the model has a loss."""
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            "`model` must be a compiled Keras model, whose loss the gradients are of. "
+            f"Received: model={model!r}"
+        )
 
 
 def as_tensors(*parts):

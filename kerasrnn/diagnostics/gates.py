@@ -47,12 +47,13 @@ class GateRecorder(contextlib.AbstractContextManager):
         self._runs = {}
         self._calls = {}
 
-    def begin(self, path, cell, valid):
-        """A run of the cell over steps of which only those in `valid`, (batch, time), count."""
+    def begin(self, run):
+        """A `kerasrnn.diagnostics.flow.Run` begins."""
+        cell = run.cell
         if not hasattr(cell, "recurrent_activation"):
             return
         self._calls[id(cell)] = calls = []
-        self._runs[path] = cell, calls, valid
+        self._runs[run.path] = cell, calls, run.valid
         if id(cell) not in self._activations:
             activation = cell.recurrent_activation
             self._activations[id(cell)] = cell, activation

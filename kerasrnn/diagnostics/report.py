@@ -13,7 +13,13 @@ from keras import tree
 
 from kerasrnn.callbacks.gradient_norm_monitor import GradientNormMonitor
 from kerasrnn.diagnostics import page
-from kerasrnn.diagnostics.flow import GradientFlow, Measurement, NoRecurrentLayer, as_tensors
+from kerasrnn.diagnostics.flow import (
+    GradientFlow,
+    Measurement,
+    NoRecurrentLayer,
+    as_tensors,
+    check_compiled,
+)
 from kerasrnn.diagnostics.gates import GateRecorder, known_gates
 from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
@@ -152,7 +158,7 @@ def health_report(model, x, y, monitor=None):
     under 0.05 in an LSTM, z over 0.95 in a GRU): so a cell remembers, and so
     `kerasrnn.initializers.Chrono` starts it.
 
-    A layer dies as a unit does (Lu et al., 2019): it gives 0 for any input, and so stays as it is.
+    A layer dies as a unit does (Lu et al., 2020): it gives 0 for any input, and so stays as it is.
     One that gives something else and gets no gradient is named where no such layer explains it.
 
     Args:
@@ -171,7 +177,7 @@ def health_report(model, x, y, monitor=None):
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
     Vogt et al. (2020) for the Lyapunov exponent that is set against the spectral radius; Lu, Shin,
-    Su & Karniadakis (2019), "Dying ReLU and initialization".
+    Su & Karniadakis (2020), "Dying ReLU and initialization".
 
     Example:
 
@@ -184,42 +190,32 @@ def health_report(model, x, y, monitor=None):
     >>> [(verdict.code, verdict.layer) for verdict in report.verdicts]
     [('VANISHING', 'rnn')]
     """
-    runs, recorder = {}, GateRecorder()
-
-    def watch(path, layer, cell, sequences, states, valid, flipped):
-        runs[path] = layer, cell, sequences, states, np.asarray(valid), flipped
-        recorder.begin(path, cell, valid)
-
-    measurement = Measurement(model, trace=False, watch=watch)
+    check_compiled(model)
     x, y = as_tensors(x, y)
     if not all(part.shape[0] for part in tree.flatten(x)):
         raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    findings = _of_training(model, monitor)
     if not model.built:
         model(x)
-    findings = _of_training(model, monitor)
+
+    flow, layers = None, {}
     loss, reach = gradient_reach(model, x, y)
-    layers, flow = {}, None
-    broken = _non_finite(model, x, loss, reach)
-    if broken:
+    if broken := _non_finite(model, x, loss, reach):
         # What happened first says more.
         findings += [] if any(f.code == "NON_FINITE" for f in findings) else broken
     else:
         dead = _dead(reach)
+        flow, layers = _through_time(model, x, y)
         findings += dead
-        try:
-            with recorder:
-                flow = measurement(x, y)
-        except NoRecurrentLayer:
-            runs.clear()
-        for path, run in runs.items():
-            layers[path] = layer = _layer_health(flow, path, run, recorder.gates(path))
+        for path, layer in layers.items():
             if flow.norms[path].any() and path not in {finding.layer for finding in dead}:
                 findings += _of_flow(path, layer)
             findings += _of_gates(path, layer)
     notes = [note for path, layer in layers.items() for note in _of_spectrum(path, layer)]
-    findings = _sorted(findings) or [_healthy(layers, monitor)]
+    findings.sort(key=lambda finding: CODES.index(finding.code))
     norms = None if monitor is None else monitor.plot()
-    return HealthReport(findings, notes, layers, flow, model.name, norms)
+    verdicts = findings or [_healthy(layers, monitor)]
+    return HealthReport(verdicts, notes, layers, flow, model.name, norms)
 
 
 def _of_training(model, monitor):
@@ -304,47 +300,72 @@ def _dead(reach):
     ]
 
 
-def _layer_health(flow, path, run, gates):
-    layer, cell, sequences, states, valid, flipped = run
-    single = cell is layer.cell
-    eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(cell).items()}
-    complete = np.flatnonzero(valid.all(axis=1))[:_SAMPLES]
-    exponent = None
-    if single and list(eigenvalues) == ["h"] and len(complete) and valid.shape[1] > 1:
-        some = (tf.gather(part, complete) for part in (sequences, *tree.flatten(states)))
-        exponent = lyapunov_exponent(layer, next(some), list(some))
+def _through_time(model, x, y):
+    """The gradient flow and a `LayerHealth` for each recurrent layer, if there are any."""
+    runs, recorder = [], GateRecorder()
+
+    def watch(run):
+        runs.append(run)
+        recorder.begin(run)
+
     try:
-        bound = gradient_bound(cell, np.arange(flow.steps[path]))
+        with recorder:
+            flow = Measurement(model, trace=False, watch=watch)(x, y)
+    except NoRecurrentLayer:
+        return None, {}
+    return flow, {run.path: _layer_health(flow, run, recorder.gates(run.path)) for run in runs}
+
+
+def _layer_health(flow, run, gates):
+    _, keeps, writes = known_gates(run.cell)
+    eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(run.cell).items()}
+    try:
+        bound = gradient_bound(run.cell, np.arange(flow.steps[run.path]))
     except ValueError:
         # Theory has one for a SimpleRNN only.
         bound = None
-    over_time = None
-    if bound is not None and single and not layer.return_sequences and valid.all():
-        over_time = bound if flipped else bound[::-1]
-        over_time = over_time * flow.norms[path][0 if flipped else -1]
-    _, keeps, writes = known_gates(cell)
     return LayerHealth(
-        type(cell).__name__.removesuffix("Cell"),
-        flow.steps[path],
-        flow.slope[path],
-        flow.half_life[path],
+        type(run.cell).__name__.removesuffix("Cell"),
+        flow.steps[run.path],
+        flow.slope[run.path],
+        flow.half_life[run.path],
         gates,
         eigenvalues,
-        exponent,
+        _exponent(run) if list(eigenvalues) == ["h"] else None,
         bound,
-        over_time,
+        None if bound is None else _over_time(flow, run, bound),
         bool(keeps or writes),
     )
+
+
+def _exponent(run):
+    """The Lyapunov exponent over samples without masked steps, if their input is known."""
+    complete = np.flatnonzero(np.asarray(run.valid).all(axis=1))[:_SAMPLES]
+    if run.cell is not run.layer.cell or run.valid.shape[1] < 2 or not len(complete):
+        return None
+    x, *states = (tf.gather(part, complete) for part in (run.sequences, *run.states))
+    return lyapunov_exponent(run.layer, x, states)
+
+
+def _over_time(flow, run, bound):
+    """The bound along the input, if the output is read at the last step and nowhere else."""
+    at_every_step = run.cell is not run.layer.cell or run.layer.return_sequences
+    if at_every_step or not np.all(run.valid):
+        return None
+    norms = flow.norms[run.path]
+    return bound * norms[0] if run.flipped else bound[::-1] * norms[-1]
 
 
 def _of_flow(path, layer):
     trend = layer.trend(layer.slope)
     numbers = {"slope": layer.slope, "half_life": layer.half_life, "steps": layer.steps}
     if trend == "VANISHING":
-        meaning = (
-            f"in {path} the gradient falls to half every {layer.half_life:.3g} steps of "
-            f"{layer.steps}, so that hardly anything is learned of what lies further back."
+        falls = (
+            f"the gradient falls to half every {layer.half_life:.3g} steps of {layer.steps}"
+            if layer.half_life
+            else "no gradient gets back a single step"
         )
+        meaning = f"in {path} {falls}: hardly anything is learned of what lies further back."
         bias = f"bias_initializer=kerasrnn.initializers.Chrono(T_max={layer.steps})"
         if layer.remembers:
             remedy = f"Start its gates so that they keep: {bias}, in a layer of kerasrnn.layers."
@@ -405,10 +426,6 @@ def _of_spectrum(path, layer):
             f"what the activation does on the way, they {_SAYS[by_exponent]}; the slope that was "
             f"measured is {layer.slope:+.3f}."
         )
-
-
-def _sorted(findings):
-    return sorted(findings, key=lambda finding: CODES.index(finding.code))
 
 
 def _healthy(layers, monitor):
