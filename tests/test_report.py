@@ -15,7 +15,7 @@ from kerasrnn.diagnostics.flow import Measurement
 from kerasrnn.diagnostics.gates import BINS, GateRecorder
 from kerasrnn.initializers import Chrono
 
-BATCH, TIME, FEATURES, UNITS = 32, 30, 3, 8
+BATCH, TIME, FEATURES, UNITS = 16, 20, 3, 6
 rng = np.random.default_rng(0)
 X = rng.normal(size=(BATCH, TIME, FEATURES)).astype("float32")
 # The sign of the first step: something to remember.
@@ -25,7 +25,8 @@ PACKAGES = pytest.mark.parametrize("package", [layers, keras.layers], ids=["ours
 
 def compiled(*parts, optimizer="sgd", shape=(TIME, FEATURES), loss="mse"):
     model = keras.Sequential([keras.Input(shape), *parts, keras.layers.Dense(1, name="head")])
-    model.compile(optimizer, loss)
+    # Nothing here is run long enough for XLA to pay.
+    model.compile(optimizer, loss, jit_compile=False)
     return model
 
 
@@ -63,9 +64,10 @@ def test_a_vanishing_simple_rnn(package):
     assert found(report) == [("VANISHING", "rnn")]
     measured = gradient_flow(model, X, Y)
     verdict = only(report)
-    assert verdict.numbers["half_life"] == pytest.approx(measured.half_life["rnn"]) < TIME / 10
+    assert verdict.numbers["half_life"] == pytest.approx(measured.half_life["rnn"])
+    assert verdict.numbers["half_life"] < TIME / 10
     assert verdict.numbers["slope"] == pytest.approx(measured.slope["rnn"])
-    assert "Chrono(T_max=30)" in verdict.remedy
+    assert "Chrono(T_max=20)" in verdict.remedy
 
 
 @PACKAGES
@@ -124,11 +126,11 @@ DEAD = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Co
 def test_a_dead_layer():
     # Its weights decay, but that is no gradient of the data.
     dead = keras.layers.Dense(4, "relu", name="dead", kernel_regularizer="l2", **DEAD)
-    gru = layers.GRU(UNITS, bias_initializer=Chrono(TIME, seed=0))
-    report = health_report(compiled(keras.layers.Dense(3), gru, dead), X, Y)
+    gru = layers.GRU(UNITS, name="gru")
+    report = health_report(compiled(keras.layers.Dense(3, name="dense"), gru, dead), X, Y)
     assert found(report) == [("DEAD", "dead")]
     assert only(report).numbers == {"variables": 2, "layers_without_gradient": 3}
-    assert "2 more behind it" in only(report).meaning
+    assert "behind it get any: dense, gru" in only(report).meaning
 
 
 @PACKAGES
@@ -193,9 +195,9 @@ def test_what_is_not_finite(where):
 def test_the_update_and_the_variable_that_were_not_finite():
     model = healthy_lstm("sgd")
     y = Y.copy()
-    y[19] = np.inf
+    y[9] = np.inf
     monitor = GradientNormMonitor()
-    model.fit(X, y, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+    model.fit(X, y, batch_size=4, shuffle=False, verbose=0, callbacks=[monitor])
     verdict = only(health_report(model, X, Y, monitor))
     assert (verdict.code, verdict.numbers["update"]) == ("NON_FINITE", 2)
     assert verdict.layer == verdict.numbers["variable"] == monitor.variables[0]
@@ -244,8 +246,9 @@ def test_gates_against_their_equations(package, kind, backward, random_weights):
     assert list(gates) == list(expected)
     for name, values in expected.items():
         values = values[valid[:, along]]
-        assert gates[name].low == pytest.approx(np.mean(values < 0.05), abs=1e-3) > 0
-        assert gates[name].high == pytest.approx(np.mean(values > 0.95), abs=1e-3) > 0
+        shares = np.mean(values < 0.05), np.mean(values > 0.95)
+        assert min(shares) > 0
+        assert gates[name][1:3] == pytest.approx(shares, abs=1e-3)
         counts = np.histogram(values, BINS, (0, 1))[0]
         np.testing.assert_allclose(gates[name].counts, counts, atol=5)
         assert gates[name].counts.sum() == valid.sum()
@@ -304,13 +307,13 @@ def test_the_report_says_where_eigenvalues_mislead(package):
     report = health_report(compiled(layer, shape=(60, 8)), x, Y[:8])
     health = report.layers["rnn"]
     assert health.log_radius == pytest.approx(np.log(1.5), abs=1e-5)
-    assert health.lyapunov == pytest.approx(lyapunov_exponent(layer, x[:4])) < 0
-    assert found(report) == [("HEALTHY", None)]
+    assert health.lyapunov == pytest.approx(lyapunov_exponent(layer, x[:4]))
+    assert health.lyapunov < 0 < health.log_radius
+    assert "EXPLODING" not in {code for code, _ in found(report)}
     (note,) = report.notes
     numbers = [float(n) for n in re.findall(r"[+-]\d\.\d{3}", note)]
     expected = [health.log_radius, health.lyapunov, health.slope]
     assert numbers == pytest.approx(expected, abs=1e-3)
-    assert "misleads" in note or "mislead" in note
     assert note in " ".join(report.text.split())
     # Where they agree there is nothing to say.
     assert health_report(compiled(simple(package, 1.5, "linear")), X, Y).notes == []
@@ -334,7 +337,7 @@ def stack():
     """Two layers that read each other, of which the lower one runs both ways."""
     keras.utils.set_random_seed(0)
     lower = layers.Bidirectional(simple(layers, 0.4, return_sequences=True), name="lower")
-    model = compiled(lower, keras.layers.LSTM(4, name="<upper>"), optimizer="adam")
+    model = compiled(lower, keras.layers.LSTM(4, name="b>a"), optimizer="adam")
     return health_report(model, X, Y, trained(model, epochs=1))
 
 
@@ -354,7 +357,7 @@ def test_the_page_stands_alone(stack, tmp_path):
     assert all("://" not in str(attributes) for _, attributes in seen.tags)
     assert "url(" not in path.read_text(encoding="utf-8")
     # A name is text, never markup.
-    assert "<upper>" in seen.words
+    assert "b>a" in seen.words
     text = " ".join(" ".join(seen.words).split())
     for verdict in stack.verdicts:
         for sentence in (verdict.meaning, verdict.remedy):
@@ -394,7 +397,7 @@ def test_the_plots_show_what_was_measured(stack):
         for shown in (axis, page._eigenvalues(layer)[1]):
             assert shown.get_xlabel()
             assert shown.get_ylabel()
-    _, axis = page._gates(stack.layers["<upper>"])
+    _, axis = page._gates(stack.layers["b>a"])
     np.testing.assert_allclose([patch.get_data().values.sum() for patch in axis.patches[:3]], 100)
 
 
@@ -419,8 +422,8 @@ def test_the_bound_over_time(backward):
 def test_the_model_is_left_as_it_was():
     layer = keras.layers.GRU(4, stateful=True, name="rnn")
     model = keras.Sequential([keras.Input((TIME, FEATURES), BATCH), layer, keras.layers.Dense(1)])
-    model.compile("adam", "mse", metrics=["mae"])
-    model.fit(X, Y, batch_size=BATCH, verbose=0)
+    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+    model.train_on_batch(X, Y)
     watched = [*model.variables, *layer.states, *model.metrics_variables]
     before = [np.array(v) for v in watched]
     health_report(model, X, Y)

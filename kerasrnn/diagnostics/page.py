@@ -12,26 +12,38 @@ from kerasrnn.diagnostics.gates import BINS, HIGH, LOW
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = "o+x^s"
 # In inches, so that the letters are as large as those around where the page is narrow.
-_SIZE = (4.8, 3.6)
+_SIZE = (4.8, 4.2)
+# Under the table of layers.
+KEY = (
+    "T and half-life in steps; slope of the gradient, log ρ(W_h) and Lyapunov exponent λ in natural"
+    " log per step, under 0 where gradients vanish; saturated: the gate with the most such values."
+)
 
 _STYLE = """
 .health { font: 16px/1.45 system-ui, sans-serif; color: #111; background: #fff; margin: 0 auto;
-  max-width: 76rem; padding: 0 .75rem 2rem; }
+  max-width: 62rem; padding: 0 .75rem 2rem; }
 .health h1 { font-size: 1.5rem; margin: 1rem 0; }
 .health h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
-.health h3 { font-size: 1rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 .health .verdict { border: 1px solid #111; border-left-width: .5rem; padding: .6rem .8rem;
-  margin: .75rem 0; }
+  margin: .75rem 0; overflow-wrap: anywhere; }
 .health .verdict.HEALTHY, .health .verdict.CLIP_IDLE { border-left-width: 1px; }
+.health .note { overflow-wrap: anywhere; }
 .health .verdict p { margin: .3rem 0; }
 .health .numbers { font-size: .875rem; color: #333; }
-.health .scroll { overflow-x: auto; }
 .health table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 .health th, .health td { border-bottom: 1px solid #999; padding: .25rem .6rem; text-align: right;
   white-space: nowrap; }
 .health th:first-child, .health td:first-child { text-align: left; }
+@media (max-width: 40rem) {
+  .health thead { display: none; }
+  .health tr { display: block; border-bottom: 1px solid #111; padding: .3rem 0; }
+  .health td, .health td:first-child { display: flex; justify-content: space-between; border: 0;
+    text-align: right; white-space: normal; overflow-wrap: anywhere; padding: .1rem 0; }
+  .health td::before { content: attr(data-name); font-weight: bold; padding-right: 1rem;
+    white-space: nowrap; }
+}
 .health .plots { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
 .health figure { margin: 0; }
 .health img { width: 100%; height: auto; display: block; }
 """
@@ -56,8 +68,7 @@ $table
 $plots
 </div>""")
 _VERDICT = string.Template("""<section class="verdict $code">
-<h3>$words$layer</h3>
-<p>$meaning</p>
+<p><strong>$words:</strong> $meaning</p>
 $remedy
 <p class="numbers">$numbers</p>
 </section>""")
@@ -69,12 +80,12 @@ def table(report):
         (
             "layer",
             "cell",
-            "steps T",
-            "slope per step back",
-            "half-life in steps",
+            "T",
+            "slope",
+            "half-life",
             "log ρ(W_h)",
-            "Lyapunov exponent λ",
-            "most saturated gate",
+            "λ",
+            "saturated",
         )
     ]
     for path, layer in report.layers.items():
@@ -84,18 +95,18 @@ def table(report):
                 path,
                 layer.kind,
                 str(layer.steps),
-                _signed(layer.slope),
-                f"{layer.half_life:.3g}",
-                _signed(layer.log_radius),
-                _signed(layer.lyapunov),
+                _number(layer.slope, "+.3f"),
+                _number(layer.half_life, ".3g"),
+                _number(layer.log_radius, "+.3f"),
+                _number(layer.lyapunov, "+.3f"),
                 f"{gates[-1][0]}: {gates[-1][1].saturated:.0%}" if gates else "-",
             )
         )
     return rows
 
 
-def _signed(number):
-    return "-" if number is None else f"{number:+.3f}"
+def _number(value, form):
+    return "-" if value is None or np.isnan(value) else format(value, form)
 
 
 def document(report):
@@ -109,7 +120,7 @@ def fragment(report):
         style=_STYLE,
         title=_title(report),
         verdicts="\n".join(map(_verdict, report.verdicts)),
-        notes="\n".join(f"<p><b>Note:</b> {html.escape(note)}</p>" for note in report.notes),
+        notes="\n".join(map(_note, report.notes)),
         table=_table(report),
         plots="\n".join(_plots(report)),
     )
@@ -121,20 +132,18 @@ def _title(report):
 
 def _verdict(verdict):
     numbers = ", ".join(f"{name} {_short(value)}" for name, value in verdict.numbers.items())
+    remedy = f"<p><strong>What to change:</strong> {html.escape(verdict.remedy)}</p>"
     return _VERDICT.substitute(
         code=verdict.code,
         words=html.escape(verdict.words),
-        layer=html.escape(f": {verdict.layer}") if verdict.layer else "",
-        meaning=_sentence(verdict.meaning),
-        remedy=f"<p><b>What to change:</b> {_sentence(verdict.remedy)}</p>"
-        if verdict.remedy
-        else "",
+        meaning=html.escape(verdict.meaning),
+        remedy=remedy if verdict.remedy else "",
         numbers=html.escape(numbers),
     )
 
 
-def _sentence(text):
-    return html.escape(text[:1].upper() + text[1:])
+def _note(note):
+    return f'<p class="note"><strong>Note:</strong> {html.escape(note)}</p>'
 
 
 def _short(value):
@@ -145,11 +154,18 @@ def _table(report):
     if not report.layers:
         return ""
     head, *rows = (tuple(map(html.escape, row)) for row in table(report))
-    lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
-    titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    titles = "".join(f'<th scope="col">{name}</th>' for name in head)
+    body = "\n".join(
+        "<tr>"
+        + "".join(
+            f'<td data-name="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
     return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<table><thead><tr>{titles}</tr></thead>\n<tbody>{body}</tbody></table>\n"
+        f'<p class="numbers">{html.escape(KEY)}</p>'
     )
 
 
@@ -185,9 +201,10 @@ def _axis(title, x, y):
     return figure, axis
 
 
-def _logarithmic(axis, values):
-    """A logarithmic axis where there is something to show on it, not wider than the values."""
-    values = np.concatenate([np.ravel(v) for v in values])
+def _logarithmic(axis, values, steps):
+    """A logarithmic axis over the steps where there is something to show on it, no wider than the
+    values."""
+    axis.set_xlim(-1, steps)
     values = values[np.isfinite(values) & (values > 0)]
     if values.size:
         axis.set_yscale("log")
@@ -197,40 +214,57 @@ def _logarithmic(axis, values):
         axis.text(0.5, 0.5, "no gradient", ha="center", transform=axis.transAxes)
 
 
+def _with_legend(figure, axis, columns):
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    return figure, axis
+
+
+def narrowed(figure):
+    """A figure as wide as those here, with a legend that finds room under it."""
+    figure.set_size_inches(_SIZE[0], figure.get_size_inches()[1])
+    for legend in list(figure.legends):
+        labels = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        figure.legend(legend.legend_handles, labels, loc="outside lower center")
+    for axis in figure.axes:
+        axis.set_title(axis.get_title(), fontsize="medium")
+    return figure
+
+
 def _over_time(flow, path, layer):
-    figure, axis = _axis(
-        "Gradient over time", "time step t of the input", "‖∂J/∂h_t‖, mean over the batch"
-    )
+    label = r"$\Vert\partial J/\partial h_t\Vert$, mean over the batch"
+    figure, axis = _axis("Gradient over time", "time step t of the input", label)
     norms = np.where(flow.norms[path] > 0, flow.norms[path], np.nan)
     axis.plot(norms, "k-o", markersize=3, markevery=max(1, len(norms) // 15), label="measured")
     if layer.bound_over_time is not None:
-        axis.plot(layer.bound_over_time, "--", color="0.4", label="bound, (‖W_h‖ γ)^(T-t)")
-    _logarithmic(axis, [norms])
-    axis.legend()
-    return figure, axis
+        bound = r"bound, $(\Vert W_h\Vert\,\gamma)^{T-t}$"
+        axis.plot(layer.bound_over_time, "--", color="0.4", label=bound)
+    _logarithmic(axis, norms, len(norms))
+    return _with_legend(figure, axis, 2)
 
 
 def _over_lags(flow, path, layer):
+    ratio = r"$\Vert\partial J/\partial h_{s-k}\Vert\;/\;\Vert\partial J/\partial h_s\Vert$"
     figure, axis = _axis(
-        "Gradient by lag", "lag k, steps back from where it is read", "‖∂J/∂h_{s-k}‖ / ‖∂J/∂h_s‖"
+        "Gradient by lag", "lag k in steps, back from step s, which is read", ratio
     )
     profile = flow.profile[path]
     lags = np.arange(len(profile))
-    axis.plot(profile, "ko", markersize=3, label="measured, geometric mean")
+    axis.plot(profile, "ko", markersize=3, label="measured, geometric mean over the batch")
     if np.isfinite(layer.slope):
         # The line has the slope that was fitted to all samples.
         middle = np.exp(np.mean(np.log(profile)) + layer.slope * (lags - lags.mean()))
-        label = f"slope {layer.slope:+.3f}, half-life {layer.half_life:.3g}"
-        axis.plot(middle, "k-", linewidth=1, label=label)
+        slope = f"slope {layer.slope:+.3f} per step, half-life {layer.half_life:.3g} steps"
+        axis.plot(middle, "k-", linewidth=1, label=slope)
     if layer.bound is not None:
-        axis.plot(layer.bound[: len(profile)], "--", color="0.4", label="bound, (‖W_h‖ γ)^k")
-    _logarithmic(axis, [profile])
-    axis.legend()
-    return figure, axis
+        bound = r"bound, $(\Vert W_h\Vert\,\gamma)^k$"
+        axis.plot(layer.bound[: len(profile)], "--", color="0.4", label=bound)
+    _logarithmic(axis, profile, layer.steps)
+    return _with_legend(figure, axis, 1)
 
 
 def _gates(layer):
-    figure, axis = _axis("Gate values", "value of the gate", f"share per {1 / BINS:g}, %")
+    figure, axis = _axis("Gate values", "value of the gate", f"share per {1 / BINS:g}, in %")
     edges = np.linspace(0, 1, BINS + 1)
     for i, (name, gate) in enumerate(layer.gates.items()):
         axis.stairs(
@@ -244,8 +278,7 @@ def _gates(layer):
     for edge in (LOW, HIGH):
         axis.axvspan(round(edge), edge, color="0.88", zorder=0)
     axis.set_xlim(0, 1)
-    axis.legend()
-    return figure, axis
+    return _with_legend(figure, axis, 1)
 
 
 def _eigenvalues(layer):
@@ -259,8 +292,7 @@ def _eigenvalues(layer):
             "k" + _MARKERS[i % len(_MARKERS)],
             markersize=4,
             fillstyle="none",
-            label=f"{gate}: ρ = {np.abs(values).max():.3g}",
+            label=rf"$W_{{{gate}}}$: $\rho$ = {np.abs(values).max():.3g}",
         )
     axis.set_aspect("equal", adjustable="datalim")
-    axis.legend()
-    return figure, axis
+    return _with_legend(figure, axis, 3)

@@ -40,7 +40,7 @@ class LayerHealth(NamedTuple):
     Attributes:
         kind: The class of its cell.
         steps: T, the steps of the longest sample, masked ones left out.
-        slope, half_life: As in `GradientFlow`.
+        slope, half_life: As in `GradientFlow`; NaN where no gradient comes to the layer at all.
         gates: For each gate by its name a `kerasrnn.diagnostics.gates.Gate`.
         eigenvalues: For each gate the eigenvalues of its recurrent matrix.
         lyapunov: λ, natural log per step, of a layer with one recurrent matrix W_h; else `None`.
@@ -111,7 +111,7 @@ class HealthReport:
                 "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
                 for row in rows
             )
-            parts.append("\n".join(lines))
+            parts += ["\n".join(lines), textwrap.fill(page.KEY, 96)]
         return "\n\n".join([f"Health of {self.name}", *parts])
 
     def __str__(self):
@@ -208,12 +208,12 @@ def health_report(model, x, y, monitor=None):
         flow, layers = _through_time(model, x, y)
         findings += dead
         for path, layer in layers.items():
-            if flow.norms[path].any() and path not in {finding.layer for finding in dead}:
+            if path not in {finding.layer for finding in dead}:
                 findings += _of_flow(path, layer)
             findings += _of_gates(path, layer)
     notes = [note for path, layer in layers.items() for note in _of_spectrum(path, layer)]
     findings.sort(key=lambda finding: CODES.index(finding.code))
-    norms = None if monitor is None else monitor.plot()
+    norms = None if monitor is None else page.narrowed(monitor.plot())
     verdicts = findings or [_healthy(layers, monitor)]
     return HealthReport(verdicts, notes, layers, flow, model.name, norms)
 
@@ -286,8 +286,8 @@ def _dead(reach):
             "zero, an activation at its limit. A connection, `kerasrnn.layers.Residual` or "
             '`RNNStack(connection="residual")`, leads around.'
         )
-    others = len(starved) - len(silent)
-    cut_off = f"; {others} more behind it get none either" if silent and others else ""
+    others = [path for path in starved if path not in silent]
+    cut_off = f"; nor do those behind it get any: {', '.join(others)}" if silent and others else ""
     return [
         Verdict(
             "DEAD",
@@ -318,6 +318,7 @@ def _through_time(model, x, y):
 
 def _layer_health(flow, run, gates):
     _, keeps, writes = known_gates(run.cell)
+    arrives = flow.norms[run.path].any()
     eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(run.cell).items()}
     try:
         bound = gradient_bound(run.cell, np.arange(flow.steps[run.path]))
@@ -327,8 +328,8 @@ def _layer_health(flow, run, gates):
     return LayerHealth(
         type(run.cell).__name__.removesuffix("Cell"),
         flow.steps[run.path],
-        flow.slope[run.path],
-        flow.half_life[run.path],
+        flow.slope[run.path] if arrives else math.nan,
+        flow.half_life[run.path] if arrives else math.nan,
         gates,
         eigenvalues,
         _exponent(run) if list(eigenvalues) == ["h"] else None,
@@ -430,8 +431,9 @@ def _of_spectrum(path, layer):
 
 def _healthy(layers, monitor):
     numbers, said = {}, []
-    if layers:
-        layer = min(layers.values(), key=lambda layer: layer.half_life)
+    half_lives = [layer for layer in layers.values() if not math.isnan(layer.half_life)]
+    if half_lives:
+        layer = min(half_lives, key=lambda layer: layer.half_life)
         numbers = {"half_life": layer.half_life, "steps": layer.steps}
         said.append(
             f"gradients come back through all recurrent layers, with a half-life of "
