@@ -191,6 +191,17 @@ class GradientNormMonitor(keras.callbacks.Callback):
         """
         return self._record().verdict()
 
+    def verdicts(self):
+        """The same, as data.
+
+        Returns:
+            A list of `kerasrnn.verdict.Verdict`.
+
+        Raises:
+            ValueError: no update was recorded.
+        """
+        return self._record().verdicts()
+
     def plot(self):
         """Draws the norms over the updates, before and after clipping, on a logarithmic axis, with
         the clip threshold, and below them, layers by updates, the norm of each layer.

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kerasrnn.verdict import Verdict
+
 # A clip that only rounds has not fired; float32 norms agree to about 1e-6.
 _FIRED = 1 - 1e-5
 # Below the epsilon of Keras's Adam even a rescaled step is lost.
@@ -125,41 +127,62 @@ class GradientRecord:
             )
         return Suggestion(value, argument, reason)
 
-    def verdict(self):
+    def verdicts(self):
         if not len(self):
             raise ValueError("verdict() needs recorded updates: call it after fit.")
         findings = self._non_finite()
         if not findings:
             findings = self._sizes() + self._tight_clip()
-        return "\n".join(findings or self._idle_clip() or self._healthy())
+        return findings or self._idle_clip() or self._healthy()
+
+    def verdict(self):
+        return "\n".join(map(str, self.verdicts()))
 
     def _non_finite(self):
         bad = np.argwhere(~np.isfinite(self.before))
         if not len(bad):
             return []
-        update, variable = bad[0]
+        update, column = bad[0]
+        variable, updates = self.variables[column], len(np.unique(bad[:, 0]))
         return [
-            f"NON-FINITE: update {update} was the first of {len(np.unique(bad[:, 0]))} with an Inf "
-            f"or NaN in its gradients, in {self.variables[variable]}. Look for one in the inputs "
-            "and labels of that batch first. Where the weights hold one now, go back to an earlier "
-            "checkpoint; if the norms rose before it came, clip or lower the learning rate."
+            Verdict(
+                "NON_FINITE",
+                variable,
+                {"update": int(update), "variable": variable, "updates": updates},
+                f"update {update} was the first of {updates} with an Inf or NaN in its gradients, "
+                f"in {variable}.",
+                "Look for one in the inputs and labels of that batch first. Where the weights hold "
+                "one now, go back to an earlier checkpoint; if the norms rose before it came, clip "
+                "or lower the learning rate.",
+            )
         ]
 
     def _sizes(self):
-        norms = self.global_norm
-        if np.median(norms) < _VANISHED:
+        median, top = (float(n) for n in np.percentile(self.global_norm, [50, 99]))
+        numbers = {"median_norm": median, "p99_norm": top}
+        if median < _VANISHED:
             return [
-                f"VANISHING: half of the updates have a gradient norm under {_VANISHED:g}, with a "
-                f"median of {np.median(norms):.3g}: hardly anything reaches the weights. Look for "
-                "a loss that does not depend on them, saturated or dead units, or labels that are "
-                "masked out."
+                Verdict(
+                    "VANISHING",
+                    None,
+                    numbers,
+                    f"half of the updates have a gradient norm under {_VANISHED:g}, with a median "
+                    f"of {median:.3g}: hardly anything reaches the weights.",
+                    "Look for a loss that does not depend on them, saturated or dead units, or "
+                    "labels that are masked out.",
+                )
             ]
-        median, top = np.percentile(norms, [50, 99])
         if top <= 100 * median:
             return []
         return [
-            f"EXPLODING: one update in a hundred has a gradient norm over {top:.3g}, "
-            f"{top / median:.0f} times the median of {median:.3g}. {self._against_explosions()}"
+            Verdict(
+                "EXPLODING",
+                None,
+                numbers,
+                f"one update in a hundred has a gradient norm over {top:.3g}, "
+                f"{top / median:.0f} times the median of {median:.3g}.",
+                self._against_explosions(),
+            )
         ]
 
     def _against_explosions(self):
@@ -175,31 +198,42 @@ class GradientRecord:
     def _clip_set(self):
         return "{}={:g}".format(*self.clip)
 
+    def _of_clip(self, code, meaning, remedy):
+        argument, threshold = self.clip
+        numbers = {"clip_rate": self.clip_rate, argument: threshold}
+        return [Verdict(code, None, numbers, f"{self._clip_set} {meaning}", remedy)]
+
     def _tight_clip(self):
         if not self._clips_too_often:
             return []
-        return [
-            f"CLIP TOO TIGHT: {self._clip_set} cut {_percent(self.fired)} of the updates. A clip "
-            "that fires on most of them is a lower learning rate in disguise."
-        ]
+        return self._of_clip(
+            "CLIP_TOO_TIGHT",
+            f"cut {_percent(self.fired)} of the updates.",
+            "A clip that fires on most of them is a lower learning rate in disguise: try "
+            f"{self.suggest_clipnorm()}.",
+        )
 
     def _idle_clip(self):
         if self.clip is None or self.fired.any():
             return []
-        return [
-            f"CLIP IDLE: {self._clip_set} never fired, so training ran as if without it. "
-            "That does no harm; to have it cut the largest steps, lower it."
-        ]
+        return self._of_clip(
+            "CLIP_IDLE",
+            "never fired, so training ran as if without it.",
+            "That does no harm; to have it cut the largest steps, lower it.",
+        )
 
     def _healthy(self):
-        median, top = np.percentile(self.global_norm, [50, 99])
-        findings = [
-            f"HEALTHY: over {len(self)} updates the gradient norm stayed finite, with a median of "
-            f"{median:.3g} and a 99th percentile of {top:.3g}."
+        median, top = (float(n) for n in np.percentile(self.global_norm, [50, 99]))
+        fired = f"; the clip fired on {_percent(self.fired)} of them" if self.clip else ""
+        return [
+            Verdict(
+                "HEALTHY",
+                None,
+                {"median_norm": median, "p99_norm": top, "clip_rate": self.clip_rate},
+                f"over {len(self)} updates the gradient norm stayed finite, with a median of "
+                f"{median:.3g} and a 99th percentile of {top:.3g}{fired}.",
+            )
         ]
-        if self.clip:
-            findings.append(f"The clip fired on {_percent(self.fired)} of them.")
-        return findings
 
     def plot(self):
         if not len(self):

@@ -35,8 +35,8 @@ def tapped(tap):
     what depends on a state depends on its tap in the same way, a repeated output too.
 
     Args:
-        tap: `tap(cell, states, steps)` gives the taps of one cell, nested like its states, each
-            (steps, batch, size), in the order of the steps.
+        tap: `tap(cell, states, steps)`, called before the first step, gives the taps of one cell,
+            nested like its states, each (steps, batch, size), in the order of the steps.
     """
     token = _TAP.set(tap)
     try:
@@ -139,8 +139,6 @@ def _run_loop(given):
     steps = xs.shape[0] if xs.shape[0] is not None else tf.shape(xs)[0]
     if given.go_backwards:
         rows = tf.nest.map_structure(lambda row: tf.reverse(row, [0]), rows)
-    if tap := _TAP.get():
-        rows["taps"] = tap(cell, states, steps)
 
     def advance(row, output, states):
         states = program.set_back(row, given.fresh, states)
@@ -156,6 +154,9 @@ def _run_loop(given):
         return new_output, _where(row["mask"], new_states, states)
 
     output = _first_output(cell, xs, states, step)
+    # After that, so that who watches a cell from its taps on sees the steps and nothing else.
+    if tap := _TAP.get():
+        rows["taps"] = tap(cell, states, steps)
     loop = _unrolled if given.unroll else _while
     output, outputs, states = loop(advance, rows, output, states, steps, given.return_sequences)
     if not given.return_sequences:

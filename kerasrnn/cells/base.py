@@ -62,6 +62,8 @@ class Cell(Configured):
         candidate: The gate that `product.drop` marks, `None` if there is none.
         keeps, writes: The gates that, open, keep the state and that write it; what an initializer
             for long memory goes by.
+        gated: The gates that a step takes `recurrent_activation` of, in that order, which
+            diagnostics watch. Default: all but the candidate.
         zoned: The states that zoneout may act on. Default: `states`. A linear recurrence has one,
             of which `states` are the parts.
         normalized_together: The groups of gates that share a mean and a variance. Default: all.
@@ -229,6 +231,12 @@ class Cell(Configured):
     @property
     def bias_gates(self):
         return self.gates
+
+    @property
+    def gated(self):
+        if "recurrent_activation" in self.lacks:
+            return ()
+        return tuple(gate for gate in self.gates if gate != self.candidate)
 
     @property
     def zoned(self):

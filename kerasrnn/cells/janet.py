@@ -35,6 +35,8 @@ class JANETCell(Cell):
 
     gates = ("f", "g")
     candidate = "g"
+    # The second is 1 - i_t, which has the same bias.
+    gated = ("f", "f")
     keeps = ("f",)
     paper = "van der Westhuizen & Lasenby, 2018"
 

@@ -57,8 +57,12 @@ class RHNCell(Cell):
         return self.recurrent_gates
 
     @property
-    def writes(self):
+    def gated(self):
         return self.recurrent_gates[1::2]
+
+    @property
+    def writes(self):
+        return self.gated
 
     def input_bias(self):
         return None

@@ -43,6 +43,7 @@ class SLSTMCell(Cell):
     gates = ("i", "f", "z", "o")
     states = ("h", "c", "n", "m")
     candidate = "z"
+    gated = ("o",)
     keeps = ("f",)
     # A normalizer n below 0 would have no bound, and m only rescales.
     zoned = learnable = ("h",)

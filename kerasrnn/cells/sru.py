@@ -40,6 +40,7 @@ class SRUCell(Cell):
     gates = ("g", "f", "r", "x")
     recurrent_gates = ()
     candidate = "g"
+    gated = ("f", "r")
     keeps = ("f",)
     lacks = NO_RECURRENT_KERNEL
     paper = "Lei et al., 2018"

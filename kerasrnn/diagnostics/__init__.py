@@ -2,6 +2,7 @@
 
 from kerasrnn.diagnostics.causality import Causality, is_causal
 from kerasrnn.diagnostics.flow import GradientFlow, gradient_flow
+from kerasrnn.diagnostics.report import HealthReport, health_report
 from kerasrnn.diagnostics.spectrum import (
     gradient_bound,
     lyapunov_exponent,
@@ -12,8 +13,10 @@ from kerasrnn.diagnostics.spectrum import (
 __all__ = [
     "Causality",
     "GradientFlow",
+    "HealthReport",
     "gradient_bound",
     "gradient_flow",
+    "health_report",
     "is_causal",
     "lyapunov_exponent",
     "recurrent_jacobian",

@@ -17,6 +17,10 @@ from kerasrnn.layers.recurrent import RNN, Marks
 _TINY = 1e-30
 
 
+class NoRecurrentLayer(ValueError):
+    """There is none that takes part in the model's output."""
+
+
 class _ByPath(dict):
     """Also finds a layer by the end of its path, where that is unique, and by Keras's `.path`."""
 
@@ -46,12 +50,14 @@ class GradientFlow:
             fitted to all samples. -inf where no gradient gets back a step, NaN without two steps.
         half_life: The steps in which the gradient falls to half, -log 2 / slope; infinite where it
             does not fall.
+        steps: The number of steps of the longest sample, masked ones left out.
 
     Example:
 
     >>> norms = {"rnn": np.array([0.25, 0.5, 1.0])}
     >>> slope, half_life = {"rnn": np.log(0.5)}, {"rnn": 1.0}
-    >>> flow = kerasrnn.diagnostics.GradientFlow(0.0, {}, {}, norms, {}, slope, half_life)
+    >>> steps = {"rnn": 3}
+    >>> flow = kerasrnn.diagnostics.GradientFlow(0.0, {}, {}, norms, {}, slope, half_life, steps)
     >>> flow.plot().axes[0].get_yscale()
     'log'
     """
@@ -63,6 +69,7 @@ class GradientFlow:
     profile: dict
     slope: dict
     half_life: dict
+    steps: dict
 
     def plot(self):
         """Draws the norms over the time steps, a line per layer, on a logarithmic axis.
@@ -148,30 +155,26 @@ class Measurement:
     Args:
         model: As for `gradient_flow`.
         trace: Whether to trace.
+        watch: `watch(run)` is told of every `Run` before its first step.
     """
 
-    def __init__(self, model, trace):
-        if not getattr(model, "compiled", False):
-            raise ValueError(
-                "`model` must be a compiled Keras model, whose loss the gradients are of. "
-                f"Received: model={model!r}"
-            )
+    def __init__(self, model, trace, watch=None):
+        check_compiled(model)
         self.model = model
+        self.watch = watch
         trace = trace and not model.run_eagerly
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
-        x, y, sample_weight = (
-            tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
-            for part in (x, y, sample_weight)
-        )
+        x, y, sample_weight = as_tensors(x, y, sample_weight)
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
             loss, runs = self.run(x, y, sample_weight)
         runs = tree.map_structure(np.array, runs)
 
-        per_state, per_sample, norms, profile, slope, half_life = (_ByPath() for _ in range(6))
+        per_state, per_sample, norms, profile = (_ByPath() for _ in range(4))
+        slope, half_life, steps = (_ByPath() for _ in range(3))
         for path, (whole, single, valid, flipped) in runs.items():
             along = slice(None, None, -1 if flipped else 1)
             per_state[path] = {name: of_state[:, along] for name, of_state in whole.items()}
@@ -180,17 +183,20 @@ class Measurement:
             profile[path], slope[path] = _profile(_lags(_of_h(single), valid))
             grows = slope[path] >= 0
             half_life[path] = np.inf if grows else float(-np.log(2) / slope[path])
-        return GradientFlow(float(loss), per_state, per_sample, norms, profile, slope, half_life)
+            steps[path] = int(valid.sum(axis=1).max())
+        return GradientFlow(
+            float(loss), per_state, per_sample, norms, profile, slope, half_life, steps
+        )
 
     def _run(self, x, y, sample_weight):
-        layers = list(_recurrent_layers(self.model))
+        layers = list(recurrent_layers(self.model))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            probe = _Probe(tape)
+            probe = _Probe(tape, self.watch)
             with _shadowed(layers, probe):
                 prediction = self.model(x, training=False)
             loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
         if not probe.runs:
-            raise ValueError(
+            raise NoRecurrentLayer(
                 "`model` must have a recurrent layer that takes part in its output. "
                 f"Received: model={self.model.name}, with "
                 f"{', '.join(path for path, *_ in layers) or 'no recurrent layer'}"
@@ -211,17 +217,37 @@ class Measurement:
         }
 
 
-class _Run:
-    """One cell, run once."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One cell, run once.
 
-    def __init__(self, path, cell, taps, flipped, valid):
-        self.path, self.taps, self.flipped, self.valid = path, taps, flipped, valid
-        if isinstance(cell, Cell):
-            self.names = cell.states
-        elif isinstance(cell, keras.layers.LSTMCell):
-            self.names = ("h", "c")
-        else:
-            self.names = ("h", *(f"state_{i}" for i in range(2, len(taps) + 1)))
+    Attributes:
+        path: Its path, with the number of the call.
+        layer, cell: The layer, and that of its cells which runs.
+        sequences: The layer's input, (batch, time, features).
+        states: Those it starts from.
+        valid: (batch, time), in the order of the steps, false where masked.
+        flipped: Whether that order is against the time of the model's input.
+        taps: What is added to each state after each step, (time, batch, size).
+    """
+
+    path: str
+    layer: keras.layers.Layer
+    cell: keras.layers.Layer
+    sequences: tf.Tensor
+    states: list
+    valid: tf.Tensor
+    flipped: bool
+    taps: list
+
+    @property
+    def names(self):
+        """Those of the states."""
+        if isinstance(self.cell, Cell):
+            return self.cell.states
+        if isinstance(self.cell, keras.layers.LSTMCell):
+            return ("h", "c")
+        return ("h", *(f"state_{i}" for i in range(2, len(self.taps) + 1)))
 
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
@@ -235,8 +261,9 @@ class _Run:
 class _Probe:
     """Hands out the taps and keeps them; with `single`, lets a layer be read at one step only."""
 
-    def __init__(self, tape):
+    def __init__(self, tape, watch):
         self.tape = tape
+        self.watch = watch
         self.runs = []
         self.single = self.reads_steps = False
 
@@ -249,14 +276,14 @@ class _Probe:
             valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
         if layer.go_backwards:
             valid = tf.reverse(valid, [1])
-        tap = functools.partial(self._tap, layer, path, flipped, valid)
+        tap = functools.partial(self._tap, layer, path, flipped, sequences, valid)
         with recurrence.tapped(tap):
             last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
         if layer.return_sequences:
             outputs = self._read(outputs)
         return last, outputs, states
 
-    def _tap(self, layer, path, flipped, valid, cell, states, steps):
+    def _tap(self, layer, path, flipped, sequences, valid, cell, states, steps):
         if cell is not layer.cell:
             path = f"{path}/{cell.name}"
         calls = sum(run.path.split("#")[0] == path for run in self.runs)
@@ -264,7 +291,10 @@ class _Probe:
         taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
         flat = tree.flatten(taps)
         self.tape.watch(flat)
-        self.runs.append(_Run(path, cell, flat, flipped, valid))
+        run = Run(path, layer, cell, sequences, states, valid, flipped, flat)
+        self.runs.append(run)
+        if self.watch:
+            self.watch(run)
         return taps
 
     def _read(self, outputs):
@@ -288,11 +318,28 @@ class _Probe:
         return read(outputs)
 
 
+def check_compiled(model):
+    """Raises a `ValueError` unless the model has a loss."""
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            "`model` must be a compiled Keras model, whose loss the gradients are of. "
+            f"Received: model={model!r}"
+        )
+
+
+def as_tensors(*parts):
+    """Each of a batch's parts, x, y or weights, with tensors for its arrays."""
+    return [
+        tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
+        for part in parts
+    ]
+
+
 def _shape(tensor):
     return [n or tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
 
 
-def _recurrent_layers(layer, path=(), flipped=False):
+def recurrent_layers(layer, path=(), flipped=False):
     """The path of each recurrent layer, the layer, and whether it runs against its input."""
     for part in layer._flatten_layers(include_self=False, recursive=False):
         name = part.name
@@ -304,7 +351,7 @@ def _recurrent_layers(layer, path=(), flipped=False):
         if isinstance(part, keras.layers.RNN):
             yield "/".join((*path, name)), part, against
         else:
-            yield from _recurrent_layers(part, (*path, name), against)
+            yield from recurrent_layers(part, (*path, name), against)
 
 
 @contextlib.contextmanager

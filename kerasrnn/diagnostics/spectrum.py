@@ -215,24 +215,36 @@ def _step(cell, x, states):
     return jacobians, [s[::n] for s in new]
 
 
-def _recurrent_matrix(cell, gate=None):
-    """W_h, as it multiplies a column h."""
+def recurrent_matrices(layer):
+    """W_h of each gate by its name, as it multiplies a column h; none where the state is multiplied
+    by no matrix."""
+    cell = _cell(layer)
     kernel = getattr(cell, "recurrent_kernel", None)
-    if kernel is None:
-        raise ValueError(
-            f"`layer` must have a recurrent kernel. Received: a {cell.__class__.__name__}"
-        )
     if isinstance(cell, Cell):
         gates = cell.recurrent_gates
     else:
         known = {keras.layers.LSTMCell: "ifgo", keras.layers.GRUCell: "zrg"}
         gates = next((tuple(g) for kind, g in known.items() if isinstance(cell, kind)), ("h",))
-    if gate is None and len(gates) == 1:
-        (gate,) = gates
-    if gate not in gates:
+    if kernel is None or not gates or kernel.shape[1:] != (len(gates) * kernel.shape[0],):
+        return {}
+    kernel = np.array(keras.ops.convert_to_numpy(kernel), "float64")
+    return {
+        gate: matrix.T
+        for gate, matrix in zip(gates, np.split(kernel, len(gates), axis=1), strict=True)
+    }
+
+
+def _recurrent_matrix(cell, gate=None):
+    matrices = recurrent_matrices(cell)
+    if not matrices:
         raise ValueError(
-            f"`gate` must be one of {', '.join(gates)}, the gates of a {cell.__class__.__name__}. "
-            f"Received: gate={gate!r}"
+            f"`layer` must have a recurrent kernel. Received: a {cell.__class__.__name__}"
         )
-    matrices = np.split(np.array(keras.ops.convert_to_numpy(kernel), "float64"), len(gates), axis=1)
-    return matrices[gates.index(gate)].T
+    if gate is None and len(matrices) == 1:
+        (gate,) = matrices
+    if gate not in matrices:
+        raise ValueError(
+            f"`gate` must be one of {', '.join(matrices)}, the gates of a "
+            f"{cell.__class__.__name__}. Received: gate={gate!r}"
+        )
+    return matrices[gate]

@@ -1,0 +1,116 @@
+"""The values that the gates of a layer take while it runs."""
+
+import contextlib
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrnn.cells import Cell
+
+# Under the one or over the other the slope of a sigmoid is less than a fifth of its largest.
+LOW, HIGH = 0.05, 0.95
+BINS = 40
+# The gates of Keras's cells, those of them that keep the state, and those that write it.
+_OF_KERAS = {keras.layers.LSTMCell: ("ifo", "f", "i"), keras.layers.GRUCell: ("zr", "z", "")}
+
+
+class Gate(NamedTuple):
+    """What values a gate took, over all units, samples and steps that are not masked.
+
+    Attributes:
+        counts: (40,), a histogram from 0 to 1.
+        low, high: The shares under 0.05 and over 0.95.
+        remembers: The one of these two in which the gate leaves the state as it is, "low", "high"
+            or "".
+    """
+
+    counts: np.ndarray
+    low: float
+    high: float
+    remembers: str
+
+    @property
+    def saturated(self):
+        """The share of saturated values, but for those by which a cell remembers."""
+        return sum(getattr(self, side) for side in ("low", "high") if side != self.remembers)
+
+
+class GateRecorder(contextlib.AbstractContextManager):
+    """Notes what the `recurrent_activation` of each cell gives, which is its gates, from the
+    beginning of its first run until the end of the context."""
+
+    def __init__(self):
+        self._activations = {}
+        self._runs = {}
+        self._calls = {}
+
+    def begin(self, run):
+        """A `kerasrnn.diagnostics.flow.Run` begins."""
+        cell = run.cell
+        if not hasattr(cell, "recurrent_activation"):
+            return
+        self._calls[id(cell)] = calls = []
+        self._runs[run.path] = cell, calls, run.valid
+        if id(cell) not in self._activations:
+            activation = cell.recurrent_activation
+            self._activations[id(cell)] = cell, activation
+            cell.recurrent_activation = functools.partial(self._note, id(cell), activation)
+
+    def __exit__(self, *_):
+        for cell, activation in self._activations.values():
+            cell.recurrent_activation = activation
+        self._activations.clear()
+
+    def _note(self, key, activation, v):
+        values = activation(v)
+        # What a function traced inside the model computes has no values here.
+        if not tf.is_symbolic_tensor(values):
+            self._calls[key].append(values)
+        return values
+
+    def gates(self, path):
+        """The gates of one run by their names, {} where the cell has none that lie in [0, 1]."""
+        if path not in self._runs:
+            return {}
+        cell, calls, valid = self._runs[path]
+        valid = np.asarray(valid)
+        if not calls or len(calls) % valid.shape[1]:
+            return {}
+        names, keeps, writes = known_gates(cell)
+        blocks = _blocks(calls, valid, cell.units)
+        if len(names) != len(blocks):
+            names = [f"gate {k}" for k in range(1, len(blocks) + 1)]
+        found = {}
+        for name, values in zip(names, blocks, strict=True):
+            if values.size and values.min() >= 0 and values.max() <= 1:
+                side = "high" if name in keeps else "low" if name in writes else ""
+                found[name + "'" * (name in found)] = Gate(
+                    np.histogram(values, BINS, (0, 1))[0],
+                    float(np.mean(values < LOW)),
+                    float(np.mean(values > HIGH)),
+                    side,
+                )
+        return found
+
+
+def known_gates(cell):
+    """The names of a cell's gates in the order in which its step computes them, of those that keep
+    the state, and of those that write it; none for cells of the user's own."""
+    if isinstance(cell, Cell):
+        return cell.gated, cell.keeps, cell.writes
+    return next((known for kind, known in _OF_KERAS.items() if isinstance(cell, kind)), ((),) * 3)
+
+
+def _blocks(calls, valid, units):
+    """The values of each gate in the order in which a step computes them, as one flat array."""
+    per_step = len(calls) // valid.shape[1]
+    blocks = []
+    for k in range(per_step):
+        values = np.stack([np.asarray(v, "float32") for v in calls[k::per_step]], axis=1)
+        width = values.shape[-1]
+        gates = np.split(values, width // units, axis=-1) if width % units == 0 else [values]
+        blocks += [gate[valid] for gate in gates]
+    return blocks

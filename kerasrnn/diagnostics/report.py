@@ -1,0 +1,447 @@
+"""One page on how a model fares: what is wrong, what it means, what to change."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import textwrap
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn.callbacks.gradient_norm_monitor import GradientNormMonitor
+from kerasrnn.diagnostics import page
+from kerasrnn.diagnostics.flow import (
+    GradientFlow,
+    Measurement,
+    NoRecurrentLayer,
+    as_tensors,
+    check_compiled,
+)
+from kerasrnn.diagnostics.gates import GateRecorder, known_gates
+from kerasrnn.diagnostics.reach import gradient_reach
+from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
+from kerasrnn.verdict import CODES, Verdict
+
+# A gradient explodes if it grows more than that much over the sequence: growth by less may be noise
+# of the fit, and does no harm.
+GROWTH = 10
+# A gate is saturated if more of its values are.
+SATURATED = 0.5
+# Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
+_SAMPLES = 4
+
+
+class LayerHealth(NamedTuple):
+    """What was measured of a recurrent layer.
+
+    Attributes:
+        kind: The class of its cell.
+        steps: T, the steps of the longest sample, masked ones left out.
+        slope, half_life: As in `GradientFlow`; NaN where no gradient comes to the layer at all.
+        gates: For each gate by its name a `kerasrnn.diagnostics.gates.Gate`.
+        eigenvalues: For each gate the eigenvalues of its recurrent matrix.
+        lyapunov: λ, natural log per step, of a layer with one recurrent matrix W_h; else `None`.
+        bound: (T,), by lag, what can be left of a gradient; `None` where no such bound is known.
+        bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
+            only; else `None`.
+        remembers: Whether its cell has a gate that keeps or writes its state.
+    """
+
+    kind: str
+    steps: int
+    slope: float
+    half_life: float
+    gates: dict
+    eigenvalues: dict
+    lyapunov: float | None
+    bound: Any
+    bound_over_time: Any
+    remembers: bool
+
+    @property
+    def log_radius(self):
+        """log ρ(W_h), for a layer with one recurrent matrix."""
+        if len(self.eigenvalues) != 1:
+            return None
+        (values,) = self.eigenvalues.values()
+        radius = np.abs(values).max()
+        return float(np.log(radius)) if radius > 0 else -math.inf
+
+    def trend(self, per_step):
+        """What a gradient does that changes that much per step, in natural log: VANISHING if its
+        half-life is under T/10, EXPLODING if it grows more than tenfold over the sequence."""
+        if per_step < -math.log(2) / (self.steps / 10):
+            return "VANISHING"
+        return "EXPLODING" if per_step * (self.steps - 1) > math.log(GROWTH) else None
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class HealthReport:
+    """What `health_report` found. Printed, it is its text; in a notebook it shows its page.
+
+    Attributes:
+        verdicts: A list of `kerasrnn.verdict.Verdict`, (code, layer, numbers, meaning, remedy), the
+            gravest first.
+        notes: Sentences on what might mislead.
+        layers: For each recurrent layer by its path a `LayerHealth`.
+        flow: The `GradientFlow`, or `None` without recurrent layers or a finite gradient.
+        name: The model's name.
+        norms: The figure of the gradient norms over the updates, or `None` without a monitor.
+    """
+
+    verdicts: list
+    notes: list
+    layers: dict
+    flow: GradientFlow | None
+    name: str
+    norms: Any
+
+    @property
+    def text(self):
+        """The report for a terminal."""
+        parts = [textwrap.fill(str(verdict), 96) for verdict in self.verdicts]
+        parts += [textwrap.fill(f"Note: {note}", 96) for note in self.notes]
+        if self.layers:
+            rows = page.table(self)
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines = (
+                "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+                for row in rows
+            )
+            parts += ["\n".join(lines), textwrap.fill(page.KEY, 96)]
+        return "\n\n".join([f"Health of {self.name}", *parts])
+
+    def __str__(self):
+        return self.text
+
+    def save(self, path):
+        """Writes the page as one HTML file that needs nothing else; it replaces what stood there.
+
+        Args:
+            path: Path of the file.
+        """
+        path = pathlib.Path(path)
+        html = page.document(self)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        try:
+            unfinished.write_text(html, encoding="utf-8")
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _repr_html_(self):
+        return page.fragment(self)
+
+
+def health_report(model, x, y, monitor=None):
+    """Says what is wrong with the gradients of a model, and what to change.
+
+    NON_FINITE: There is an Inf or NaN in the gradients, during training or at (x, y).
+    DEAD: No weight of a layer gets a gradient.
+    EXPLODING: The gradient through time grows more than tenfold over the T steps of the sequences:
+        a slope over 0, by log 10 / (T - 1) for noise. Or in training: the 99th percentile of the
+        gradient norm is over 100 times the median.
+    VANISHING: The half-life of the gradient through time is under T/10, so that over the sequence
+        less than a thousandth of it is left. Or in training: the median norm is under 1e-7.
+    SATURATED: More than half of the values of a gate are under 0.05 or over 0.95.
+    CLIP_TOO_TIGHT, CLIP_IDLE: The clip cut more than half of the updates, or none.
+    HEALTHY: None of these.
+
+    What comes from training needs the `monitor`. Where no gradient comes to a recurrent layer at
+    all, it is not said to vanish in it.
+
+    Gates are what a cell takes its `recurrent_activation` of, where that lies in [0, 1]. Their
+    values are not counted on the side on which they leave the state as it is (f over 0.95 and i
+    under 0.05 in an LSTM, z over 0.95 in a GRU): so a cell remembers, and so
+    `kerasrnn.initializers.Chrono` starts it.
+
+    A layer dies as a unit does (Lu et al., 2020): it gives 0 for any input, and so stays as it is.
+    One that gives something else and gets no gradient is named where no such layer explains it.
+
+    Args:
+        model: A compiled Keras model.
+        x, y: A batch, as for `fit`; large enough to stand for the data, and small enough to be run
+            step by step. It is measured as in inference, and the model is left as it was.
+        monitor: The `GradientNormMonitor` of its training, for what is said of norms and clips.
+
+    Returns:
+        A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
+
+    Raises:
+        ValueError: The model is not compiled, the batch is empty, `monitor` has recorded nothing or
+            another model.
+        TypeError: `monitor` is no `GradientNormMonitor`.
+
+    Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
+    Vogt et al. (2020) for the Lyapunov exponent that is set against the spectral radius; Lu, Shin,
+    Su & Karniadakis (2020), "Dying ReLU and initialization".
+
+    Example:
+
+    >>> model = keras.Sequential([kerasrnn.layers.SimpleRNN(4, name="rnn"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> model.build((None, 40, 3))
+    >>> model.get_layer("rnn").set_weights([np.ones((3, 4)), 0.1 * np.eye(4), np.zeros(4)])
+    >>> x = np.random.default_rng(0).normal(size=(8, 40, 3))
+    >>> report = kerasrnn.diagnostics.health_report(model, x, np.ones((8, 1)))
+    >>> [(verdict.code, verdict.layer) for verdict in report.verdicts]
+    [('VANISHING', 'rnn')]
+    """
+    check_compiled(model)
+    x, y = as_tensors(x, y)
+    if not all(part.shape[0] for part in tree.flatten(x)):
+        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    findings = _of_training(model, monitor)
+    if not model.built:
+        model(x)
+
+    flow, layers = None, {}
+    loss, reach = gradient_reach(model, x, y)
+    if broken := _non_finite(model, x, loss, reach):
+        # What happened first says more.
+        findings += [] if any(f.code == "NON_FINITE" for f in findings) else broken
+    else:
+        dead = _dead(reach)
+        flow, layers = _through_time(model, x, y)
+        findings += dead
+        for path, layer in layers.items():
+            if path not in {finding.layer for finding in dead}:
+                findings += _of_flow(path, layer)
+            findings += _of_gates(path, layer)
+    notes = [note for path, layer in layers.items() for note in _of_spectrum(path, layer)]
+    findings.sort(key=lambda finding: CODES.index(finding.code))
+    norms = None if monitor is None else page.narrowed(monitor.plot())
+    verdicts = findings or [_healthy(layers, monitor)]
+    return HealthReport(verdicts, notes, layers, flow, model.name, norms)
+
+
+def _of_training(model, monitor):
+    """What the norms of the updates say, but for good."""
+    if monitor is None:
+        return []
+    if not isinstance(monitor, GradientNormMonitor):
+        raise TypeError(
+            "`monitor` must be the GradientNormMonitor of the model's fit, or None. "
+            f"Received: monitor={monitor!r}"
+        )
+    if not len(monitor.history["global_norm"]):
+        raise ValueError(
+            "`monitor` must have recorded updates: pass it to fit as a callback first. "
+            "Received: a GradientNormMonitor without any"
+        )
+    if not {variable.path for variable in model.variables} & set(monitor.variables):
+        raise ValueError(
+            "`monitor` must have watched this model. Received: a record of "
+            f"{', '.join(monitor.variables)}; the model, {model.name}, has none of them"
+        )
+    return [verdict for verdict in monitor.verdicts() if verdict.code != "HEALTHY"]
+
+
+def _non_finite(model, x, loss, reach):
+    """What is not finite at (x, y): the inputs, the weights, the loss or a gradient."""
+    inputs = [part for part in tree.flatten(x) if part.dtype.is_floating]
+    norms = {v: norm for of_layer in reach.values() for v, norm in of_layer.gradients.items()}
+    bad = [v for v, norm in norms.items() if not math.isfinite(norm)]
+    weights = [v.path for v in model.variables if not _finite(v.value)]
+    if not all(map(_finite, inputs)):
+        what, remedy = "`x` holds", "Clean or mask the data."
+    elif weights:
+        what = f"{weights[0]} holds"
+        remedy = (
+            "Go back to an earlier checkpoint; then clip the gradients (`Adam(global_clipnorm=1)`) "
+            "or lower the learning rate."
+        )
+    elif bad or not math.isfinite(loss):
+        what = f"the gradient of {bad[0]} has" if bad else "the loss gives"
+        remedy = "Look for one in `y`, and for a logarithm, root or division of zero in the loss."
+    else:
+        return []
+    numbers = {"loss": loss, "weights": len(weights), "gradients": len(bad)}
+    meaning = f"{what} an Inf or NaN at this batch, so that no update can be told from it."
+    return [Verdict("NON_FINITE", next(iter(weights + bad), None), numbers, meaning, remedy)]
+
+
+def _finite(tensor):
+    floats = tensor.dtype.is_floating
+    return not floats or bool(tf.reduce_all(tf.math.is_finite(tensor)))
+
+
+def _dead(reach):
+    starved = [path for path, of_layer in reach.items() if of_layer.starved]
+    silent = [path for path in starved if reach[path].silent]
+    if silent:
+        why = "every one of its outputs is zero for all of `x`, so that its weights get no gradient"
+        remedy = (
+            "Lower the learning rate and start it anew, from biases that are not negative; or take "
+            'an activation that is not flat below zero: "leaky_relu", or "tanh" in a recurrent '
+            "layer."
+        )
+    else:
+        why = "no gradient comes back to it, so that its weights never change"
+        remedy = (
+            "Look at what lies between it and the loss: an output that is not used, weights of "
+            "zero, an activation at its limit. A connection, `kerasrnn.layers.Residual` or "
+            '`RNNStack(connection="residual")`, leads around.'
+        )
+    others = [path for path in starved if path not in silent]
+    cut_off = f"; nor do those behind it get any: {', '.join(others)}" if silent and others else ""
+    return [
+        Verdict(
+            "DEAD",
+            path,
+            {"variables": len(reach[path].gradients), "layers_without_gradient": len(starved)},
+            f"{path} is dead: {why}{cut_off}.",
+            remedy,
+        )
+        for path in silent or starved
+    ]
+
+
+def _through_time(model, x, y):
+    """The gradient flow and a `LayerHealth` for each recurrent layer, if there are any."""
+    runs, recorder = [], GateRecorder()
+
+    def watch(run):
+        runs.append(run)
+        recorder.begin(run)
+
+    try:
+        with recorder:
+            flow = Measurement(model, trace=False, watch=watch)(x, y)
+    except NoRecurrentLayer:
+        return None, {}
+    return flow, {run.path: _layer_health(flow, run, recorder.gates(run.path)) for run in runs}
+
+
+def _layer_health(flow, run, gates):
+    _, keeps, writes = known_gates(run.cell)
+    arrives = flow.norms[run.path].any()
+    eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(run.cell).items()}
+    try:
+        bound = gradient_bound(run.cell, np.arange(flow.steps[run.path]))
+    except ValueError:
+        # Theory has one for a SimpleRNN only.
+        bound = None
+    return LayerHealth(
+        type(run.cell).__name__.removesuffix("Cell"),
+        flow.steps[run.path],
+        flow.slope[run.path] if arrives else math.nan,
+        flow.half_life[run.path] if arrives else math.nan,
+        gates,
+        eigenvalues,
+        _exponent(run) if list(eigenvalues) == ["h"] else None,
+        bound,
+        None if bound is None else _over_time(flow, run, bound),
+        bool(keeps or writes),
+    )
+
+
+def _exponent(run):
+    """The Lyapunov exponent over samples without masked steps, if their input is known."""
+    complete = np.flatnonzero(np.asarray(run.valid).all(axis=1))[:_SAMPLES]
+    if run.cell is not run.layer.cell or run.valid.shape[1] < 2 or not len(complete):
+        return None
+    x, *states = (tf.gather(part, complete) for part in (run.sequences, *run.states))
+    return lyapunov_exponent(run.layer, x, states)
+
+
+def _over_time(flow, run, bound):
+    """The bound along the input, if the output is read at the last step and nowhere else."""
+    at_every_step = run.cell is not run.layer.cell or run.layer.return_sequences
+    if at_every_step or not np.all(run.valid):
+        return None
+    norms = flow.norms[run.path]
+    return bound * norms[0] if run.flipped else bound[::-1] * norms[-1]
+
+
+def _of_flow(path, layer):
+    trend = layer.trend(layer.slope)
+    numbers = {"slope": layer.slope, "half_life": layer.half_life, "steps": layer.steps}
+    if trend == "VANISHING":
+        falls = (
+            f"the gradient falls to half every {layer.half_life:.3g} steps of {layer.steps}"
+            if layer.half_life
+            else "no gradient gets back a single step"
+        )
+        meaning = f"in {path} {falls}: hardly anything is learned of what lies further back."
+        bias = f"bias_initializer=kerasrnn.initializers.Chrono(T_max={layer.steps})"
+        if layer.remembers:
+            remedy = f"Start its gates so that they keep: {bias}, in a layer of kerasrnn.layers."
+        else:
+            remedy = (
+                "Take a cell with gates that keep its state, `kerasrnn.layers.LSTM` or `GRU`, with "
+                f'{bias}; a SimpleRNN reaches further with recurrent_initializer="orthogonal" and '
+                "small inputs."
+            )
+    elif trend == "EXPLODING":
+        growth = layer.slope * (layer.steps - 1) / math.log(10)
+        numbers["growth"] = 10.0**growth if growth < 300 else math.inf
+        meaning = (
+            f"in {path} the gradient grows by a factor of {math.exp(layer.slope):.3g} per step "
+            f"back, of 10^{growth:.1f} over {layer.steps} steps, so that the earliest steps drown "
+            "the others."
+        )
+        remedy = (
+            'Start from recurrent_initializer="orthogonal" and clip, `Adam(global_clipnorm=1.0)`; '
+            "`GradientNormMonitor.suggest_clipnorm()` finds the threshold."
+        )
+    else:
+        return []
+    return [Verdict(trend, path, numbers, meaning, remedy)]
+
+
+def _of_gates(path, layer):
+    shares = {n: gate.saturated for n, gate in layer.gates.items() if gate.saturated > SATURATED}
+    if not shares:
+        return []
+    listed = " and ".join(f"{share:.0%} of the values of {name}" for name, share in shares.items())
+    return [
+        Verdict(
+            "SATURATED",
+            path,
+            shares,
+            f"in {path} {listed} are under 0.05 or over 0.95, where a sigmoid is flat, so that the "
+            "gate hardly learns.",
+            "Scale the inputs to a variance of one, start from smaller weights and biases, or take "
+            'normalization="layer", in a layer of kerasrnn.layers.',
+        )
+    ]
+
+
+_SAYS = {"VANISHING": "vanish", "EXPLODING": "explode", None: "neither vanish nor explode"}
+
+
+def _of_spectrum(path, layer):
+    """Where the eigenvalues alone mislead."""
+    if layer.lyapunov is None:
+        return
+    by_radius, by_exponent = layer.trend(layer.log_radius), layer.trend(layer.lyapunov)
+    if by_radius != by_exponent:
+        yield (
+            f"the eigenvalues alone mislead about {path}. By its spectral radius, log ρ(W_h) = "
+            f"{layer.log_radius:+.3f}, gradients would {_SAYS[by_radius]} over {layer.steps} "
+            f"steps. By its Lyapunov exponent, λ = {layer.lyapunov:+.3f} per step, which counts "
+            f"what the activation does on the way, they {_SAYS[by_exponent]}; the slope that was "
+            f"measured is {layer.slope:+.3f}."
+        )
+
+
+def _healthy(layers, monitor):
+    numbers, said = {}, []
+    half_lives = [layer for layer in layers.values() if not math.isnan(layer.half_life)]
+    if half_lives:
+        layer = min(half_lives, key=lambda layer: layer.half_life)
+        numbers = {"half_life": layer.half_life, "steps": layer.steps}
+        said.append(
+            f"gradients come back through all recurrent layers, with a half-life of "
+            f"{layer.half_life:.3g} steps of {layer.steps} or more"
+        )
+    if monitor is not None:
+        (of_training,) = monitor.verdicts()
+        numbers |= of_training.numbers
+        said.append(of_training.meaning.removesuffix("."))
+    said = said or ["the gradient of the loss is finite and reaches every layer"]
+    return Verdict("HEALTHY", None, numbers, f"{'; '.join(said)}.")
