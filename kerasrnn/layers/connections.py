@@ -53,7 +53,7 @@ def check_reset(layer):
         raise ValueError(
             "`reset` reaches layers of this package, by themselves or in its stacks, connections "
             "and Bidirectional, but not inside a model. "
-            f"Received: a reset for {layer.name}, a {type(layer).__name__}"
+            f"Received: a reset for {layer.name} ({type(layer).__name__})"
         )
 
 
