@@ -1,19 +1,10 @@
-"""Where gradients are seen: the one place that every update of every `fit` goes through."""
+"""Norms of gradients, written into a buffer in the graph at every update."""
 
 import numpy as np
 import tensorflow as tf
 
-# The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
-# The first has the variables; it calls the second where an update is really made, with gradients
-# that are unscaled and averaged over accumulated batches.
-METHODS = ("_backend_apply_gradients", "_clip_gradients")
-
-
-def innermost(optimizer):
-    """The optimizer inside those that wrap it, as for loss scaling."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
+from kerasrnn.callbacks.gradients import norm
+from kerasrnn.callbacks.update_hook import UpdateHook, path_of
 
 
 class GradientHook:
@@ -22,65 +13,30 @@ class GradientHook:
     A row of norms goes into a ring buffer in the graph, so nothing has to leave it at each step.
 
     Args:
-        model: The model in training.
-        fit: Any object that is the same for all callbacks of one `fit` and of no other: what an
-            interrupted `fit` left on the optimizer is told from a neighbour's hook by it.
+        callback: The callback of that `fit` which reads them.
         capacity: Rows that the buffer holds.
     """
 
-    def __init__(self, model, fit, capacity):
-        self.model = model
-        self.fit = fit
-        self.optimizer = innermost(model.optimizer)
+    def __init__(self, callback, capacity):
+        self.model = callback.model
+        self._hook = UpdateHook.of(callback)
         self.capacity = capacity
         self.paths = []
         self._ring = None
         self._taken = 0
 
     def attach(self):
-        shadow = vars(self.optimizer).get(METHODS[0])
-        if shadow is None or shadow.fit is not self.fit:
-            self._shadow_methods()
-        self._observers().append(self)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
         if self.model.distribute_strategy.num_replicas_in_sync > 1:
             self._allocate(self.model.trainable_variables)
+        self._hook.observe(self)
+
+    def announce(self):
+        self._hook.announce()
 
     def detach(self):
-        observers = self._observers()
-        observers.remove(self)
-        if not observers:
-            self._restore_methods()
-
-    def _observers(self):
-        return vars(self.optimizer)[METHODS[0]].observers
-
-    def _restore_methods(self):
-        for name in METHODS:
-            vars(self.optimizer).pop(name, None)
-
-    def _shadow_methods(self):
-        self._restore_methods()
-        apply, clip = (getattr(self.optimizer, name) for name in METHODS)
-        observers, updated = [], []
-
-        def _backend_apply_gradients(grads, trainable_variables):
-            updated[:] = trainable_variables
-            for observer in observers:
-                observer.expect(updated)
-            return apply(grads, trainable_variables)
-
-        def _clip_gradients(grads):
-            clipped = clip(grads)
-            for observer in observers:
-                observer.record(updated, grads, clipped)
-            return clipped
-
-        _backend_apply_gradients.fit = self.fit
-        _backend_apply_gradients.observers = observers
-        shadows = (_backend_apply_gradients, _clip_gradients)
-        vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
+        self._hook.release(self)
 
     def expect(self, variables):
         """Makes the buffer, unless it is there, once the first update shows what is trained."""
@@ -97,11 +53,11 @@ class GradientHook:
                 raise ValueError(
                     "GradientNormMonitor cannot take in a variable that is first trained after the "
                     "first step: call fit anew after unfreezing a layer. "
-                    f"Received: {_path(variable)}"
+                    f"Received: {path_of(variable)}"
                 )
 
     def _allocate(self, variables):
-        self.paths = [_path(v) for v in variables]
+        self.paths = [path_of(v) for v in variables]
         self._columns = {
             id(same): i for i, v in enumerate(variables) for same in (v, getattr(v, "value", v))
         }
@@ -116,7 +72,7 @@ class GradientHook:
             )
             if tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) != 0:
                 return
-        norms = [_norm(g) for g in [*grads, *clipped]]
+        norms = [norm(g) for g in [*grads, *clipped]]
         columns = [self._columns[id(v)] for v in variables]
         columns += [len(self.paths) + c for c in columns]
         row = tf.scatter_nd([[c] for c in columns], norms, [2 * len(self.paths)])
@@ -139,32 +95,3 @@ class GradientHook:
         rows = np.take(self._ring.numpy(), range(oldest, until), axis=0, mode="wrap")
         self._taken = until
         return rows, lost
-
-
-def _path(variable):
-    return getattr(variable, "path", variable.name)
-
-
-def _norm(gradient):
-    """The L2 norm, in a form that does not overflow where the gradient itself does not."""
-    values = tf.cast(_dense_rows(gradient), "float32")
-    largest = tf.reduce_max(tf.abs(values))
-    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.norm(values / scale)
-
-
-def _dense_rows(gradient):
-    """The gradient, with rows of the same index in an `IndexedSlices` summed.
-
-    By sorting, since `tf.unique` has no static shape and so no XLA.
-    """
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    indices = tf.reshape(gradient.indices, [-1])
-    order = tf.argsort(indices)
-    sorted_indices = tf.gather(indices, order)
-    starts = tf.cast(sorted_indices[1:] != sorted_indices[:-1], "int32")
-    segments = tf.concat([[0], tf.cumsum(starts)], axis=0)
-    return tf.math.unsorted_segment_sum(
-        tf.gather(gradient.values, order), segments, tf.size(indices)
-    )
