@@ -6,10 +6,12 @@ A net of one unit without input, x_0 = 0, runs for 50 steps and is to end at a c
 
     x_t = σ(w x_{t-1} + b)        E = (σ(x_50) - 0.7)²
 
-Where x_t has one fixed point on one side of a line and another beyond it, E has a cliff. Gradient
-descent follows the valley to its foot; there the gradient explodes, and the step throws the weights
-far away, onto a plain. Clipped, it is a step like the others. After Pascanu, Mikolov & Bengio (2013),
-section 2.3 and figure 6, whose unit is x_t = w σ(x_{t-1}) + b, with x_0 = 0.5.
+For a large w the unit ends in one of two states; on the line in (w, b) between them E has a cliff.
+Gradient descent comes to its foot, where the gradient explodes: the step throws the weights far
+away, onto a plain. With a clip it is a step like the others, and the valley is found.
+
+After Pascanu, Mikolov & Bengio (2013), section 2.3 and figure 6; their unit, equation 8, is
+x_t = w σ(x_{t-1}) + b with x_0 = 0.5.
 """
 
 import argparse

@@ -1,4 +1,5 @@
 import importlib.util
+import itertools
 import json
 import pathlib
 import sys
@@ -209,7 +210,7 @@ def test_exploding_cliff(tmp_path, capsys):
 
     assert np.linalg.norm(slope(free[0])) < example.THRESHOLD / 5
     fired = 0
-    for before, after in zip(clipped, clipped[1:], strict=False):
+    for before, after in itertools.pairwise(clipped):
         g = slope(before)
         if np.linalg.norm(g) >= example.THRESHOLD:
             g, fired = example.THRESHOLD * g / np.linalg.norm(g), fired + 1
