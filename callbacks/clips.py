@@ -127,28 +127,24 @@ class ZScore(FromHistory):
         self.count, self.mean, self.variance = (tf.Variable(0.0, trainable=False) for _ in range(3))
 
     def threshold(self, norm):
-        count, mean, variance = (tf.convert_to_tensor(v) for v in self._statistics)
-        deviation = tf.sqrt(variance)
-        z = (norm - mean) / (deviation + _TINY)
-        warm = count >= _WARMUP
+        deviation = tf.sqrt(self.variance)
+        z = (norm - self.mean) / (deviation + _TINY)
+        warm = self.count >= _WARMUP
         spike = warm & (z > self.value)
-        threshold = tf.where(spike, mean + self.value**2 / z * deviation, math.inf)
-        self._take_in(tf.minimum(norm, threshold), warm)
+        threshold = tf.where(spike, self.mean + self.value**2 / z * deviation, math.inf)
+        self._take_in(norm, tf.minimum(norm, threshold), warm)
         return threshold
 
-    @property
-    def _statistics(self):
-        return self.count, self.mean, self.variance
-
-    def _take_in(self, norm, warm):
+    def _take_in(self, norm, clipped, warm):
         # The mean and variance of all norms so far, then those that decay.
         weight = tf.where(warm, 1 - _DECAY, 1 / (self.count + 1))
-        mean = self.mean + weight * (norm - self.mean)
+        mean = self.mean + weight * (clipped - self.mean)
         towards = tf.where(warm, mean, self.mean)
-        variance = (1 - weight) * self.variance + weight * (norm - mean) * (norm - towards)
-        finite = tf.math.is_finite(norm)
-        for variable, new in zip(self._statistics, (self.count + 1, mean, variance), strict=True):
-            variable.assign(tf.where(finite, new, variable))
+        change = (clipped - mean) * (clipped - towards)
+        variance = self.variance + weight * (change - self.variance)
+        new = (self.mean, mean), (self.variance, variance), (self.count, self.count + 1)
+        for variable, value in new:
+            variable.assign(tf.where(tf.math.is_finite(norm), value, variable))
 
 
 CLIPS = {

@@ -10,7 +10,7 @@ def norm(gradient, axis=None):
     keepdims = axis is not None
     largest = tf.reduce_max(tf.abs(values), axis, keepdims)
     scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.norm(values / scale, axis=axis, keepdims=keepdims)
+    return scale * tf.sqrt(tf.reduce_sum(tf.square(values / scale), axis, keepdims))
 
 
 def global_norm(gradients):

@@ -8,6 +8,7 @@ RNG = np.random.default_rng(5)
 TOKENS = RNG.integers(0, 12, (48, 7))
 LABELS = RNG.normal(size=(48, 1)).astype("float32")
 BATCH = 8
+LABELS[4 * BATCH : 5 * BATCH] *= 3  # a batch whose gradient stands out
 SGD = keras.optimizers.SGD
 
 

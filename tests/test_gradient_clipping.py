@@ -1,6 +1,7 @@
 """Clips inside `fit`, against the papers' equations in NumPy and gradients of a GradientTape."""
 
 import copy
+import functools
 import pickle
 
 import keras
@@ -105,7 +106,7 @@ BY_HAND = {
     "norm": (Norm, 0.5),
     "value": (Value, 0.1),
     "percentile": (AutoClip, 40.0),
-    "zscore": (ZClip, 0.3),
+    "zscore": (ZClip, 1.0),
     "adaptive": (AGC, 0.3),
 }
 
@@ -119,6 +120,11 @@ def expected(mode, **options):
     kind, value = BY_HAND[mode]
     clip = kind(value, warmup=4) if kind is ZClip else kind(value)
     return descend(clip, 0.5, **options)
+
+
+@functools.cache
+def unclipped():
+    return descend(lambda weights, grads: grads, 0.5, sparse=True)
 
 
 class Kinds(SGD):
@@ -137,9 +143,8 @@ def test_sparse_and_dense_gradients_are_clipped_as_in_the_paper(mode):
     weights = expected(mode, sparse=True)
     assert_same(model, weights)
     assert optimizer.sparse
-    # The clip has changed something, and not everything.
-    plain = descend(lambda weights, grads: grads, 0.5, sparse=True)
-    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(weights[:1], plain[:1], strict=True))
+    plain = unclipped()
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(weights, plain, strict=True))
 
 
 MODES = {
@@ -285,7 +290,7 @@ def test_on_two_replicas(on_two_devices):
             print("same")
     """)
     (theirs,) = [float(line.split()[1]) for line in printed.splitlines() if "theirs" in line]
-    assert theirs > 1.5
+    assert theirs > 1.1
     assert printed.count("ours 1.0000 1.0000") == 2
     assert printed.count("same") == 3
 
