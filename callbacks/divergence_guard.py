@@ -21,7 +21,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     any replica. Then nothing of the update happens, in the graph: weights, slots, accumulated
     gradients, averages and the count of iterations stay, and an accumulated update waits for one
     more batch. The metrics leave the batch out, and statistics that its forward pass has spoilt, as
-    those of a batch normalization, come back from the good state. What loss scaling skips by itself
+    those of a batch normalization, come back from the newest copy. What loss scaling skips by itself
     never reaches the guard.
 
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
@@ -191,24 +191,21 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._metrics.restore()
         results = self.model.get_metrics_result()
         logs.update({k: float(v) for k, v in results.items() if k in logs})
-        if self._good:
-            self._good.restore(lambda v: not (v.trainable or np.isfinite(v.numpy()).all()))
+        if self._newer:
+            self._newer.restore(lambda v: not (v.trainable or np.isfinite(v.numpy()).all()))
 
     def _go_back(self, trouble):
         optimizer = innermost(self.model.optimizer)
-        rate = float(optimizer.learning_rate)
+        lower_rate = _lower(optimizer._learning_rate, self.lr_factor)
         if self._good:
             self._good.restore()
         if self.rollbacks == self.max_rollbacks or not self._good:
             self._give_up(trouble)
         self.rollbacks += 1
         self._well, self._newer, self._gate.in_a_row = 0, self._good, 0
-        schedule = optimizer._learning_rate
-        if isinstance(schedule, Schedule):
-            optimizer.learning_rate = ScaledSchedule(schedule, self.lr_factor)
+        optimizer.learning_rate = lower_rate
+        if isinstance(lower_rate, Schedule):
             self._hook.retrace()
-        else:
-            optimizer.learning_rate = self.lr_factor * rate
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -246,6 +243,12 @@ class Copy:
         for variable, value in self._values:
             if which(variable):
                 variable.assign(value)
+
+
+def _lower(rate, factor):
+    if isinstance(rate, Schedule):
+        return ScaledSchedule(rate, factor)
+    return factor * rate.numpy() if isinstance(rate, keras.Variable) else rate
 
 
 def _require_a_rate_to_cut(optimizer, factor):

@@ -50,7 +50,8 @@ def descend(updates, *callbacks):
     unit = SimpleRNN(1, activation="sigmoid")
     model = keras.Sequential([keras.Input((STEPS, 1)), unit, keras.layers.Activation("sigmoid")])
     w, b = START
-    unit.set_weights([[[0.0]], [[w]], [b]])  # the first, of the input, meets nothing but zeros
+    weights_of_input = np.zeros((1, 1))  # which meet nothing but zeros
+    unit.set_weights([weights_of_input, np.array([[w]]), np.array([b])])
     model.compile(keras.optimizers.SGD(RATE), "mse")
 
     path = [START]

@@ -158,7 +158,7 @@ def test_goes_back_to_weights_optimizer_and_a_lower_rate():
     model, seen = compiled(Adam(0.01), sparse=True), []
     guard = DivergenceGuard(every=1)
     watch = At({1, 2, 4}, lambda model: seen.append(state(model)))
-    with pytest.warns(UserWarning, match="rollback 1 of at most 3: 3 batches in a row"):
+    with skips, pytest.warns(UserWarning, match="rollback 1 of at most 3: 3 batches in a row"):
         fit(model, guard, watch, labels=labels, epochs=1)
     second, third, ill = seen
     restored = state(model)
@@ -185,7 +185,7 @@ def test_a_loss_that_explodes():
     assert (guard.skipped, guard.rollbacks) == (0, 1)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
     # Honest about the epoch in which it happened, and well again after.
-    assert history.history["loss"][0] > 100 > 10 > history.history["loss"][2]
+    assert history.history["loss"][1] > 100 > 10 > history.history["loss"][2]
 
 
 def test_gives_up_with_the_good_weights_in_place(tmp_path):
@@ -214,7 +214,7 @@ def test_gives_up_with_the_good_weights_in_place(tmp_path):
         on_epoch_begin=lambda epoch, logs: began.append(float(again.optimizer.learning_rate))
     )
     fit(again, backup, watch, epochs=1)
-    assert began == [0.0025]
+    assert began == pytest.approx([0.0025])
     assert all(np.isfinite(w).all() for w in again.get_weights())
     assert not (tmp_path / "backup").exists()
 
@@ -236,7 +236,7 @@ def test_a_schedule_is_scaled(tmp_path):
     labels = LABELS.copy()
     labels[3 * BATCH : 5 * BATCH] = np.nan
     model = compiled(SGD(schedule, momentum=0.9))
-    with pytest.warns(UserWarning, match="went back"):
+    with skips, pytest.warns(UserWarning, match="went back"):
         fit(model, DivergenceGuard(max_skips=2, every=1), labels=labels, epochs=1)
     other = compiled(SGD(schedule, momentum=0.9))
     fit(other, epochs=1, steps_per_epoch=2)
@@ -258,7 +258,7 @@ def test_a_model_that_is_built_in_its_first_step():
     x, y = np.ones((16, 3)), np.ones((16, 1))
     y[:4] = np.nan
     guard = DivergenceGuard(max_skips=1)
-    with pytest.warns(UserWarning, match="went back"):
+    with skips, pytest.warns(UserWarning, match="went back"):
         history = model.fit(x, y, 4, shuffle=False, verbose=0, callbacks=[guard])
     assert (guard.skipped, guard.rollbacks, int(model.optimizer.iterations)) == (1, 1, 3)
     assert np.isfinite(history.history["loss"]).all()
@@ -281,7 +281,7 @@ def test_on_two_replicas(on_two_devices):
             history = small.fit(models[0], guard, monitor, labels=t.ILL)
             expected = t.fit_without(models[1])
             small.assert_same(models[0], models[1].get_weights())
-            counts = [int(model.optimizer.iterations) for model in models]
+            counts = [int(model.optimizer.iterations.numpy()) for model in models]
             losses = np.abs(np.subtract(history.history["loss"], expected.history["loss"])).max()
             finite = np.isfinite(monitor.history["global_norm"]).sum()
             print(guard.skipped, guard.rollbacks, guard.first_nonfinite[0], counts, finite)
