@@ -21,8 +21,8 @@ class DivergenceGuard(keras.callbacks.Callback):
     any replica. Then nothing of the update happens, in the graph: weights, slots, accumulated
     gradients, averages and the count of iterations stay, and an accumulated update waits for one
     more batch. The metrics leave the batch out, and statistics that its forward pass has spoilt, as
-    those of a batch normalization, come back from the newest copy. What loss scaling skips by itself
-    never reaches the guard.
+    those of a batch normalization, come back from the newest copy. What loss scaling skips never
+    reaches the guard.
 
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
