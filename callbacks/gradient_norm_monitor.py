@@ -6,9 +6,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.callbacks.gradient_hook import GradientHook, innermost
+from kerasrnn.arguments import positive_integer
+from kerasrnn.callbacks.gradient_hook import GradientHook
 from kerasrnn.callbacks.gradient_record import GradientRecord
-from kerasrnn.cells.base import positive_integer
+from kerasrnn.callbacks.update_hook import (
+    clip_of,
+    copied_without,
+    innermost,
+    require_optimizer,
+)
 
 _CAPACITY = 1024
 # What an interrupted process loses of its CSV at most, in batches.
@@ -95,13 +101,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._epoch_start = self._seen = self._read = self._batches = 0
 
     def __getstate__(self):
-        # keras-tuner copies its callbacks for every trial; the hook and the model stay behind.
         self._read_out()
-        left_behind = (self._hook, self._csv_file, self._summaries, self.model)
-        return {
-            name: None if any(value is one for one in left_behind) else value
-            for name, value in vars(self).items()
-        }
+        return copied_without(self, self._hook, self._csv_file, self._summaries)
 
     def _record(self, first=0):
         self._read_out()
@@ -219,20 +220,16 @@ class GradientNormMonitor(keras.callbacks.Callback):
         return self._record().plot()
 
     def on_train_begin(self, logs=None):
-        if not getattr(self.model, "optimizer", None):
-            raise ValueError(
-                "GradientNormMonitor needs a model compiled with an optimizer. "
-                f"Received: model={self.model.name}"
-            )
+        require_optimizer(self)
         self._open_outputs()
         self._forget()
-        self.clip = _clip_of(innermost(self.model.optimizer))
+        self.clip = clip_of(innermost(self.model.optimizer))
         capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
-        products = self.batch_size is not None
-        self._hook = GradientHook(self.model, self.params, capacity, products)
+        self._hook = GradientHook(self, capacity, products=self.batch_size is not None)
         self._hook.attach()
-        # The step has to be traced anew to pass through the hook, and once more without it.
-        self._forget_train_function()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._seen = self._seen, self._hook.count()
@@ -258,7 +255,6 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._read_out()
         self._hook.detach()
         self._hook = None
-        self._forget_train_function()
         self._close_outputs()
         if not len(self._rows):
             warnings.warn(
@@ -266,10 +262,6 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 "with made no update in this fit.",
                 stacklevel=2,
             )
-
-    def _forget_train_function(self):
-        self.model.train_function = None
-        self.model.make_train_function()
 
     def _open_outputs(self):
         self._close_outputs()
@@ -330,14 +322,6 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 for step, norm in enumerate(of_updates, first):
                     tf.summary.scalar(f"gradients/{name}", norm, step)
         self._summaries.flush()
-
-
-def _clip_of(optimizer):
-    for argument in ("clipnorm", "global_clipnorm", "clipvalue"):
-        value = getattr(optimizer, argument, None)
-        if value and value > 0:
-            return argument, float(value)
-    return None
 
 
 def _is_record(path):

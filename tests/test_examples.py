@@ -1,4 +1,5 @@
 import importlib.util
+import itertools
 import json
 import pathlib
 import sys
@@ -10,6 +11,7 @@ import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from kerasrnn.callbacks import GradientClipping
 from kerasrnn.tuning import RNNHyperModel
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
@@ -185,3 +187,33 @@ def test_windows_and_pairs():
     many = np.tile([0, 1, 2], 100)
     loss = example.pairs(np.append(many, 0), text, 3)
     assert loss == pytest.approx(-np.log2(101 / 103))
+
+
+def test_exploding_cliff(tmp_path, capsys):
+    """The clipped path against gradient descent by hand, with finite differences; the other ends
+    where nothing leads back from."""
+    example = load("exploding_cliff")
+    example.main(["--updates", "100", "--out", str(tmp_path / "cliff.png")])
+    assert (tmp_path / "cliff.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.count("after 100 updates") == 2
+
+    free = example.descend(100)
+    clipped = example.descend(100, GradientClipping("global_norm", example.THRESHOLD))
+    assert example.error(*free[-1]) > 9e-4
+    assert free[-1][1] > 5
+    assert example.error(*clipped[-1]) < 1e-5
+
+    def slope(weights):
+        steps = 1e-6 * np.eye(2)
+        ends = [(example.error(*(weights + s)), example.error(*(weights - s))) for s in steps]
+        return np.array([(after - before) / 2e-6 for after, before in ends])
+
+    assert np.linalg.norm(slope(free[0])) < example.THRESHOLD / 5
+    fired = 0
+    for before, after in itertools.pairwise(clipped):
+        g = slope(before)
+        if np.linalg.norm(g) >= example.THRESHOLD:
+            g, fired = example.THRESHOLD * g / np.linalg.norm(g), fired + 1
+        # Half a percent of the longest step: single precision on a cliff.
+        np.testing.assert_allclose(after, before - example.RATE * g, atol=2e-3)
+    assert fired > 5

@@ -72,7 +72,7 @@ def test_keras_s_layers_reach_cudnn_in_inner_loop():
 
 
 def test_optimizers_clip_and_apply_through_two_methods():
-    """GradientNormMonitor shadows both on the optimizer instance."""
+    """UpdateHook shadows both on the optimizer instance."""
     optimizer = keras.optimizers.Optimizer
     apply = inspect.signature(optimizer._backend_apply_gradients).parameters
     assert list(apply) == ["self", "grads", "trainable_variables"]
@@ -83,8 +83,23 @@ def test_optimizers_clip_and_apply_through_two_methods():
     assert source.count("self._clip_gradients(grads)") == 2
 
 
+def test_optimizers_count_after_an_update_whatever_came_of_it():
+    """UpdateHook takes one off for an update that DivergenceGuard skips."""
+    source = inspect.getsource(keras.optimizers.Optimizer.apply)
+    update, count = "self._backend_apply_gradients(", "self._iterations.assign_add(1)"
+    assert 0 < source.index(update) < source.index(count)
+    assert keras.optimizers.SGD()._iterations.dtype == "int64"
+
+
+def test_optimizers_know_their_schedule():
+    """DivergenceGuard wraps it; `learning_rate` gives what it says at the moment."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert keras.optimizers.SGD(schedule)._learning_rate is schedule
+    assert isinstance(keras.optimizers.SGD(0.1)._learning_rate, keras.Variable)
+
+
 def test_loss_scaling_wraps_the_optimizer():
-    """GradientNormMonitor looks for the innermost one."""
+    """UpdateHook looks for the innermost one."""
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
 

@@ -1,0 +1,157 @@
+"""What clips gradients in the graph, one class per mode of `GradientClipping`."""
+
+import math
+
+import tensorflow as tf
+
+from kerasrnn.callbacks import gradients
+from kerasrnn.callbacks.update_hook import on_first_replica
+
+# Norms that a percentile is taken of.
+_WINDOW = 1000
+# Of ZClip: updates without a clip, decay of the averages, and what keeps z finite.
+_WARMUP, _DECAY, _TINY = 25, 0.97, 1e-6
+# Of AGC: the least norm of a unit's weights, so that weights of zero can leave it.
+_LEAST_NORM = 1e-3
+
+
+def shrink_factor(norm, threshold):
+    """What Algorithm 1 multiplies a gradient of this norm by."""
+    return tf.where((norm >= threshold) & tf.math.is_finite(norm), threshold / norm, 1.0)
+
+
+class Clip:
+    """A clip of gradients that come from one replica or several, as `UpdateHook` calls it."""
+
+    def __init__(self, value):
+        self.value = tf.Variable(value, dtype="float32", trainable=False)
+
+    def __call__(self, variables, grads):
+        replica = tf.distribute.get_replica_context()
+        replicas = replica.num_replicas_in_sync
+        if replicas == 1:
+            return self.clip(variables, grads)
+        total = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        # The optimizer sums what the replicas hand it.
+        return [gradients.scale(g, 1 / replicas) for g in self.clip(variables, total)]
+
+
+class GlobalNorm(Clip):
+    default = 1.0
+
+    def clip(self, variables, grads):
+        factor = shrink_factor(gradients.global_norm(grads), self.value)
+        return [gradients.scale(g, factor) for g in grads]
+
+
+class Norm(Clip):
+    default = 1.0
+
+    def clip(self, variables, grads):
+        return [gradients.scale(g, shrink_factor(gradients.norm(g), self.value)) for g in grads]
+
+
+class Value(Clip):
+    default = 0.5
+
+    def clip(self, variables, grads):
+        return [self._clip_entries(g) for g in grads]
+
+    def _clip_entries(self, gradient):
+        limit = tf.cast(self.value, gradient.dtype)
+        if not isinstance(gradient, tf.IndexedSlices):
+            return tf.clip_by_value(gradient, -limit, limit)
+        rows = gradients.unique_rows(gradient)
+        values = tf.clip_by_value(rows.values, -limit, limit)
+        return tf.IndexedSlices(values, rows.indices, rows.dense_shape)
+
+
+class Adaptive(Clip):
+    default = 0.01
+
+    def clip(self, variables, grads):
+        return [self._clip_units(v, g) for v, g in zip(variables, grads, strict=True)]
+
+    def _clip_units(self, variable, gradient):
+        weights = tf.convert_to_tensor(variable)
+        fan_in = list(range(max(1, len(weights.shape) - 1))) if len(weights.shape) else None
+        norm_w = tf.maximum(gradients.norm(weights, fan_in), _LEAST_NORM)
+        factor = shrink_factor(gradients.norm(gradient, fan_in), self.value * norm_w)
+        return gradients.scale(gradient, factor)
+
+
+class FromHistory(Clip):
+    """Shrinks the global norm to a threshold that depends on earlier ones."""
+
+    def clip(self, variables, grads):
+        norm = gradients.global_norm(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            factor = shrink_factor(norm, self.threshold(norm))
+        else:
+            # One replica looks at the history while it writes on; the others are told.
+            factor = shrink_factor(norm, self.threshold(norm)) if on_first_replica() else 0.0
+            factor = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.convert_to_tensor(factor))
+        return [gradients.scale(g, factor) for g in grads]
+
+
+class Percentile(FromHistory):
+    default = 10.0
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.count = tf.Variable(0, trainable=False)
+        # Infinity sorts behind all norms that are there.
+        self.norms = tf.Variable(tf.fill([_WINDOW], math.inf), trainable=False)
+
+    def threshold(self, norm):
+        finite = tf.math.is_finite(norm)
+        place = self.count % _WINDOW
+        kept = tf.where(finite, norm, self.norms[place])
+        self.norms.scatter_nd_update([[place]], [kept])
+        self.count.assign_add(tf.cast(finite, "int32"))
+
+        ordered = tf.sort(self.norms)
+        last = tf.cast(tf.clip_by_value(self.count, 1, _WINDOW) - 1, "float32")
+        rank = self.value / 100 * last
+        below = tf.floor(rank)
+        low, high = (tf.gather(ordered, tf.cast(r, "int32")) for r in (below, tf.math.ceil(rank)))
+        return tf.where(low < high, low + (rank - below) * (high - low), low)
+
+
+class ZScore(FromHistory):
+    default = 2.5
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.count, self.mean, self.variance = (tf.Variable(0.0, trainable=False) for _ in range(3))
+
+    def threshold(self, norm):
+        deviation = tf.sqrt(self.variance)
+        z = (norm - self.mean) / (deviation + _TINY)
+        warm = self.count >= _WARMUP
+        spike = warm & (z > self.value)
+        threshold = tf.where(spike, self.mean + self.value**2 / z * deviation, math.inf)
+        self._take_in(norm, tf.minimum(norm, threshold), warm)
+        return threshold
+
+    def _take_in(self, norm, clipped, warm):
+        # The mean and variance of all norms so far, then those that decay.
+        weight = tf.where(warm, 1 - _DECAY, 1 / (self.count + 1))
+        mean = self.mean + weight * (clipped - self.mean)
+        towards = tf.where(warm, mean, self.mean)
+        change = (clipped - mean) * (clipped - towards)
+        variance = self.variance + weight * (change - self.variance)
+        new = (self.mean, mean), (self.variance, variance), (self.count, self.count + 1)
+        for variable, value in new:
+            variable.assign(tf.where(tf.math.is_finite(norm), value, variable))
+
+
+CLIPS = {
+    "global_norm": GlobalNorm,
+    "norm": Norm,
+    "value": Value,
+    "percentile": Percentile,
+    "zscore": ZScore,
+    "adaptive": Adaptive,
+}

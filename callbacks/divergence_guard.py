@@ -1,0 +1,260 @@
+import math
+import numbers
+import warnings
+
+import keras
+import numpy as np
+
+from kerasrnn.arguments import positive_integer
+from kerasrnn.callbacks.gate import Gate
+from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
+from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class DivergenceGuard(keras.callbacks.Callback):
+    """Skips updates whose gradients hold an Inf or NaN, and goes back to a good state where
+    skipping does not help: a NaN costs one step, not a run.
+
+    A gradient counts as non-finite by any entry, as the optimizer gets it: loss scale removed, of
+    any replica. Then nothing of the update happens, in the graph: weights, slots, accumulated
+    gradients, averages and the count of iterations stay, and an accumulated update waits for one
+    more batch. The metrics leave the batch out, and statistics that its forward pass has spoilt, as
+    those of a batch normalization, come back from the newest copy. What loss scaling skips never
+    reaches the guard.
+
+    After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
+    are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
+    good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. A
+    loss explosion is a mean loss of the epoch so far of more than `explosion` times what it was
+    after the first batch of the `fit`; after a restoration it is looked for from the next epoch on.
+    A good state is one that was finite, and was followed by `every` batches without a skip or an
+    explosion; before that, the first there was. Under `steps_per_execution` all this is looked at
+    between executions.
+
+    Good states are two copies of the model's weights and the optimizer's variables in memory, so
+    there is no file that could be damaged; against a killed process `BackupAndRestore` helps, which
+    gets neither a NaN to save nor, from a guard that gives up, a chance to delete its backup.
+
+    Args:
+        max_skips: Positive integer, skipped batches in a row that are too many.
+        max_rollbacks: Integer, 0 or more; how often a `fit` goes back before it gives up.
+        lr_factor: In (0, 1], what a learning rate is multiplied by. A `LearningRateSchedule` is
+            wrapped, and goes back along its course with the iterations; a `LearningRateScheduler`
+            sets a rate of its own again in the next epoch.
+        every: Positive integer, batches without trouble from one copy to the next.
+        explosion: Number over 1.
+
+    Attributes:
+        skipped: Batches that were skipped in this or the last `fit`.
+        rollbacks: How often it went back.
+        first_nonfinite: `None`, or the first skipped update, counted from 0 as
+            `GradientNormMonitor` does, and the path of the first variable with an Inf or NaN.
+
+    Put it before callbacks that look at the loss of a batch, as `TerminateOnNaN`; else the place
+    does not matter. After an interrupted `fit` it is taken off at the start of the next one.
+
+    Raises:
+        ValueError: an argument is out of its range; at the start of `fit`, where there is no
+            optimizer, a second guard, or a learning rate that is a function and cannot be cut.
+        RuntimeError: in `fit`, where it would have to go back once more than `max_rollbacks`. The
+            good weights and the good optimizer's state are in place then.
+
+    Warns:
+        UserWarning: when it goes back, and at the end of a `fit` in which updates were skipped.
+
+    Example:
+
+    >>> model = keras.Sequential([kerasrnn.layers.GRU(4), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> guard = kerasrnn.callbacks.DivergenceGuard()
+    >>> history = model.fit(np.ones((8, 5, 3)), np.ones((8, 1)), callbacks=[guard], verbose=0)
+    >>> guard.skipped, guard.rollbacks, guard.first_nonfinite
+    (0, 0, None)
+    """
+
+    def __init__(self, max_skips=3, max_rollbacks=3, lr_factor=0.5, every=100, explosion=100.0):
+        super().__init__()
+        self.max_skips = positive_integer("max_skips", max_skips)
+        self.max_rollbacks = max_rollbacks
+        if not isinstance(max_rollbacks, numbers.Integral) or max_rollbacks < 0:
+            raise ValueError(
+                "`max_rollbacks` must be an integer, 0 or more. "
+                f"Received: max_rollbacks={max_rollbacks!r}"
+            )
+        self.lr_factor = lr_factor
+        if not isinstance(lr_factor, numbers.Real) or not 0 < lr_factor <= 1:
+            raise ValueError(f"`lr_factor` must lie in (0, 1]. Received: lr_factor={lr_factor!r}")
+        self.every = positive_integer("every", every)
+        self.explosion = explosion
+        if not isinstance(explosion, numbers.Real) or not explosion > 1:
+            raise ValueError(
+                f"`explosion` must be a number over 1. Received: explosion={explosion!r}"
+            )
+        self._hook = self._gate = None
+        self._forget()
+
+    def _forget(self):
+        self.skipped = self.rollbacks = self._well = 0
+        self.first_nonfinite = self._first_loss = None
+        self._good = self._newer = self._metrics = None
+        self._looks_at_loss = True
+
+    def __getstate__(self):
+        left_behind = self._hook, self._gate, self._good, self._newer, self._metrics
+        return copied_without(self, *left_behind)
+
+    def on_train_begin(self, logs=None):
+        hook = UpdateHook.of(self)
+        _require_a_rate_to_cut(hook.optimizer, self.lr_factor)
+        self._forget()
+        self._hook, self._gate = hook, Gate()
+        self._hook.guard_by(self._gate)
+        if self.model.built:
+            self._keep()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._looks_at_loss = True
+        self._metrics = Copy(self._metric_variables())
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._hook.announce()
+
+    def on_train_batch_end(self, batch, logs=None):
+        logs = {} if logs is None else logs
+        if not self._good:
+            self._keep()
+        skipped = self._gate.skipped
+        if skipped > self.skipped:
+            self.skipped, self.first_nonfinite = skipped, self._gate.first_nonfinite
+            self._leave_out(logs)
+            trouble = self._too_many_skips()
+        else:
+            self._well += 1
+            self._metrics = Copy(self._metric_variables())
+            trouble = self._loss_exploded(logs) or self._weights_spoilt()
+        if trouble:
+            self._go_back(trouble)
+
+    def on_train_end(self, logs=None):
+        self._release()
+        if self.skipped:
+            warnings.warn(
+                f"DivergenceGuard skipped {self.skipped} batches with an Inf or NaN in their "
+                "gradients, the first at update {} in {}.".format(*self.first_nonfinite),
+                stacklevel=2,
+            )
+
+    def _release(self):
+        self._hook.release(self._gate)
+        self._hook = self._gate = self._good = self._newer = self._metrics = None
+
+    def _too_many_skips(self):
+        in_a_row = self._gate.in_a_row
+        if in_a_row >= self.max_skips:
+            return f"{in_a_row} batches in a row had an Inf or NaN in their gradients"
+        return None
+
+    def _loss_exploded(self, logs):
+        loss = logs.get("loss", math.nan)
+        if self._first_loss is None and math.isfinite(loss):
+            self._first_loss = abs(loss)
+        if self._looks_at_loss and self._first_loss and loss > self.explosion * self._first_loss:
+            self._looks_at_loss = False
+            return f"the mean loss rose from {self._first_loss:.3g} to {loss:.3g}"
+        return None
+
+    def _weights_spoilt(self):
+        # The first batch may have built the model and the optimizer.
+        if (self._well - 1) % self.every == 0 and not self._keep():
+            return "the weights or the optimizer's variables held an Inf or NaN"
+        return None
+
+    def _keep(self):
+        """Copies the state, unless it is not finite, which makes the copy before it a good one."""
+        copy = Copy(self.model.weights + self.model.optimizer.variables)
+        if not copy.finite:
+            return False
+        whole = self._newer is not None and len(self._newer) == len(copy)
+        self._good = self._newer if whole else copy
+        self._newer = copy
+        return True
+
+    def _metric_variables(self):
+        return [variable for metric in self.model.metrics for variable in metric.variables]
+
+    def _leave_out(self, logs):
+        """Takes back what the forward pass of a skipped batch has done."""
+        # Metrics that this batch was the first to fill are not in the copy.
+        self.model.reset_metrics()
+        self._metrics.restore()
+        results = self.model.get_metrics_result()
+        logs.update({k: float(v) for k, v in results.items() if k in logs})
+        if self._newer:
+            self._newer.restore(lambda v: not (v.trainable or np.isfinite(v.numpy()).all()))
+
+    def _go_back(self, trouble):
+        optimizer = innermost(self.model.optimizer)
+        lower_rate = _lower(optimizer._learning_rate, self.lr_factor)
+        if self._good:
+            self._good.restore()
+        if self.rollbacks == self.max_rollbacks or not self._good:
+            self._give_up(trouble)
+        self.rollbacks += 1
+        self._well, self._newer, self._gate.in_a_row = 0, self._good, 0
+        optimizer.learning_rate = lower_rate
+        if isinstance(lower_rate, Schedule):
+            self._hook.retrace()
+        warnings.warn(
+            f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
+            f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
+            f"{self.lr_factor}.",
+            stacklevel=2,
+        )
+
+    def _give_up(self, trouble):
+        where = "The last good weights and optimizer state are in place." * bool(self._good)
+        first = self.first_nonfinite and "The first Inf or NaN: update {} in {}.".format(
+            *self.first_nonfinite
+        )
+        self._release()
+        raise RuntimeError(
+            f"DivergenceGuard gave up after {self.rollbacks} rollbacks: {trouble}. {where} "
+            f"{first or ''} Look for an Inf or NaN in the data, lower the learning rate, or clip "
+            "with GradientClipping."
+        )
+
+
+class Copy:
+    """The values that variables had."""
+
+    def __init__(self, variables):
+        self._values = [(variable, variable.numpy()) for variable in variables]
+
+    def __len__(self):
+        return len(self._values)
+
+    @property
+    def finite(self):
+        return all(np.isfinite(value).all() for _, value in self._values)
+
+    def restore(self, which=lambda variable: True):
+        for variable, value in self._values:
+            if which(variable):
+                variable.assign(value)
+
+
+def _lower(rate, factor):
+    if isinstance(rate, Schedule):
+        return ScaledSchedule(rate, factor)
+    return factor * rate.numpy() if isinstance(rate, keras.Variable) else rate
+
+
+def _require_a_rate_to_cut(optimizer, factor):
+    rate = optimizer._learning_rate
+    if factor < 1 and not isinstance(rate, keras.Variable | Schedule):
+        raise ValueError(
+            "DivergenceGuard cannot cut a learning rate that is a function: use a number or a "
+            f"LearningRateSchedule, or lr_factor=1. Received: learning_rate={rate!r}"
+        )

@@ -1,0 +1,61 @@
+"""What lets updates through, in the graph."""
+
+import tensorflow as tf
+
+from kerasrnn.callbacks.update_hook import on_first_replica, path_of
+
+
+class Gate:
+    """Lets no update through whose gradients hold an Inf or NaN, and keeps count.
+
+    Attributes:
+        skipped: Batches not let through.
+        in_a_row: How many of them were the last ones.
+        first_nonfinite: Update, counted from 0, and path of the first variable, or `None`.
+    """
+
+    def __init__(self):
+        self._paths = []
+        self._updates, self._skipped, self._in_a_row = (
+            tf.Variable(0, dtype="int64", trainable=False) for _ in range(3)
+        )
+        self._first = tf.Variable([-1, -1], dtype="int64", trainable=False)
+
+    @property
+    def skipped(self):
+        return int(self._skipped)
+
+    @property
+    def in_a_row(self):
+        return int(self._in_a_row)
+
+    @in_a_row.setter
+    def in_a_row(self, value):
+        self._in_a_row.assign(value)
+
+    @property
+    def first_nonfinite(self):
+        update, variable = map(int, self._first)
+        return None if update < 0 else (update, self._paths[variable])
+
+    def expect(self, variables):
+        self._paths += [path_of(v) for v in variables if path_of(v) not in self._paths]
+
+    def flags(self, grads):
+        """Which gradients hold an Inf or NaN (variables,)."""
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        return tf.stack([tf.reduce_any(~tf.math.is_finite(v)) for v in values])
+
+    def let_through(self):
+        self._in_a_row.assign(0)
+
+    def skip(self, variables, flags):
+        columns = tf.constant([self._paths.index(path_of(v)) for v in variables], "int64")
+        now = tf.stack([self._updates.read_value(), columns[tf.argmax(tf.cast(flags, "int32"))]])
+        self._first.assign(tf.where(self._skipped > 0, self._first, now))
+        self._skipped.assign_add(1)
+        self._in_a_row.assign_add(1)
+
+    def record(self, variables, grads, clipped):
+        if on_first_replica():
+            self._updates.assign_add(1)

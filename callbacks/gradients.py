@@ -1,0 +1,50 @@
+"""Arithmetic of gradients that may be sparse."""
+
+import tensorflow as tf
+
+
+def norm(gradient, axis=None):
+    """The L2 norm, over all entries or over the axes given, which then stay with length 1; in a
+    form that does not overflow where the gradient itself does not."""
+    values = tf.cast(sum_rows(gradient), "float32")
+    keepdims = axis is not None
+    largest = tf.reduce_max(tf.abs(values), axis, keepdims)
+    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
+    return scale * tf.sqrt(tf.reduce_sum(tf.square(values / scale), axis, keepdims))
+
+
+def global_norm(gradients):
+    """The L2 norm of all gradients together."""
+    return norm(tf.stack([norm(g) for g in gradients]))
+
+
+def scale(gradient, factor):
+    """The gradient times a factor; rows stay rows."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = scale(gradient.values, factor)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)
+
+
+def sum_rows(gradient):
+    """The gradient; of an `IndexedSlices` its values, with rows of the same index summed."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    return unique_rows(gradient).values
+
+
+def unique_rows(gradient):
+    """An `IndexedSlices` with rows of the same index summed into one; rows of zeros fill it up.
+
+    By sorting, since `tf.unique` has no static shape and so no XLA.
+    """
+    indices = tf.reshape(gradient.indices, [-1])
+    order = tf.argsort(indices)
+    sorted_indices = tf.gather(indices, order)
+    starts = tf.cast(sorted_indices[1:] != sorted_indices[:-1], "int32")
+    segments = tf.concat([[0], tf.cumsum(starts)], axis=0)
+    count = tf.size(indices)
+    values = tf.math.unsorted_segment_sum(tf.gather(gradient.values, order), segments, count)
+    # A segment without rows would get the least integer there is.
+    indices = tf.maximum(tf.math.unsorted_segment_max(sorted_indices, segments, count), 0)
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)

@@ -1,0 +1,371 @@
+"""Updates that are skipped and states that are restored, against fits in which nothing was ill."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, fit
+
+from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor
+from kerasrnn.callbacks.divergence_guard import Copy
+from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
+from kerasrnn.callbacks.update_hook import METHODS
+
+Adam = keras.optimizers.Adam
+BAD = 2  # The batch of six with the NaN.
+ILL = LABELS.copy()
+ILL[BAD * BATCH + 5] = np.nan
+GOOD = np.r_[0 : BAD * BATCH, (BAD + 1) * BATCH : len(TOKENS)]
+skips = pytest.warns(UserWarning, match="DivergenceGuard skipped")
+
+
+def fit_without(model, *callbacks, epochs=2, **options):
+    """A fit that leaves the bad batch out."""
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0, "epochs": epochs} | options
+    return model.fit(TOKENS[GOOD], LABELS[GOOD], callbacks=list(callbacks), **options)
+
+
+def assert_equal_state(model, other):
+    """Weights and optimizer, to the last bit but for what XLA rounds."""
+    mine, others = (m.weights + m.optimizer.variables for m in (model, other))
+    for a, b in zip(mine, others, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7, err_msg=a.path)
+
+
+MODES = {
+    "sgd": (lambda: SGD(0.1), {}),
+    "adam and eager": (lambda: Adam(0.01), {"run_eagerly": True}),
+    "average": (lambda: Adam(0.01, use_ema=True, ema_overwrite_frequency=3), {}),
+    "xla": (lambda: Adam(0.01, weight_decay=0.1), {"jit_compile": True}),
+    "steps_per_execution": (lambda: Adam(0.01, clipnorm=0.1), {"steps_per_execution": 4}),
+    "accumulation": (lambda: Adam(0.01, gradient_accumulation_steps=2), {}),
+    "schedule": (lambda: SGD(keras.optimizers.schedules.CosineDecay(0.1, 12)), {}),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_nan_costs_one_step(mode):
+    optimizer, options = MODES[mode]
+    guarded, other = (compiled(optimizer(), sparse=True, **options) for _ in range(2))
+    guard = DivergenceGuard()
+    with skips:
+        history = fit(guarded, guard, labels=ILL)
+    expected = fit_without(other)
+    assert_equal_state(guarded, other)
+    assert (guard.skipped, guard.rollbacks) == (2, 0)
+    update = 1 if mode == "accumulation" else BAD
+    assert guard.first_nonfinite == (update, guarded.trainable_variables[0].path)
+    if mode == "steps_per_execution":
+        assert np.isfinite(history.history["loss"]).all()
+    else:
+        np.testing.assert_allclose(history.history["loss"], expected.history["loss"], rtol=1e-5)
+
+
+def test_a_nan_costs_a_plain_fit_everything():
+    model = compiled(SGD(0.1, clipnorm=0.1))
+    fit(model, labels=ILL)
+    assert all(np.isnan(w).all() for w in model.get_weights())
+
+
+def test_a_guard_with_nothing_to_do_changes_no_bit():
+    guarded, plain = (compiled(Adam(0.01), sparse=True) for _ in range(2))
+    guard = DivergenceGuard()
+    fit(guarded, guard)
+    fit(plain)
+    assert_same(guarded, plain.get_weights(), rtol=0, atol=0)
+    assert (guard.skipped, guard.rollbacks, guard.first_nonfinite) == (0, 0, None)
+
+
+def test_loss_scaling_skips_by_itself():
+    """Its first scale overflows half precision a few times, which is how it finds a good one."""
+    optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.1), initial_scale=2.0**30)
+    model = compiled(optimizer, dtype="mixed_float16")
+    guard = DivergenceGuard(max_skips=1, max_rollbacks=0)
+    fit(model, guard, epochs=4)
+    assert float(optimizer.dynamic_scale) < 2.0**30
+    assert int(optimizer.iterations) < 24
+    assert (guard.skipped, guard.rollbacks) == (0, 0)
+
+
+def test_statistics_and_states_that_a_bad_input_spoils():
+    def model():
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile(SGD(0.1), "mse", metrics=["mae"])
+        return model
+
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    x[13, 1] = np.inf
+    y, guarded, plain = np.ones((40, 1)), model(), model()
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    with skips:
+        history = guarded.fit(x, y, callbacks=[DivergenceGuard(every=1)], **options)
+    keep = np.r_[0:12, 16:40]
+    expected = plain.fit(x[keep], y[keep], **options)
+    assert_same(guarded, plain.get_weights())
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(history.history[name], values, rtol=1e-5)
+
+
+def test_the_order_of_the_callbacks_does_not_matter():
+    results = []
+    for turn in range(3):
+        monitor, guard = GradientNormMonitor(), DivergenceGuard()
+        callbacks = [monitor, guard, GradientClipping("percentile", 40.0)]
+        model = compiled(Adam(0.01))
+        with skips:
+            fit(model, *callbacks[turn:], *callbacks[:turn], labels=ILL)
+        results.append([*model.get_weights(), *monitor.history.values()])
+        assert not set(METHODS) & set(vars(model.optimizer))
+        # The monitor shows what was skipped, under the same number.
+        bad = np.flatnonzero(~np.isfinite(monitor.history["global_norm"]))
+        np.testing.assert_array_equal(bad, [BAD, 6 + BAD])
+        assert guard.first_nonfinite == (BAD, monitor.variables[0])
+        assert f"NON-FINITE: update {BAD} was the first of 2" in monitor.verdict()
+    for others in results[1:]:
+        for first, second in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(first, second)
+    clipped = compiled(Adam(0.01))
+    fit_without(clipped, GradientClipping("percentile", 40.0))
+    assert_same(clipped, results[0][: len(clipped.weights)])
+
+
+class At(keras.callbacks.Callback):
+    """Calls a function with the model at the end of some batches, counted through all epochs."""
+
+    def __init__(self, batches, function):
+        super().__init__()
+        self.batches, self.function, self.count = batches, function, -1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+        if self.count in self.batches:
+            self.function(self.model)
+
+
+def state(model):
+    return [v.numpy() for v in model.weights + model.optimizer.variables]
+
+
+def test_goes_back_to_weights_optimizer_and_a_lower_rate():
+    """The labels go bad for three batches; meanwhile the weights do not move."""
+    labels = LABELS.copy()
+    labels[3 * BATCH : 6 * BATCH] = np.nan
+    model, seen = compiled(Adam(0.01), sparse=True), []
+    guard = DivergenceGuard(every=1)
+    watch = At({1, 2, 4}, lambda model: seen.append(state(model)))
+    with skips, pytest.warns(UserWarning, match="rollback 1 of at most 3: 3 batches in a row"):
+        fit(model, guard, watch, labels=labels, epochs=1)
+    second, third, ill = seen
+    restored = state(model)
+    rate = [v.path for v in model.weights + model.optimizer.variables].index(
+        model.optimizer.variables[1].path
+    )
+    for i, values in enumerate(zip(second, third, ill, restored, strict=True)):
+        two, three, skipped, found = values
+        np.testing.assert_array_equal(three, skipped)
+        # The copy before the newest: that one is only good if what follows it is.
+        np.testing.assert_array_equal(found, two if i != rate else np.float32(0.005))
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(second, third, strict=True))
+    assert (guard.skipped, guard.rollbacks) == (3, 1)
+    assert guard.first_nonfinite[0] == 3
+
+
+def test_a_loss_that_explodes():
+    """By a learning rate that another callback has set too high."""
+    model = compiled(SGD(0.05))
+    blow_up = At({4}, lambda model: setattr(model.optimizer, "learning_rate", 1e4))
+    guard = DivergenceGuard(every=2, lr_factor=1e-6)
+    with pytest.warns(UserWarning, match=r"the mean loss rose from .* multiplied by 1e-06"):
+        history = fit(model, guard, blow_up, epochs=3)
+    assert (guard.skipped, guard.rollbacks) == (0, 1)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
+    # Honest about the epoch in which it happened, and well again after.
+    assert history.history["loss"][1] > 100 > 10 > history.history["loss"][2]
+
+
+def test_gives_up_with_the_good_weights_in_place(tmp_path):
+    """And leaves the backup for another start."""
+    labels = LABELS.copy()
+    labels[2 * BATCH :] = np.nan
+    model, seen = compiled(Adam(0.01)), []
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+    guard = DivergenceGuard(max_skips=1, max_rollbacks=2)
+    watch = At({0}, lambda model: seen.append(state(model)))
+    with (
+        pytest.warns(UserWarning, match="went back"),
+        pytest.raises(RuntimeError, match=r"gave up after 2 rollbacks: 1 batches in a row.*update"),
+    ):
+        fit(model, guard, watch, backup, labels=labels)
+    for value, good in list(zip(state(model), seen[0], strict=True))[: len(model.weights)]:
+        np.testing.assert_array_equal(value, good)
+    assert (guard.skipped, guard.rollbacks) == (3, 2)
+    assert not set(METHODS) & set(vars(model.optimizer))
+
+    # A new process: the backup is finite, and the cut rate is in it.
+    again = compiled(Adam(0.01))
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    began = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: began.append(float(again.optimizer.learning_rate))
+    )
+    fit(again, backup, watch, epochs=1)
+    assert began == pytest.approx([0.0025])
+    assert all(np.isfinite(w).all() for w in again.get_weights())
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_nan_in_the_weights():
+    """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
+    overflows."""
+    model = compiled(SGD(0.1, global_clipnorm=1.0))
+    labels = LABELS.copy()
+    labels[2 * BATCH] = 1e20
+    with pytest.warns(UserWarning, match="rollback 1 of at most 3"):
+        fit(model, DivergenceGuard(every=1), labels=labels, epochs=1)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    assert np.isfinite(model.evaluate(TOKENS, LABELS, verbose=0))
+
+
+def test_a_schedule_is_scaled(tmp_path):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    labels = LABELS.copy()
+    labels[3 * BATCH : 5 * BATCH] = np.nan
+    model = compiled(SGD(schedule, momentum=0.9))
+    with skips, pytest.warns(UserWarning, match="went back"):
+        fit(model, DivergenceGuard(max_skips=2, every=1), labels=labels, epochs=1)
+    other = compiled(SGD(schedule, momentum=0.9))
+    fit(other, epochs=1, steps_per_epoch=2)
+    other.optimizer.learning_rate = ScaledSchedule(schedule, 0.5)
+    other.make_train_function(force=True)
+    last = slice(5 * BATCH, None)
+    other.fit(TOKENS[last], LABELS[last], BATCH, verbose=0)
+    assert_equal_state(model, other)
+    assert int(model.optimizer.iterations) == 3
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer.learning_rate
+    assert float(loaded) == pytest.approx(0.05 * 0.5**0.3)
+
+
+def test_a_model_that_is_built_in_its_first_step():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    x, y = np.ones((16, 3)), np.ones((16, 1))
+    y[:4] = np.nan
+    guard = DivergenceGuard(max_skips=1)
+    with skips, pytest.warns(UserWarning, match="went back"):
+        history = model.fit(x, y, 4, shuffle=False, verbose=0, callbacks=[guard])
+    assert (guard.skipped, guard.rollbacks, int(model.optimizer.iterations)) == (1, 1, 3)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_on_two_replicas(on_two_devices):
+    """The second gets the NaN; loss scaling, which looks at the first alone, lets it pass."""
+    printed = on_two_devices("""
+        import keras
+        import warnings
+        import small
+        import test_divergence_guard as t
+
+        warnings.simplefilter("ignore")
+        scaled = lambda: keras.optimizers.LossScaleOptimizer(t.Adam(0.01), initial_scale=8.0)
+        for optimizer in (lambda: t.Adam(0.01), scaled):
+            with strategy.scope():
+                models = [small.compiled(optimizer(), sparse=True) for _ in range(2)]
+            guard, monitor = t.DivergenceGuard(max_skips=2), t.GradientNormMonitor()
+            history = small.fit(models[0], guard, monitor, labels=t.ILL)
+            expected = t.fit_without(models[1])
+            small.assert_same(models[0], models[1].get_weights())
+            counts = [int(model.optimizer.iterations.numpy()) for model in models]
+            losses = np.abs(np.subtract(history.history["loss"], expected.history["loss"])).max()
+            finite = np.isfinite(monitor.history["global_norm"]).sum()
+            print(guard.skipped, guard.rollbacks, guard.first_nonfinite[0], counts, finite)
+            print("losses", losses < 1e-5)
+
+        labels = small.LABELS.copy()
+        labels[24:40] = np.nan
+        with strategy.scope():
+            model = small.compiled(t.Adam(0.01), sparse=True)
+        guard = t.DivergenceGuard(max_skips=2)
+        small.fit(model, guard, labels=labels, epochs=1)
+        print(guard.rollbacks, all(np.isfinite(w).all() for w in model.get_weights()))
+    """)
+    assert "2 0 2 [10, 10] 10" in printed
+    assert printed.count("losses True") == 2
+    assert "1 True" in printed
+
+
+def test_what_an_interrupted_fit_left_is_taken_off():
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    model = compiled(SGD(0.1))
+    guard = DivergenceGuard()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, guard, At({3}, interrupt), labels=ILL)
+    assert guard.skipped == 1
+    fit(model, labels=ILL)
+    assert np.isnan(model.get_weights()[0]).all()
+    assert guard.skipped == 1
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_copies_in_fit_and_outside(copier):
+    guard, copies = DivergenceGuard(max_skips=7), []
+    with skips:
+        fit(compiled(SGD(0.1)), guard, At({3}, lambda m: copies.append(copier(guard))), labels=ILL)
+    for copied in (*copies, copier(guard)):
+        assert (copied.max_skips, copied.model) == (7, None)
+        assert copied.first_nonfinite == guard.first_nonfinite
+        fit(compiled(SGD(0.1)), copied, epochs=1)
+        assert copied.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_skips": 0}, "`max_skips` must be a positive integer. Received: max_skips=0"),
+        ({"max_rollbacks": -1}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
+        ({"lr_factor": 1.5}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=1.5"),
+        ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
+        ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DivergenceGuard(**arguments)
+
+
+def test_a_rate_that_cannot_be_cut():
+    with pytest.raises(ValueError, match="learning rate that is a function"):
+        fit(compiled(SGD(lambda: 0.1)), DivergenceGuard())
+    fit(compiled(SGD(lambda: 0.1)), DivergenceGuard(lr_factor=1), epochs=1)
+
+
+def test_two_guards():
+    with pytest.raises(ValueError, match="One fit takes one DivergenceGuard"):
+        fit(compiled(SGD(0.1)), DivergenceGuard(), DivergenceGuard())
+
+
+def test_needs_an_optimizer():
+    callbacks = keras.callbacks.CallbackList([DivergenceGuard()], model=build())
+    with pytest.raises(ValueError, match="DivergenceGuard needs a model compiled with"):
+        callbacks.on_train_begin()
+
+
+def test_a_copy_restores_what_it_is_told():
+    first, second = tf.Variable([1.0, 2.0]), tf.Variable([3.0])
+    kept = Copy([first, second])
+    first.assign([0.0, np.nan])
+    second.assign([0.0])
+    kept.restore(lambda v: v is first)
+    np.testing.assert_array_equal(first, [1.0, 2.0])
+    np.testing.assert_array_equal(second, [0.0])
+    assert kept.finite
+    assert not Copy([tf.Variable([np.inf])]).finite
