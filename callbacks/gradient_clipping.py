@@ -3,9 +3,9 @@ import numbers
 
 import keras
 
+from kerasrnn.arguments import one_of
 from kerasrnn.callbacks.clips import CLIPS
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without
-from kerasrnn.cells.base import one_of
 
 
 class GradientClipping(keras.callbacks.Callback):
