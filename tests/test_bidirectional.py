@@ -198,7 +198,7 @@ def test_states_of_stacked_cells(random_weights):
     for given in (states, flat):
         y, *_ = layer(X, initial_state=given)
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"must be a list of 6.*\(3, 4\), \(3, 4\)$"):
+    with pytest.raises(ValueError, match=r"must be a list of 6.*\(3, 4\), \(3, 4\)"):
         layer(X, initial_state=flat[:2])
 
 
