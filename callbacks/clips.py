@@ -101,33 +101,23 @@ class Percentile(FromHistory):
     def __init__(self, value):
         super().__init__(value)
         self.count = tf.Variable(0, trainable=False)
-        # By time and by size; infinity stands for a norm that is not there yet.
-        self.norms, self.ordered = (
-            tf.Variable(tf.fill([_WINDOW], math.inf), trainable=False) for _ in range(2)
-        )
+        # Infinity sorts behind all norms that are there.
+        self.norms = tf.Variable(tf.fill([_WINDOW], math.inf), trainable=False)
 
     def threshold(self, norm):
         finite = tf.math.is_finite(norm)
         place = self.count % _WINDOW
-        oldest = self.norms[place]
-        self.ordered.assign(tf.where(finite, self._exchange(oldest, norm), self.ordered))
-        self.norms.scatter_nd_update([[place]], [tf.where(finite, norm, oldest)])
+        # Gathered, not sliced: XLA would compile a slice anew for every place.
+        kept = tf.where(finite, norm, tf.gather(self.norms, place))
+        self.norms.scatter_nd_update([[place]], [kept])
         self.count.assign_add(tf.cast(finite, "int32"))
 
+        ordered = tf.sort(self.norms)
         last = tf.cast(tf.clip_by_value(self.count, 1, _WINDOW) - 1, "float32")
         rank = self.value / 100 * last
         below = tf.floor(rank)
-        low, high = (self.ordered[tf.cast(r, "int32")] for r in (below, tf.math.ceil(rank)))
+        low, high = (tf.gather(ordered, tf.cast(r, "int32")) for r in (below, tf.math.ceil(rank)))
         return tf.where(low < high, low + (rank - below) * (high - low), low)
-
-    def _exchange(self, oldest, newest):
-        """The norms by size with one out and another in. Sorting them anew takes XLA very long."""
-        index = tf.range(_WINDOW)
-        out = tf.reduce_sum(tf.cast(self.ordered < oldest, "int32"))
-        rest = tf.where(index < out, self.ordered, tf.roll(self.ordered, -1, 0))
-        place = tf.reduce_sum(tf.cast(rest[:-1] < newest, "int32"))
-        moved = tf.where(index == place, newest, tf.roll(rest, 1, 0))
-        return tf.where(index < place, rest, moved)
 
 
 class ZScore(FromHistory):
