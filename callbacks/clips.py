@@ -107,7 +107,8 @@ class Percentile(FromHistory):
     def threshold(self, norm):
         finite = tf.math.is_finite(norm)
         place = self.count % _WINDOW
-        kept = tf.where(finite, norm, self.norms[place])
+        # Gathered, not sliced: XLA would compile a slice anew for every place.
+        kept = tf.where(finite, norm, tf.gather(self.norms, place))
         self.norms.scatter_nd_update([[place]], [kept])
         self.count.assign_add(tf.cast(finite, "int32"))
 

@@ -51,7 +51,8 @@ class Gate:
 
     def skip(self, variables, flags):
         columns = tf.constant([self._paths.index(path_of(v)) for v in variables], "int64")
-        now = tf.stack([self._updates.read_value(), columns[tf.argmax(tf.cast(flags, "int32"))]])
+        first = tf.gather(columns, tf.argmax(tf.cast(flags, "int32")))
+        now = tf.stack([self._updates.read_value(), first])
         self._first.assign(tf.where(self._skipped > 0, self._first, now))
         self._skipped.assign_add(1)
         self._in_a_row.assign_add(1)

@@ -91,14 +91,15 @@ def draw(free, clipped):
     surface.plot(*free.T, "k--x", markersize=5, label="without a clip")
     surface.plot(*clipped.T, "w-o", markersize=4, markeredgecolor="k", label="with a clip")
     surface.plot(*START, "k*", markersize=14, label="start")
-    surface.annotate("the cliff", (5.35, -2.5), color="w", fontsize=12)
+    surface.text(5.25, -2.55, "the cliff", color="w", fontsize=12)
+    surface.text(5.24, -1.56, "to w = {:.1f}, b = {:.1f}".format(*free[-1]))
     surface.set(xlim=(4.4, 5.7), ylim=(-2.7, -1.5), xlabel="w", ylabel="b")
     surface.set_title("The loss E(w, b) and two paths of gradient descent")
     surface.legend(loc="upper left", facecolor="0.85")
 
     losses.semilogy(error(*free.T), "k--", label="without a clip")
-    losses.semilogy(np.maximum(error(*clipped.T), 1e-12), "k-", label="with a clip")
-    losses.set(xlabel="update", ylabel="E", title="The loss on the way")
+    losses.semilogy(error(*clipped.T), "k-", label="with a clip")
+    losses.set(xlabel="update", ylabel="E", ylim=(1e-12, 1e-1), title="The loss on the way")
     losses.legend()
     return figure
 

