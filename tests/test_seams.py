@@ -71,6 +71,16 @@ def test_keras_s_layers_reach_cudnn_in_inner_loop():
         assert "kernel=self.cell.kernel" in inspect.getsource(kind.inner_loop)
 
 
+def test_keras_s_cells_ask_for_their_gates_one_by_one():
+    """health_report shadows `recurrent_activation` on the cell to see i, f, o and z, r."""
+    for kind, gates in ((keras.layers.LSTMCell, 3), (keras.layers.GRUCell, 2)):
+        cell = kind(2)
+        original, asked = cell.recurrent_activation, []
+        cell.recurrent_activation = lambda v, a=original, asked=asked: asked.append(1) or a(v)
+        cell(tf.ones((1, 3)), cell.get_initial_state(1))
+        assert len(asked) == gates
+
+
 def test_optimizers_clip_and_apply_through_two_methods():
     """UpdateHook shadows both on the optimizer instance."""
     optimizer = keras.optimizers.Optimizer
