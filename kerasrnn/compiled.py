@@ -29,6 +29,8 @@ class Pass(NamedTuple):
         mask: (batch, time, 1) booleans, or `None`.
         reset: (batch, time, 1) booleans, as the cell sees it from its side, or `None`.
         fresh: What a reset sets the states back to; an empty list without one.
+        taps: For each state zeros, (batch, time, units), as the cell sees time from its side, whose
+            gradient is that of the state after each step; an empty list without them.
     """
 
     cell: Any
@@ -42,17 +44,19 @@ class Pass(NamedTuple):
     unroll: bool
     reset: Any
     fresh: list
+    taps: list
 
 
 def run(given):
     """Runs a `Pass` of a registered cell; returns what `kerasrnn.recurrence.run` does."""
-    cell, mask, keep = given.cell, given.mask, given.training
+    cell, mask, keep = given.cell, given.mask, given.training or bool(given.taps)
     sequences = ops.cast(given.sequences, cell.compute_dtype)
     noise = cell.noise(sequences, given.states, given.training)
     over_time = {"x": sequences, "mask": mask, "reset": given.reset, "zones": noise.zones}
     per_row = {"states": given.states, "fresh": given.fresh, "noise": noise._replace(zones=None)}
     if given.go_backwards:
         over_time = _each(lambda v: tf.reverse(v, [1]), over_time)
+    over_time["taps"] = given.taps
     if mask is not None:
         start, stop = _unmasked(_seen(over_time), [2])
         order = tf.argsort(stop - start, direction="DESCENDING")
@@ -72,7 +76,7 @@ def run(given):
     for k, part in enumerate(_in_parts((over_time, per_row), parts)):
         # A part without a row of the batch has nothing to do.
         stop = steps if fits else tf.where(k * rows < size, steps, 0)
-        results.append(_run_part(given, *part, stop))
+        results.append(_run_part(given, *part, stop, keep))
     whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
     if not fits:
         whole = _each(lambda v: _first(v, size, steps), whole)
@@ -140,7 +144,7 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _run_part(given, over_time, per_row, stop):
+def _run_part(given, over_time, per_row, stop, keep):
     """The output, (batch, time, units) or (batch, units), and the final states."""
     cell, return_sequences = given.cell, given.return_sequences
     sequences, noise = over_time["x"], per_row["noise"]
@@ -159,13 +163,14 @@ def _run_part(given, over_time, per_row, stop):
 
     rows = {name: v for name, v in over_time.items() if name != "x" and v is not None}
     rows = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), rows)
+    taps = rows.pop("taps")
     # A masked step that is reset shows what the step before it showed, and no state.
     own_output = type(cell).output is not Cell.output
     own = own_output or (masked and "reset" in rows)
     history = len(cell.states) if own_output else int(return_sequences or own)
     final, outputs = program.run(
         *(cell, xs, per_row["states"], rows, per_row["fresh"], noise),
-        *(start, tf.convert_to_tensor(stop), history, given.training),
+        *(start, tf.convert_to_tensor(stop), history, keep, taps),
     )
     if not (return_sequences or own):
         output = final[0]

@@ -18,7 +18,7 @@ _NOT_IN_THE_STEP = ("initializer", "regularizer", "constraint", "dropout", "seed
 _NOT_IN_THE_STEP += ("recurrent_dropout_form", "initial_state", "vanishing_gradient_regularization")
 
 
-def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
+def run(cell, x, states, rows, fresh, noise, start, stop, history, keep, probes=()):
     """Runs the steps from `start` to before `stop`; differentiable.
 
     Args:
@@ -33,6 +33,8 @@ def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
         history: Of how many states, from the first, to return the values at every step.
         keep: Whether to keep what a gradient needs; without it, one that is asked for all the same
             runs the loop again.
+        probes: For each state zeros, (time, batch, units), whose gradient is that of the state
+            after each step; or nothing.
 
     Returns:
         The final states, and a list: the first states over time, (time, batch, units), of which the
@@ -49,7 +51,7 @@ def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
     history = max(history, 1) if keep else history
 
     @tf.custom_gradient
-    def loop(x, states, weights, fresh):
+    def loop(x, states, weights, fresh, probes):
         # A tape that watches for a second gradient would want a derivative of the programs.
         given = _apart((x, states, weights, fresh, blocks))
         final, histories, kept = program.forward(
@@ -64,9 +66,10 @@ def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
             # Blocks in the order in which the product reads them make it twice as fast; see where
             # they are turned back.
             turned = tf.nest.map_structure(tf.transpose, blocks)
-            d_xs, d_states, d_fresh, d_taps, d_inner = program.backward(
+            d_xs, d_states, d_fresh, d_taps, d_inner, d_after = program.backward(
                 *_apart((x, weights, fresh, turned, d_final, d_output)),
                 *(around, start, stop, befores, values),
+                probed=bool(probes),
             )
             d_x = d_xs[0] if d_xs else program.in_order(d_taps)
             steps = _steps(slice(start, stop), [rows, befores, values, d_taps])
@@ -74,18 +77,19 @@ def run(cell, x, states, rows, fresh, noise, start, stop, history, keep):
 
             def second(*d_gradients):
                 given = [x, states, weights, fresh, d_final, d_output]
-                return program.second_gradients(given, around, start, stop, d_gradients)
+                first = d_gradients[: len(d_gradients) - len(probes)]
+                return program.second_gradients(given, around, start, stop, first)
 
-            return (d_x, *d_states, *d_weights, *d_fresh), second
+            return (d_x, *d_states, *d_weights, *d_fresh, *d_after), second
 
         def gradient(*d):
             d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
             flat = gradients(x, states, weights, fresh, d_final, d_output)
-            return tf.nest.pack_sequence_as([x, states, weights, fresh], flat)
+            return tf.nest.pack_sequence_as([x, states, weights, fresh, probes], flat)
 
         return (*final, *(h[1:] for h in histories[:history])), gradient
 
-    results = loop(x, list(states), weights, fresh)
+    results = loop(x, list(states), weights, fresh, list(probes))
     return list(results[: len(states)]), list(results[len(states) :])
 
 
@@ -239,6 +243,7 @@ class Program:
         stop,
         befores,
         kept,
+        probed=False,
     ):
         steps, cell = _length(x), self.cell
         masks = tuple(around["dropped"]) or (None,)
@@ -247,14 +252,16 @@ class Program:
         xs = [] if self.summed else [x]
         d_xs = [_writer(steps, d_final[0], x.shape[-1]) for _ in xs]
         d_taps = [_writer(steps, d_final[0], len(gates) * cell.units) for gates, _ in self.calls]
+        d_after = [_writer(steps, d) for d in d_final if probed]
 
         def body(t, row, carried):
-            d_states, d_fresh, d_xs, d_taps, d_inner = carried
+            d_states, d_fresh, d_xs, d_taps, d_inner, d_after = carried
             x_t, at, states, values, d_output = row
             x_t = x_t[0] if x_t else tf.zeros_like(x[0])
             states = set_back(at, fresh, states)
             d_new = [d + o for d, o in zip(d_states, d_output, strict=False)]
             d_new += d_states[len(d_new) :]
+            d_after = [a.write(t, d) for a, d in zip(d_after, d_new, strict=False)]
             d_step = d_new
             if "mask" in at:
                 d_step = [tf.where(at["mask"], d, tf.zeros_like(d)) for d in d_new]
@@ -294,18 +301,19 @@ class Program:
             d_xs = [a.write(t, d) for a, d in zip(d_xs, gradients["x"], strict=False)]
             d_taps = [a.write(t, d) for a, d in zip(d_taps, gradients["taps"], strict=True)]
             d_inner = [a + d for a, d in zip(d_inner, gradients["inner"], strict=True)]
-            return d_states, d_fresh, d_xs, d_taps, d_inner
+            return d_states, d_fresh, d_xs, d_taps, d_inner, d_after
 
         none_yet = [[tf.zeros_like(v) for v in vs] for vs in (fresh, inner)]
-        d_states, d_fresh, d_xs, d_taps, d_inner = _loop(
+        d_states, d_fresh, d_xs, d_taps, d_inner, d_after = _loop(
             stop - 1,
             start - 1,
             -1,
             [xs, around["rows"], befores, kept, d_output],
-            (d_final, none_yet[0], d_xs, d_taps, none_yet[1]),
+            (d_final, none_yet[0], d_xs, d_taps, none_yet[1], d_after),
             body,
         )
-        return [a.stack() for a in d_xs], d_states, d_fresh, [a.stack() for a in d_taps], d_inner
+        d_xs, d_taps, d_after = ([a.stack() for a in arrays] for arrays in (d_xs, d_taps, d_after))
+        return d_xs, d_states, d_fresh, d_taps, d_inner, d_after
 
     def in_order(self, d_taps):
         """The taps' gradients side by side as their gates are in the kernels."""

@@ -31,12 +31,13 @@ _TAP = contextvars.ContextVar("tap", default=None)
 
 @contextlib.contextmanager
 def tapped(tap):
-    """Inside, every cell runs in the plain loop, which adds taps to its states after each step:
-    what depends on a state depends on its tap in the same way, a repeated output too.
+    """Inside, taps are added to the states of every cell after each step: what depends on a state
+    depends on its tap in the same way, a repeated output too. Cells run in the plain loop, or,
+    where a graph is traced and nothing is masked, in the XLA programs.
 
     Args:
         tap: `tap(cell, states, steps)`, called before the first step, gives the taps of one cell,
-            nested like its states, each (steps, batch, size), in the order of the steps.
+            zeros, nested like its states, each (steps, batch, size), in the order of the steps.
     """
     token = _TAP.set(tap)
     try:
@@ -119,8 +120,12 @@ def run(
         unroll,
         reset,
         fresh,
+        [],
     )
     if _compiles(given):
+        if tap := _TAP.get():
+            taps = tap(cell, given.states, shape[1])
+            given = given._replace(taps=[tf.transpose(t, [1, 0, 2]) for t in tree.flatten(taps)])
         output, outputs, final = compiled.run(given)
     elif isinstance(cell, Cell) and cell.linear and not unroll and not _TAP.get():
         output, outputs, final = _run_linear(given)
@@ -196,10 +201,11 @@ def _compiles(given):
     cell = given.cell
     return (
         not given.unroll
-        and not _TAP.get()
+        # The programs pass over steps that are masked in all rows, which a tap is to see, too.
+        and not (_TAP.get() and given.mask is not None)
         and not _regularizes(given)
         and not tf.executing_eagerly()
-        and _in_a_step(given.training)
+        and (_TAP.get() or _in_a_step(given.training))
         and type(cell) in CELLS.values()
         and _ACTIVATIONS.issuperset(_activations(cell))
         and (given.sequences.shape[1] or 64) * len(cell.gates) * cell.units >= WORTH_COMPILING

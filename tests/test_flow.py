@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import layers
+from kerasrnn import compiled as compiled_programs
+from kerasrnn import layers, recurrence
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import flow, gradient_flow
 
@@ -225,6 +226,28 @@ def test_tracing_changes_nothing(random_weights):
         for path in eager.norms:
             equal(traced.per_sample[path], eager.per_sample[path])
             equal(traced.profile[path], eager.profile[path])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "lru"])
+def test_the_fast_path_measures_the_same(kind, monkeypatch, random_weights):
+    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0)
+    runs, original = [], compiled_programs.run
+    monkeypatch.setattr(
+        compiled_programs, "run", lambda given: runs.append(given.cell) or original(given)
+    )
+    both = layers.Bidirectional(layers.RNN(kind, units=5, return_sequences=True), name="both")
+    model = compiled(both)
+    random_weights(both, 0.3)
+    eager = gradient_flow(model, X, Y)
+    assert not runs
+    traced = flow.Measurement(model, trace=True)(X, Y)
+    assert {id(cell) for cell in runs} == {
+        id(layer.cell) for layer in (both.forward_layer, both.backward_layer)
+    }
+    for path, states in eager.per_state.items():
+        for name, expected in states.items():
+            equal(traced.per_state[path][name], expected)
+        equal(traced.profile[path], eager.profile[path])
 
 
 def test_subclassed_models_and_layers_called_twice(random_weights):

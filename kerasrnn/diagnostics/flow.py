@@ -132,7 +132,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
         ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
             that takes part.
 
-    Steps are run one by one, without the fast paths of training. What a cell of the user's own
+    Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
+    where nothing is masked. What a cell of the user's own
     gives as output beside its states is not seen: ∂J/∂h_t counts the output where it is a state.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 1.1: the product of Jacobians measured here.
