@@ -124,6 +124,8 @@ def gradient_ratio(model, stack, x, y):
 def train(run):
     """The mean loss of every chunk of updates, and the gradient ratio before and after."""
     seed, batch = run["seed"], run["batch"]
+    # What the run before has left.
+    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model, stack = build(run)
     fixed = data(run, batch, 1000 + seed)
@@ -179,7 +181,6 @@ def run_all(runs):
         done[key(run)] = train(run)
         with RUNS.open("a") as file:
             file.write(json.dumps({"run": run, "found": done[key(run)]}) + "\n")
-        keras.backend.clear_session()
         seconds = time.time() - start
         print(f"{number}/{len(runs)} {key(run)} {seconds:.0f} s", file=sys.stderr)
     return done

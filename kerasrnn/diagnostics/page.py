@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import string
+import textwrap
 
 import numpy as np
 
@@ -224,14 +225,14 @@ def _with_legend(figure, axis, columns):
 
 
 def narrowed(figure):
-    """A figure as wide as those here, with a legend that finds room under it."""
+    """A figure as wide as those here, with a title and a legend that find room."""
     figure.set_size_inches(_SIZE[0], figure.get_size_inches()[1])
     for legend in list(figure.legends):
         labels = [text.get_text() for text in legend.get_texts()]
         legend.remove()
         figure.legend(legend.legend_handles, labels, loc="outside lower center")
     for axis in figure.axes:
-        axis.set_title(axis.get_title(), fontsize="medium")
+        axis.set_title(textwrap.fill(axis.get_title(), 40), fontsize="medium")
     return figure
 
 
