@@ -209,8 +209,7 @@ class GradientRecord:
         return self._of_clip(
             "CLIP_TOO_TIGHT",
             f"cut {_percent(self.fired)} of the updates.",
-            "A clip that fires on most of them is a lower learning rate in disguise: try "
-            f"{self.suggest_clipnorm()}.",
+            f"Try {self.suggest_clipnorm()}.",
         )
 
     def _idle_clip(self):
