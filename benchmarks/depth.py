@@ -257,7 +257,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cost", action="store_true", help="time a step of training instead")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400, help="updates per run")
+    parser.add_argument("--steps", type=int, default=250, help="updates per run")
     arguments = parser.parse_args()
     if arguments.cost:
         cost()
