@@ -78,6 +78,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 assert SNIPPETS
 
 
+@pytest.mark.filterwarnings("ignore:DivergenceGuard skipped")  # One shows what it is for.
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner, capsys):
     monkeypatch.chdir(tmp_path)
