@@ -39,12 +39,10 @@ def test_a_run_is_known_by_all_that_determines_it(depth, trained, changed, monke
     assert len(trained) == 2 * (6 + 6 + 4)
     depth.run_all(depth.wanted(1, 100))
     assert len(trained) == 32
-    if changed == "length":
-        monkeypatch.setitem(depth.LENGTHS, "order", 99)
-    elif changed != "steps":
+    if changed != "steps":
         monkeypatch.setitem(depth.COMMON, changed, 99)
     depth.run_all(depth.wanted(1, 125 if changed == "steps" else 100))
-    assert len(trained) == (44 if changed == "length" else 64)
+    assert len(trained) == 64
 
 
 def test_the_tables(depth, trained, capsys):
@@ -65,11 +63,11 @@ def test_the_tables(depth, trained, capsys):
         ("order", np.log(4)),
         ("letters", -sum(shares * np.log(shares))),
     ):
-        rule = f"| {task} | {depth.LENGTHS[task]} | {chance:.3f} | {depth.THRESHOLDS[task]} |"
+        rule = f"| {task} | {chance:.3f} | {depth.THRESHOLDS[task]} |"
         assert rule in printed
     for line in printed.splitlines():
         if line.startswith("|"):
-            assert line.count("|") in (5, 8)
+            assert line.count("|") in (4, 8)
 
 
 @pytest.mark.parametrize("name", ["plain", "dense", "residual, bidirectional"])
