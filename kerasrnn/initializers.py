@@ -129,19 +129,20 @@ class PerGate(keras.initializers.Initializer):
                 f"Received: shape={tuple(shape)}"
             )
         units, width = shape
-        blocks = [self._numbered(k)((units, units), dtype=dtype) for k in range(width // units)]
+        each = [numbered(self.initializer, k) for k in range(width // units)]
+        blocks = [initializer((units, units), dtype=dtype) for initializer in each]
         return ops.concatenate(blocks, axis=1)
-
-    def _numbered(self, k):
-        # One and the same initializer gives the same numbers at every call.
-        seed = getattr(self.initializer, "seed", None)
-        if not isinstance(seed, int):
-            return self.initializer
-        config = self.initializer.get_config() | {"seed": seed + k}
-        return type(self.initializer).from_config(config)
 
     def get_config(self):
         return {"initializer": keras.initializers.serialize(self.initializer)}
+
+
+def numbered(initializer, k):
+    """The k-th of several alike: one and the same with a seed gives the same numbers every time."""
+    seed = getattr(initializer, "seed", None)
+    if not isinstance(seed, int):
+        return initializer
+    return type(initializer).from_config(initializer.get_config() | {"seed": seed + k})
 
 
 __all__ = ["Chrono", "ForgetBias", "GateBias", "PerGate"]

@@ -3,10 +3,10 @@
 import keras
 import keras_tuner
 
-from kerasrnn.arguments import positive_integer
+from kerasrnn.arguments import one_of, positive_integer
 from kerasrnn.cells import CELLS
 from kerasrnn.layers import RNNStack
-from kerasrnn.layers.stack import check_connection
+from kerasrnn.layers.stack import CONNECTIONS
 
 TASKS = {
     "binary": ("sigmoid", "binary_crossentropy", "accuracy"),
@@ -99,7 +99,7 @@ class RNNHyperModel(keras_tuner.HyperModel):
                     f"`{name}` must be a lower and an upper bound above 0. "
                     f"Received: {name}={bounds}"
                 )
-        check_connection(connection)
+        one_of(CONNECTIONS, "connection", connection)
         self.task = task
         self.vocabulary_size = vocabulary_size
         self.features = features

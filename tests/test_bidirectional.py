@@ -207,3 +207,9 @@ def test_a_layer_that_cannot_run_backward():
         layers.Bidirectional(keras.layers.Dense(3))
     with pytest.raises(ValueError, match=r"`merge_mode` must be 'concat'.*'gate' or None.*median"):
         layers.Bidirectional(layers.GRU(3), merge_mode="median")
+
+
+def test_a_stateful_stack_has_no_batch_before_it_backward():
+    stack = layers.RNNStack("lstm", 3, 2, stateful=True, name="stack")
+    with pytest.raises(ValueError, match=r"cannot be stateful.*layer=stack"):
+        layers.Bidirectional(stack)

@@ -389,6 +389,20 @@ def test_a_reset_that_is_not_boolean(layer, dtype):
         layer()(X, reset=RESET.astype(dtype))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.RNNStack("gru", 4, 2, go_backwards=True),
+        lambda: layers.Bidirectional(layers.RNNStack("gru", 4, 2)),
+        lambda: layers.Residual(keras.layers.Dense(4)),
+    ],
+    ids=["backward", "Bidirectional", "no states"],
+)
+def test_a_reset_of_another_shape_for_a_connection(layer):
+    with pytest.raises(ValueError, match=r"`reset` must have the shape .*reset.shape=\(2,\)"):
+        layer()(X, reset=np.zeros(2, bool))
+
+
 def test_a_reset_for_a_layer_of_keras():
     layer = layers.Bidirectional(keras.layers.LSTM(5))
     with pytest.raises(ValueError, match=r"`reset` reaches layers of this package.* \(LSTM\)"):

@@ -380,6 +380,7 @@ def test_shapes_that_do_not_fit(kind):
         (lambda: layers.Residual("lstm"), "connects Keras layers.*layer='lstm'"),
         (lambda: layers.Residual(keras.layers.Dense(4), project=2), "`project` must be.*project=2"),
         (lambda: layers.Highway(keras.layers.Dense(4), gate_bias=1), "below 0.*gate_bias=1"),
+        (lambda: layers.Highway(keras.layers.Dense(4), gate_bias=-np.inf), "finite.*bias=-inf"),
         (lambda: layers.DenselyConnected([]), r"list of one or more.*layers=\[\]"),
         (lambda: layers.DenselyConnected(keras.layers.Dense(4)), "list of one or more.*Dense"),
         (lambda: layers.DenselyConnected([keras.layers.Dense(4)] * 2), "different.*one of them tw"),

@@ -180,9 +180,10 @@ def test_output_shape(options, bidirectional):
         ({"units": 0}, "`units` must be a positive integer.*units=0"),
         (
             {"connection": "skip"},
-            "`connection` must be one of None, 'residual', 'highway', 'dense'.*connection='skip'",
+            "`connection` must be None, 'residual', 'highway' or 'dense'.*connection='skip'",
         ),
-        ({"normalization": "batch"}, "`normalization` must be one of None, 'layer'.*='batch'"),
+        ({"connection": np.array(["residual"])}, r"`connection` must be None.*array\("),
+        ({"normalization": "batch"}, "`normalization` must be None or 'layer'.*='batch'"),
         ({"units": [3, 4], "depth": 3}, r"one per layer.*units=\[3, 4\], depth=3"),
         ({"units": [3, 0]}, "`units` must be a positive integer.*units=0"),
         ({"units": []}, r"one per layer.*units=\[\], depth=None"),
@@ -192,6 +193,18 @@ def test_output_shape(options, bidirectional):
         ({"return_state": 2}, "`return_state` must be True or False.*2"),
         ({"cell": keras.layers.Dense(3)}, "simple_rnn, lstm, gru.*cell=<Dense"),
         ({"cell": cells.MGUCell(4)}, "a cell of its own.*class or function.*cell=<MGUCell"),
+        (
+            {"cell": "mingru", "recurrent_initializer": "zeros"},
+            "MinGRUCell has no `recurrent_initializer`",
+        ),
+        (
+            {"cell": cells.LSTMCell, "initial_state": "learned"},
+            "`initial_state` is the cell's: pass it on.*initial_state='learned'",
+        ),
+        (
+            {"cell": lambda units: cells.MGUCell(units), "dropout": 0.2},
+            r"must take their units and, as keywords, dropout.*\{'dropout': 0.2\}",
+        ),
         ({"cell": "lsmt"}, "simple_rnn, lstm, gru.*'lsmt'"),
         ({"dropout": -0.1}, r"`dropout` must lie in \[0, 1\).*-0.1"),
         ({"cell": cells.GRUCell, "zoneout": 1}, r"`zoneout` must lie in \[0, 1\).*zoneout=1"),
@@ -200,6 +213,20 @@ def test_output_shape(options, bidirectional):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         layers.RNNStack(**arguments)
+
+
+def test_seeded_layers_draw_other_numbers_each():
+    stack = layers.RNNStack(
+        "lstm", 4, 3, kernel_initializer=keras.initializers.GlorotUniform(seed=1), seed=2
+    )
+    stack.build(X.shape)
+    kernels = [layer.cell.kernel.numpy() for layer in stack.layers]
+    expected = keras.initializers.GlorotUniform(seed=3)((4, 16))
+    np.testing.assert_array_equal(kernels[2], expected)
+    assert not np.allclose(kernels[0], kernels[1])
+    again = layers.RNNStack.from_config(stack.get_config())
+    again.build(X.shape)
+    np.testing.assert_array_equal(again.layers[2].cell.kernel, expected)
 
 
 def test_widths_that_differ_need_a_projection():

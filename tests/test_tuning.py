@@ -81,7 +81,7 @@ def test_a_search(tmp_path, rng, quiet_tuner):
         ({"vocabulary_size": 9, "features": 3}, "vocabulary_size=9, features=3"),
         ({"task": "multiclass", "features": 3}, "number of classes.*outputs=1"),
         ({"vocabulary_size": 0}, "`vocabulary_size` must be a positive integer.*0"),
-        ({"features": 3, "connection": "dens"}, "one of None, 'residual'.*'dens'"),
+        ({"features": 3, "connection": "dens"}, "must be None, 'residual'.*'dens'"),
         ({"features": 3, "clipnorms": (1.0,)}, r"`clipnorms` must be a lower and.*\(1.0,\)"),
         ({"features": 3, "learning_rates": (1.0, 0.1)}, r"`learning_rates`.*\(1.0, 0.1\)"),
         ({"features": 3, "cells": ("gru", "grru")}, r"simple_rnn, lstm, gru.*\['grru'\]"),

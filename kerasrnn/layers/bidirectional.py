@@ -2,7 +2,13 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.connections import check_reset, reset_state, state_sizes, state_structure
+from kerasrnn.layers.connections import (
+    Connected,
+    check_reset,
+    reset_state,
+    state_sizes,
+    state_structure,
+)
 from kerasrnn.layers.recurrent import Marks
 
 MERGES = ("concat", "sum", "mul", "ave", "gate", None)
@@ -20,9 +26,10 @@ class Bidirectional(keras.layers.Bidirectional):
          g_t = σ(W [→h_t; ←h_t] + b)
 
     For tasks that have the whole input; a language model, which predicts the next step, must not
-    use it (`kerasrnn.diagnostics.is_causal` tells). A stateful layer is let in, as in Keras, whose
-    own tests ask for it: each direction then starts from where it ended in the batch before, which
-    for the backward one is the wrong end. `RNNStack(bidirectional=True)` refuses it.
+    use it (`kerasrnn.diagnostics.is_causal` tells). A single stateful layer is let in, as in Keras,
+    whose own tests ask for it: each direction then starts from where it ended in the batch before,
+    which for the backward one is the wrong end. Stacks and connections are refused. A layer's seeds
+    are those of both directions, as in Keras; `backward_layer` may have others.
 
     Args: those of `keras.layers.Bidirectional`: `layer` (any recurrent layer of this package or of
         Keras, an `RNNStack`, or a connection around one), `merge_mode` ("concat", "sum", "mul",
@@ -37,9 +44,9 @@ class Bidirectional(keras.layers.Bidirectional):
     Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
 
     Raises:
-        ValueError: `layer` is not recurrent, an argument is outside its range, as in Keras,
-            directions of different units are to be merged, or `initial_state` does not hold the
-            states of both directions.
+        ValueError: `layer` is not recurrent, or a stateful stack or connection, an argument is
+            outside its range, as in Keras, directions of different units are to be merged, or
+            `initial_state` does not hold the states of both directions.
 
     Example:
 
@@ -56,6 +63,12 @@ class Bidirectional(keras.layers.Bidirectional):
             raise ValueError(
                 "`layer` must be a recurrent layer, one that can go_backwards. "
                 f"Received: layer={layer!r}"
+            )
+        if isinstance(layer, Connected) and layer.stateful:
+            raise ValueError(
+                "A stack or connection in both directions cannot be stateful: its backward "
+                "direction would have to start from the batch to come. "
+                f"Received: layer={layer.name}, with stateful=True"
             )
         self.gated = one_of(MERGES, "merge_mode", merge_mode) == "gate"
         # Keras merges to what the gate then takes apart.

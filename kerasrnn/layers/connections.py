@@ -1,13 +1,13 @@
 """Direct connections around layers of any kind: short ways for the gradient."""
 
 import inspect
-import numbers
+import math
 
 import keras
 from keras import ops, tree
 
-from kerasrnn.arguments import boolean
-from kerasrnn.layers.recurrent import RNN, Marks, nested_shapes
+from kerasrnn.arguments import boolean, real_number
+from kerasrnn.layers.recurrent import RNN, Marks, checked_reset, nested_shapes
 from kerasrnn.recurrence import borders
 
 
@@ -142,6 +142,7 @@ class Connected(keras.layers.Layer):
         if isinstance(mask, Marks):
             mask, reset = mask
         if reset is not None:
+            reset = checked_reset(reset, inputs)
             for layer in self.layers:
                 check_reset(layer)
         given = None if initial_state is None else self._states(initial_state)
@@ -395,12 +396,12 @@ class Highway(_Shortcut):
 
     def __init__(self, layer, project=False, gate_bias=-1.0, **kwargs):
         super().__init__(layer, project, **kwargs)
-        if not (isinstance(gate_bias, numbers.Real) and gate_bias < 0):
-            raise ValueError(
-                "`gate_bias` must be a number below 0, so that the layer carries its input at "
-                f"first. Received: gate_bias={gate_bias!r}"
-            )
-        self.gate_bias = float(gate_bias)
+        self.gate_bias = real_number(
+            "gate_bias",
+            gate_bias,
+            "be a finite number below 0, so that the layer carries its input at first",
+            lambda value: -math.inf < value < 0,
+        )
 
     def build(self, input_shape):
         super().build(input_shape)

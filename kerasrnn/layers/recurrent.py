@@ -127,7 +127,7 @@ class RNN(keras.layers.RNN):
         if mask is not None:
             mask = fitted_mask(mask, sequences)
         if reset is not None:
-            mask = Marks(mask, _checked_reset(reset, sequences))
+            mask = Marks(mask, checked_reset(reset, sequences))
         if self.stateful:
             sequences = self._of_the_batch_size(sequences)
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
@@ -305,7 +305,8 @@ def fitted_mask(mask, sequences):
     return tf.repeat(mask, tf.shape(sequences)[0], axis=0) if one_for_all else mask
 
 
-def _checked_reset(reset, sequences):
+def checked_reset(reset, sequences):
+    """`reset` as a tensor, or an error if it is not that of `sequences`."""
     reset = ops.convert_to_tensor(reset)
     dtype = keras.backend.standardize_dtype(reset.dtype)
     if dtype != "bool":

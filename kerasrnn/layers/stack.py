@@ -1,10 +1,20 @@
+import inspect
+
 import keras
 import numpy as np
 from keras import ops, tree
 
 from kerasrnn import cells
-from kerasrnn.arguments import boolean, check_spelling, fraction, own_parameters, positive_integer
+from kerasrnn.arguments import (
+    boolean,
+    check_spelling,
+    fraction,
+    one_of,
+    own_parameters,
+    positive_integer,
+)
 from kerasrnn.cells.configured import parameters
+from kerasrnn.initializers import numbered
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import (
     Connected,
@@ -18,19 +28,6 @@ from kerasrnn.layers.recurrent import RNN, fitted_mask
 CONNECTIONS = (None, "residual", "highway", "dense")
 NORMALIZATIONS = (None, "layer")
 RATES = ("dropout", "recurrent_dropout", "zoneout")
-
-
-def _known(name, value, known):
-    if value not in known:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, known))}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def check_connection(connection):
-    """Raises a `ValueError` that lists the known connections, unless `connection` is one."""
-    _known("connection", connection, CONNECTIONS)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -121,7 +118,9 @@ class RNNStack(Connected):
     ):
         options = {}
         if isinstance(cell, str):
-            known = parameters(cells.get(cell))
+            made_by = cells.get(cell)
+            # What the cell lacks is for it to refuse.
+            known = [*parameters(made_by), *made_by.lacks]
             check_spelling("RNNStack", kwargs, [*known, *own_parameters(RNNStack)])
             options = {name: kwargs.pop(name) for name in known if name in kwargs}
         elif isinstance(cell, keras.layers.Layer) or not callable(cell):
@@ -130,6 +129,12 @@ class RNNStack(Connected):
                 "one, as `lambda units, **rates: MGUCell(units, **rates)`, or one of the names "
                 f"{', '.join(cells.CELLS)}. Received: cell={cell!r}"
             )
+        else:
+            for name in {*parameters(cells.Cell)} & {*kwargs}:
+                raise ValueError(
+                    f"`{name}` is the cell's: pass it on in the function that makes it. "
+                    f"Received: {name}={kwargs[name]!r}, cell={cell!r}"
+                )
         super().__init__(go_backwards, **kwargs)
         units = units.tolist() if isinstance(units, np.ndarray) else units
         listed = list(units) if isinstance(units, list | tuple) else None
@@ -145,9 +150,9 @@ class RNNStack(Connected):
         every = [positive_integer("units", one) for one in listed or [units] * self.depth]
         self.cell = cell
         self.units = every if listed else every[0]
-        self.connection = _known("connection", connection, CONNECTIONS)
+        self.connection = one_of(CONNECTIONS, "connection", connection)
         self.bidirectional = boolean("bidirectional", bidirectional)
-        self.normalization = _known("normalization", normalization, NORMALIZATIONS)
+        self.normalization = one_of(NORMALIZATIONS, "normalization", normalization)
         self.dropout = fraction("dropout", dropout)
         self.recurrent_dropout = fraction("recurrent_dropout", recurrent_dropout)
         # A cell of several states takes one for each, too, and checks them.
@@ -177,18 +182,28 @@ class RNNStack(Connected):
     def _cell(self, units, level):
         rates = {name: getattr(self, name) for name in RATES if getattr(self, name)}
         if not isinstance(self.cell, str):
-            return self._checked(self.cell(units, **rates), units, rates)
+            return self._made_by_function(units, rates)
         name = f"{self.cell}_cell_{level}"
         # Each layer draws for itself.
         saved = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
         own = {k: keras.saving.deserialize_keras_object(v) for k, v in saved.items()}
+        own = {k: numbered(v, level - 1) for k, v in own.items()}
         if own.get("seed") is not None:
             own["seed"] += level - 1
         own |= {**rates, "dtype": self.dtype_policy}
         return cells.get(self.cell)(units, **own, name=name)
 
-    def _checked(self, cell, units, rates):
-        """A cell made by a function, if it is as the stack's arguments say."""
+    def _made_by_function(self, units, rates):
+        """The cell, if it is as the stack's arguments say."""
+        try:
+            inspect.signature(self.cell).bind(units, **rates)
+        except TypeError as error:
+            raise ValueError(
+                "A function that makes the cells must take their units and, as keywords, "
+                f"{', '.join(RATES)} where they are not 0. Received: cell={self.cell!r}, to be "
+                f"called with {units} and {rates}"
+            ) from error
+        cell = self.cell(units, **rates)
         size = (
             getattr(cell, "output_size", None) or tree.flatten(getattr(cell, "state_size", None))[0]
         )
