@@ -11,6 +11,7 @@ from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+_SPOILT = "the weights or the optimizer's variables held an Inf or NaN"
 
 
 class DivergenceGuard(keras.callbacks.Callback):
@@ -27,11 +28,12 @@ class DivergenceGuard(keras.callbacks.Callback):
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
     good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. A
-    loss explosion is a mean loss of the epoch so far of more than `explosion` times what it was
-    after the first batch of the `fit`; after a restoration it is looked for from the next epoch on.
-    A good state is one that was finite, and was followed by `every` batches without a skip or an
-    explosion; before that, the first there was. Under `steps_per_execution` all this is looked at
-    between executions.
+    loss explosion is a batch whose loss is more than `explosion` times that of the first batch of
+    the `fit`, or infinite, which the metrics leave out. The weights that an update has changed are
+    looked at after it, the optimizer's variables and all other weights with every copy and at the
+    end of every epoch; put it before callbacks that save then. A good state is one that was finite,
+    and was followed by `every` batches without a skip or an explosion; before that, the first there
+    was. Under `steps_per_execution` all this is done between executions, whose mean loss counts.
 
     Good states are two copies of the model's weights and the optimizer's variables in memory, so
     there is no file that could be damaged; against a killed process `BackupAndRestore` helps, which
@@ -44,7 +46,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             wrapped, and goes back along its course with the iterations; a `LearningRateScheduler`
             sets a rate of its own again in the next epoch.
         every: Positive integer, batches without trouble from one copy to the next.
-        explosion: Number over 1.
+        explosion: Number over 1; a higher one where the loss of single batches varies that much.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -99,7 +101,6 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.skipped = self.rollbacks = self._well = 0
         self.first_nonfinite = self._first_loss = None
         self._good = self._newer = self._metrics = None
-        self._looks_at_loss = True
 
     def __getstate__(self):
         left_behind = self._hook, self._gate, self._good, self._newer, self._metrics
@@ -111,31 +112,35 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._forget()
         self._hook, self._gate = hook, Gate()
         self._hook.guard_by(self._gate)
-        if self.model.built:
-            self._keep()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._looks_at_loss = True
-        self._metrics = Copy(self._metric_variables())
 
     def on_train_batch_begin(self, batch, logs=None):
+        # Not sooner: at the start of `fit` a callback behind this one may load a backup.
+        if self._newer is None and self.model.built:
+            self._keep()
+        self._metrics = Copy(self._metric_variables())
         self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
-        if not self._good:
+        # The first batch may have built the model and the optimizer.
+        if self._newer is None or len(self._newer) < len(self._state()):
             self._keep()
         skipped = self._gate.skipped
         if skipped > self.skipped:
             self.skipped, self.first_nonfinite = skipped, self._gate.first_nonfinite
+            self._well = 0
             self._leave_out(logs)
             trouble = self._too_many_skips()
         else:
             self._well += 1
-            self._metrics = Copy(self._metric_variables())
-            trouble = self._loss_exploded(logs) or self._weights_spoilt()
+            trouble = self._loss_exploded(logs)
+        trouble = trouble or self._weights_spoilt()
         if trouble:
             self._go_back(trouble)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not Copy(self._state()).finite:
+            self._go_back(_SPOILT)
 
     def on_train_end(self, logs=None):
         self._release()
@@ -157,23 +162,38 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _loss_exploded(self, logs):
-        loss = logs.get("loss", math.nan)
+        loss = self._loss(logs)
         if self._first_loss is None and math.isfinite(loss):
             self._first_loss = abs(loss)
-        if self._looks_at_loss and self._first_loss and loss > self.explosion * self._first_loss:
-            self._looks_at_loss = False
-            return f"the mean loss rose from {self._first_loss:.3g} to {loss:.3g}"
+        if math.isinf(loss):
+            # The mean would stay infinite, and hide what comes after.
+            self._leave_out(logs)
+            return "the loss of a batch was infinite"
+        if self._first_loss and loss > self.explosion * self._first_loss:
+            return f"the loss of a batch rose from {self._first_loss:.3g} to {loss:.3g}"
         return None
 
+    def _loss(self, logs):
+        """Of the last batch alone, where `logs` has the mean of the epoch so far."""
+        for metric in self.model.metrics:
+            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+                total, count = map(self._metrics.change, (metric.total, metric.count))
+                return total / count if count > 0 else math.nan
+        # A train_step that keeps no mean gives the loss itself.
+        return logs.get("loss", math.nan)
+
     def _weights_spoilt(self):
-        # The first batch may have built the model and the optimizer.
-        if (self._well - 1) % self.every == 0 and not self._keep():
-            return "the weights or the optimizer's variables held an Inf or NaN"
+        due = self._well and self._well % self.every == 0
+        if self._gate.spoilt or (due and not self._keep()):
+            return _SPOILT
         return None
+
+    def _state(self):
+        return self.model.weights + self.model.optimizer.variables
 
     def _keep(self):
         """Copies the state, unless it is not finite, which makes the copy before it a good one."""
-        copy = Copy(self.model.weights + self.model.optimizer.variables)
+        copy = Copy(self._state())
         if not copy.finite:
             return False
         whole = self._newer is not None and len(self._newer) == len(copy)
@@ -202,7 +222,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         if self.rollbacks == self.max_rollbacks or not self._good:
             self._give_up(trouble)
         self.rollbacks += 1
-        self._well, self._newer, self._gate.in_a_row = 0, self._good, 0
+        self._well, self._newer = 0, self._good
+        self._gate.begin_again()
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
@@ -238,6 +259,11 @@ class Copy:
     @property
     def finite(self):
         return all(np.isfinite(value).all() for _, value in self._values)
+
+    def change(self, variable):
+        """How much is there now that was not; a variable that is new was 0."""
+        before = next((value for one, value in self._values if one is variable), 0.0)
+        return float(variable.numpy()) - float(before)
 
     def restore(self, which=lambda variable: True):
         for variable, value in self._values:

@@ -54,9 +54,9 @@ class UpdateHook:
         observers   are shown the gradients before and after the clip; of a skipped update, twice
                     as they came
 
-    A gate says in `flags(grads)` which variables' gradients are bad, and is told by
-    `let_through()` or `skip(variables, flags)` what comes of it; a clip is a function of variables
-    and gradients; an observer has `expect(variables)`, called at tracing, and
+    A gate says in `flags(grads)` which variables' gradients are bad, and is told what comes of it:
+    `let_through(variables)`, after the update, or `skip(variables, flags)`; a clip is a function of
+    variables and gradients; an observer has `expect(variables)`, called at tracing, and
     `record(variables, grads, clipped)`. A gate is an observer, too.
     """
 
@@ -173,10 +173,10 @@ class UpdateHook:
         (flags, *_) = strategy.experimental_local_results(flags)
 
         def update():
-            self._gate.let_through()
             strategy.extended.call_for_each_replica(
                 lambda grads: self._keras_apply(grads, self._variables), args=(grads,)
             )
+            self._gate.let_through(self._variables)
 
         def skip():
             self._gate.skip(self._variables, flags)

@@ -134,6 +134,10 @@ def test_the_order_of_the_callbacks_does_not_matter():
     assert_same(clipped, results[0][: len(clipped.weights)])
 
 
+def interrupt(model):
+    raise KeyboardInterrupt
+
+
 class At(keras.callbacks.Callback):
     """Calls a function with the model at the end of some batches, counted through all epochs."""
 
@@ -180,7 +184,7 @@ def test_a_loss_that_explodes():
     model = compiled(SGD(0.05))
     blow_up = At({4}, lambda model: setattr(model.optimizer, "learning_rate", 1e4))
     guard = DivergenceGuard(every=2, lr_factor=1e-6)
-    with pytest.warns(UserWarning, match=r"the mean loss rose from .* multiplied by 1e-06"):
+    with pytest.warns(UserWarning, match=r"the loss of a batch rose from .* multiplied by 1e-06"):
         history = fit(model, guard, blow_up, epochs=3)
     assert (guard.skipped, guard.rollbacks) == (0, 1)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
@@ -219,16 +223,130 @@ def test_gives_up_with_the_good_weights_in_place(tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
-def test_a_nan_in_the_weights():
-    """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
-    overflows."""
-    model = compiled(SGD(0.1, global_clipnorm=1.0))
+@pytest.mark.parametrize("blow_up_at", [251, 252, 253, 254, 255])
+def test_goes_back_to_before_a_late_explosion(blow_up_at):
+    """Of one weight that is to become 1: from that batch on its error doubles with each update."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(SGD(1e-4), "mse")
+    guard, went_back_to = DivergenceGuard(every=5), []
+
+    def look(batch, logs):
+        if guard.rollbacks and not went_back_to:
+            went_back_to.append(float(model.get_weights()[0][0, 0]))
+
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    blow_up = At({blow_up_at}, lambda model: setattr(model.optimizer, "learning_rate", 1.5))
+    x = np.ones((280, 1))
+    with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 2"):
+        model.fit(x, x, 1, verbose=0, callbacks=[guard, watch, blow_up])
+    assert guard.rollbacks == 1
+    # Exploded ones are farther off than 1.
+    assert 0 < went_back_to[0] < 1
+
+
+def test_a_skip_puts_the_next_copy_off():
+    """A copy counts as good after batches in a row without trouble only."""
     labels = LABELS.copy()
-    labels[2 * BATCH] = 1e20
+    labels[3 * BATCH] = labels[5 * BATCH] = np.nan
+    model, seen = compiled(SGD(0.1)), []
+    start = model.get_weights()
+    guard = DivergenceGuard(every=2, max_skips=1)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+    )
+    with pytest.warns(UserWarning, match="DivergenceGuard"):
+        fit(model, guard, watch, labels=labels, epochs=1)
+    # Back to the first copy both times: that of batch 1 was followed by a single good one.
+    for after in (3, 5):
+        for value, good in zip(seen[after], start, strict=True):
+            np.testing.assert_array_equal(value, good)
+
+
+def test_a_loss_that_train_step_gives_itself():
+    class Own(keras.Model):
+        metrics = ()
+
+        def train_step(self, data):
+            super().train_step(data)
+            return {"loss": next(losses)}
+
+    losses = iter(np.float32([1.0, 30.0, 200.0, 2.0]))
+    inputs = keras.Input((1,))
+    model = Own(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(SGD(0.1), "mse", run_eagerly=True)
+    with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 200"):
+        model.fit(np.ones((4, 1)), np.ones(4), 1, verbose=0, callbacks=[DivergenceGuard()])
+
+
+@pytest.mark.parametrize("guard_first", [True, False])
+def test_goes_back_in_a_resumed_fit(guard_first, tmp_path):
+    """To what the backup held, not to the weights that the new process had before."""
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    first = compiled(Adam(0.01))
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, backup(), At({8}, interrupt))
+    epoch = compiled(Adam(0.01))
+    fit(epoch, epochs=1)
+
+    resumed = compiled(Adam(0.01))
+    labels = LABELS.copy()
+    labels[: 2 * BATCH] = np.nan
+    guard, seen = DivergenceGuard(max_skips=2), []
+    callbacks = [guard, backup()] if guard_first else [backup(), guard]
+    with pytest.warns(UserWarning, match="DivergenceGuard"):
+        fit(resumed, *callbacks, At({1}, lambda m: seen.append(m.get_weights())), labels=labels)
+    assert guard.rollbacks == 1
+    assert_same(epoch, seen[0])
+    assert int(resumed.optimizer.iterations) == 6 + 4
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("optimizer", [lambda: SGD(0.1, global_clipnorm=1.0), lambda: Adam(0.01)])
+def test_a_nan_in_the_weights(optimizer, batch):
+    """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
+    overflows, and Adam keeps an infinite square. In the last batch too."""
+    model = compiled(optimizer())
+    labels = LABELS.copy()
+    labels[batch * BATCH] = 1e20
+    saved = []
+    save = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: saved.extend(state(model))
+    )
     with pytest.warns(UserWarning, match="rollback 1 of at most 3"):
-        fit(model, DivergenceGuard(every=1), labels=labels, epochs=1)
-    assert all(np.isfinite(w).all() for w in model.get_weights())
+        fit(model, DivergenceGuard(explosion=1e99), save, labels=labels, epochs=1)
+    assert all(np.isfinite(value).all() for value in saved)
     assert np.isfinite(model.evaluate(TOKENS, LABELS, verbose=0))
+
+
+def test_weights_are_looked_at_after_every_update():
+    """Not only where a copy is due or the next gradient is NaN for it."""
+
+    class Overflows(SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            step = tf.where(self.iterations == 2, np.inf, learning_rate)
+            super().update_step(gradient, variable, step)
+
+    model, seen = compiled(Overflows(0.1)), []
+    with pytest.warns(UserWarning, match="the weights or the optimizer's variables held"):
+        fit(model, DivergenceGuard(), At({2}, lambda model: seen.extend(state(model))), epochs=1)
+    assert all(np.isfinite(value).all() for value in seen)
+
+
+def test_an_infinite_loss_does_not_hide_the_next_explosion():
+    labels = LABELS.copy()
+    labels[2 * BATCH], labels[4 * BATCH] = 1e20, 1e3
+    guard = DivergenceGuard()
+    infinite = pytest.warns(UserWarning, match="rollback 1 of at most 3: .* was infinite")
+    with infinite, pytest.warns(UserWarning, match="rollback 2 of at most 3: .* rose from"):
+        history = fit(compiled(SGD(0.01)), guard, labels=labels, epochs=1)
+    assert guard.rollbacks == 2
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_a_schedule_is_scaled(tmp_path):
@@ -302,9 +420,6 @@ def test_on_two_replicas(on_two_devices):
 
 
 def test_what_an_interrupted_fit_left_is_taken_off():
-    def interrupt(model):
-        raise KeyboardInterrupt
-
     model = compiled(SGD(0.1))
     guard = DivergenceGuard()
     with pytest.raises(KeyboardInterrupt):
