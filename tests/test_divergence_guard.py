@@ -223,9 +223,8 @@ def test_gives_up_with_the_good_weights_in_place(tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
-@pytest.mark.parametrize("blow_up_at", [251, 252, 253, 254, 255])
-def test_goes_back_to_before_a_late_explosion(blow_up_at):
-    """Of one weight that is to become 1: from that batch on its error doubles with each update."""
+def test_goes_back_to_before_a_late_explosion():
+    """Of one weight that is to become 1: from batch 252 on its error doubles with each update."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
@@ -238,7 +237,7 @@ def test_goes_back_to_before_a_late_explosion(blow_up_at):
             went_back_to.append(float(model.get_weights()[0][0, 0]))
 
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
-    blow_up = At({blow_up_at}, lambda model: setattr(model.optimizer, "learning_rate", 1.5))
+    blow_up = At({252}, lambda model: setattr(model.optimizer, "learning_rate", 1.5))
     x = np.ones((280, 1))
     with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 2"):
         model.fit(x, x, 1, verbose=0, callbacks=[guard, watch, blow_up])
@@ -311,15 +310,15 @@ def test_goes_back_in_a_resumed_fit(guard_first, tmp_path):
 def test_a_nan_in_the_weights(optimizer, batch):
     """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
     overflows, and Adam keeps an infinite square. In the last batch too."""
-    model = compiled(optimizer())
-    labels = LABELS.copy()
-    labels[batch * BATCH] = 1e20
-    saved = []
+    model, saved = build(), []
+    model.compile(optimizer(), "mae")
+    weights = np.ones(len(LABELS))
+    weights[batch * BATCH] = 1e22
     save = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: saved.extend(state(model))
     )
     with pytest.warns(UserWarning, match="rollback 1 of at most 3"):
-        fit(model, DivergenceGuard(explosion=1e99), save, labels=labels, epochs=1)
+        fit(model, DivergenceGuard(explosion=1e30), save, sample_weight=weights, epochs=1)
     assert all(np.isfinite(value).all() for value in saved)
     assert np.isfinite(model.evaluate(TOKENS, LABELS, verbose=0))
 
