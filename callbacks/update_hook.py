@@ -141,19 +141,26 @@ class UpdateHook:
 
     def _only_when_announced(self, train_function):
         """Nothing tells a callback that its `fit` was interrupted. The next one, which is not
-        announced, must not train with what it has left behind."""
+        announced, must not train with a step that was traced for it."""
 
         def announced_train_function(data):
             if not self._announced:
                 self.remove()
                 self.retrace()
                 return self.model.train_function(data)
-            self._announced = False
-            return train_function(data)
+            try:
+                return train_function(data)
+            finally:
+                self._announced = False
 
         return announced_train_function
 
     def _apply(self, grads, trainable_variables):
+        if not self._announced:
+            # A step of another `compile`, or of the user's own, after an interrupted `fit`.
+            self.remove()
+            self._keras_apply(grads, trainable_variables)
+            return
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
