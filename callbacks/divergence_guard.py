@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from kerasrnn.arguments import positive_integer
+from kerasrnn.arguments import positive_integer, real_number
 from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
@@ -44,9 +44,11 @@ class DivergenceGuard(keras.callbacks.Callback):
         max_rollbacks: Integer, 0 or more; how often a `fit` goes back before it gives up.
         lr_factor: In (0, 1], what a learning rate is multiplied by. A `LearningRateSchedule` is
             wrapped, and goes back along its course with the iterations; a `LearningRateScheduler`
-            sets a rate of its own again in the next epoch.
+            sets a rate of its own again in the next epoch. A rate that was cut is saved with the
+            optimizer; the factor of a wrapped schedule is not, and a resumed `fit` begins without.
         every: Positive integer, batches without trouble from one copy to the next.
         explosion: Number over 1; a higher one where the loss of single batches varies that much.
+            With `math.inf`, infinite losses alone count.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -79,21 +81,17 @@ class DivergenceGuard(keras.callbacks.Callback):
     def __init__(self, max_skips=3, max_rollbacks=3, lr_factor=0.5, every=100, explosion=100.0):
         super().__init__()
         self.max_skips = positive_integer("max_skips", max_skips)
-        self.max_rollbacks = max_rollbacks
-        if not isinstance(max_rollbacks, numbers.Integral) or max_rollbacks < 0:
-            raise ValueError(
-                "`max_rollbacks` must be an integer, 0 or more. "
-                f"Received: max_rollbacks={max_rollbacks!r}"
+        self.max_rollbacks = int(
+            real_number(
+                "max_rollbacks",
+                max_rollbacks,
+                "be an integer, 0 or more",
+                lambda v: isinstance(v, numbers.Integral) and v >= 0,
             )
-        self.lr_factor = lr_factor
-        if not isinstance(lr_factor, numbers.Real) or not 0 < lr_factor <= 1:
-            raise ValueError(f"`lr_factor` must lie in (0, 1]. Received: lr_factor={lr_factor!r}")
+        )
+        self.lr_factor = real_number("lr_factor", lr_factor, "lie in (0, 1]", lambda v: 0 < v <= 1)
         self.every = positive_integer("every", every)
-        self.explosion = explosion
-        if not isinstance(explosion, numbers.Real) or not explosion > 1:
-            raise ValueError(
-                f"`explosion` must be a number over 1. Received: explosion={explosion!r}"
-            )
+        self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
         self._hook = self._gate = None
         self._forget()
 

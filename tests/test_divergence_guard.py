@@ -418,12 +418,15 @@ def test_on_two_replicas(on_two_devices):
     assert "1 True" in printed
 
 
-def test_what_an_interrupted_fit_left_is_taken_off():
+@pytest.mark.parametrize("recompiled", [False, True])
+def test_what_an_interrupted_fit_left_is_taken_off(recompiled):
     model = compiled(SGD(0.1))
     guard = DivergenceGuard()
     with pytest.raises(KeyboardInterrupt):
         fit(model, guard, At({3}, interrupt), labels=ILL)
     assert guard.skipped == 1
+    if recompiled:
+        model.compile(model.optimizer, "mse")
     fit(model, labels=ILL)
     assert np.isnan(model.get_weights()[0]).all()
     assert guard.skipped == 1
@@ -447,6 +450,9 @@ def test_copies_in_fit_and_outside(copier):
         ({"max_skips": 0}, "`max_skips` must be a positive integer. Received: max_skips=0"),
         ({"max_rollbacks": -1}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
         ({"lr_factor": 1.5}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=1.5"),
+        ({"max_rollbacks": True}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
+        ({"lr_factor": True}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=True"),
+        ({"explosion": np.nan}, "`explosion` must be a number over 1. Received: explosion=nan"),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],
