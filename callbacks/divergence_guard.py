@@ -1,5 +1,6 @@
 import math
 import numbers
+import os
 import warnings
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 from kerasrnn.arguments import positive_integer, real_number
 from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
+from kerasrnn.callbacks.state_file import StateFile
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -35,9 +37,11 @@ class DivergenceGuard(keras.callbacks.Callback):
     and was followed by `every` batches without a skip or an explosion; before that, the first there
     was. Under `steps_per_execution` all this is done between executions, whose mean loss counts.
 
-    Good states are two copies of the model's weights and the optimizer's variables in memory, so
-    there is no file that could be damaged; against a killed process `BackupAndRestore` helps, which
-    gets neither a NaN to save nor, from a guard that gives up, a chance to delete its backup.
+    Good states are two copies of the model's weights and the optimizer's variables in memory. With
+    a `directory` the one it would go back to is also in a file, which is replaced at once or not at
+    all and so is whole whenever the process dies. The next `fit` takes it up if it is from a later
+    iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
+    save and, from a guard that gives up, no chance to delete its backup.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
@@ -49,6 +53,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         every: Positive integer, batches without trouble from one copy to the next.
         explosion: Number over 1; a higher one where the loss of single batches varies that much.
             With `math.inf`, infinite losses alone count.
+        directory: Path of a directory for the file, one for each training, or `None`. A `fit` that
+            comes to its end deletes the file. The model must be built before.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -61,7 +67,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is out of its range; at the start of `fit`, where there is no
-            optimizer, a second guard, or a learning rate that is a function and cannot be cut.
+            optimizer, a second guard, or a learning rate that is a function and cannot be cut, or
+            where the file in `directory` is damaged or of another model.
         RuntimeError: in `fit`, where it would have to go back once more than `max_rollbacks`. The
             good weights and the good optimizer's state are in place then.
 
@@ -78,7 +85,15 @@ class DivergenceGuard(keras.callbacks.Callback):
     (0, 0, None)
     """
 
-    def __init__(self, max_skips=3, max_rollbacks=3, lr_factor=0.5, every=100, explosion=100.0):
+    def __init__(
+        self,
+        max_skips=3,
+        max_rollbacks=3,
+        lr_factor=0.5,
+        every=100,
+        explosion=100.0,
+        directory=None,
+    ):
         super().__init__()
         self.max_skips = positive_integer("max_skips", max_skips)
         self.max_rollbacks = int(
@@ -92,7 +107,10 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.lr_factor = real_number("lr_factor", lr_factor, "lie in (0, 1]", lambda v: 0 < v <= 1)
         self.every = positive_integer("every", every)
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
-        self._hook = self._gate = None
+        self.directory = directory
+        if not isinstance(directory, str | os.PathLike | None):
+            raise ValueError(f"`directory` must be a path. Received: directory={directory!r}")
+        self._hook = self._gate = self._file = None
         self._forget()
 
     def _forget(self):
@@ -107,6 +125,13 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
         _require_a_rate_to_cut(hook.optimizer, self.lr_factor)
+        if self.directory is not None:
+            if not self.model.built:
+                raise ValueError(
+                    "DivergenceGuard with a `directory` needs a model that is built before `fit`. "
+                    f"Received: model={self.model.name}, directory={self.directory!r}"
+                )
+            self._file = StateFile(self.directory)
         self._forget()
         self._hook, self._gate = hook, Gate()
         self._hook.guard_by(self._gate)
@@ -114,6 +139,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         # Not sooner: at the start of `fit` a callback behind this one may load a backup.
         if self._newer is None and self.model.built:
+            self._take_up()
             self._keep()
         self._metrics = Copy(self._metric_variables())
         self._hook.announce()
@@ -142,6 +168,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._release()
+        if self._file:
+            self._file.remove()
         if self.skipped:
             warnings.warn(
                 f"DivergenceGuard skipped {self.skipped} batches with an Inf or NaN in their "
@@ -195,9 +223,27 @@ class DivergenceGuard(keras.callbacks.Callback):
         if not copy.finite:
             return False
         whole = self._newer is not None and len(self._newer) == len(copy)
-        self._good = self._newer if whole else copy
+        before, self._good = self._good, self._newer if whole else copy
         self._newer = copy
+        if self._file and self._good is not before:
+            self._file.write(self._good.values)
         return True
+
+    def _take_up(self):
+        """Restores what the file holds, unless a backup or the model itself is as far as that."""
+        if not self._file:
+            return
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        state, iterations = self._state(), innermost(optimizer)._iterations
+        values = self._file.read([tuple(v.shape) for v in state])
+        if not values:
+            return
+        (count,) = (value for v, value in zip(state, values, strict=True) if v is iterations)
+        if count > iterations.numpy():
+            for variable, value in zip(state, values, strict=True):
+                variable.assign(value)
 
     def _metric_variables(self):
         return [variable for metric in self.model.metrics for variable in metric.variables]
@@ -225,6 +271,9 @@ class DivergenceGuard(keras.callbacks.Callback):
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
+        if self._file:
+            # With the lower rate.
+            self._file.write(Copy(self._state()).values)
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -253,6 +302,10 @@ class Copy:
 
     def __len__(self):
         return len(self._values)
+
+    @property
+    def values(self):
+        return [value for _, value in self._values]
 
     @property
     def finite(self):

@@ -1,7 +1,12 @@
 """Updates that are skipped and states that are restored, against fits in which nothing was ill."""
 
 import copy
+import pathlib
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -305,6 +310,100 @@ def test_goes_back_in_a_resumed_fit(guard_first, tmp_path):
     assert int(resumed.optimizer.iterations) == 6 + 4
 
 
+KILLED_AS_IT_WRITES = """
+import os, signal, sys
+sys.path.insert(0, "tests")
+import numpy as np
+import small
+from kerasrnn.callbacks import DivergenceGuard
+
+whole, writes = np.savez, []
+
+def savez(file, *values):
+    writes.append(file)
+    whole(file, *values)
+    if len(writes) == 4:
+        file.truncate(file.tell() // 2)
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+np.savez = savez
+model = small.compiled(small.keras.optimizers.Adam(0.01), sparse=True)
+small.fit(model, DivergenceGuard(every=1, directory=sys.argv[1]))
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes(tmp_path):
+    """Leaves the file before whole: the start, then the states after batches 0 and 1."""
+    command = [sys.executable, "-c", KILLED_AS_IT_WRITES, str(tmp_path)]
+    killed = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"good_state.npz", "good_state.npz.unfinished"}
+
+    two = compiled(Adam(0.01), sparse=True)
+    fit(two, epochs=1, steps_per_epoch=2)
+    resumed, seen = compiled(Adam(0.01), sparse=True), []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(state(resumed))
+    )
+    fit(resumed, DivergenceGuard(directory=tmp_path), watch, epochs=1)
+    for value, variable in zip(seen[0], two.weights + two.optimizer.variables, strict=True):
+        np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, atol=1e-7)
+    assert int(resumed.optimizer.iterations) == 2 + 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_takes_up_what_is_farther_than_the_backup(tmp_path):
+    """And leaves a backup that is farther alone."""
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    guard = DivergenceGuard(every=1, directory=tmp_path / "late")
+    save = At({4}, lambda model: shutil.copytree(tmp_path / "late", tmp_path / "early"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(Adam(0.01)), guard, backup, save, At({9}, interrupt))
+    shutil.copytree(tmp_path / "backup", tmp_path / "backup too")
+    # The backups are of iteration 6, the files of 9 and 4.
+    pairs = ("late", "backup", 9), ("early", "backup too", 6)
+    for directory, backup_dir, begins in pairs:
+        model = compiled(Adam(0.01))
+        guard = DivergenceGuard(directory=tmp_path / directory)
+        fit(model, guard, keras.callbacks.BackupAndRestore(tmp_path / backup_dir))
+        assert int(model.optimizer.iterations) == begins + 6
+
+
+def test_the_file_keeps_the_lower_rate_and_outlives_a_guard_that_gives_up(tmp_path):
+    model = compiled(Adam(0.01))
+    guard = DivergenceGuard(max_skips=1, max_rollbacks=1, every=1, directory=tmp_path)
+    labels = LABELS.copy()
+    labels[3 * BATCH :] = np.nan
+    with pytest.warns(UserWarning, match="went back"), pytest.raises(RuntimeError):
+        fit(model, guard, labels=labels)
+    again, began = compiled(Adam(0.01)), []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: began.append(float(again.optimizer.learning_rate))
+    )
+    fit(again, DivergenceGuard(directory=tmp_path), watch, epochs=1)
+    assert began[0] == pytest.approx(0.005)
+    assert int(again.optimizer.iterations) == 2 + 6
+
+
+def test_a_file_that_cannot_be_taken_up(tmp_path):
+    file = tmp_path / "good_state.npz"
+    guard = DivergenceGuard(directory=tmp_path)
+    file.write_bytes(b"PK damaged")
+    with pytest.raises(ValueError, match=r"good_state\.npz cannot be read; delete it"):
+        fit(compiled(SGD(0.1)), guard)
+    with file.open("wb") as opened:
+        np.savez(opened, np.ones(3))
+    with pytest.raises(ValueError, match=r"good_state\.npz holds the state of another model"):
+        fit(compiled(SGD(0.1)), guard)
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(SGD(0.1), "mse")
+    callbacks = keras.callbacks.CallbackList([guard], model=model)
+    with pytest.raises(ValueError, match="`directory` needs a model that is built before"):
+        callbacks.on_train_begin()
+
+
 @pytest.mark.parametrize("batch", [2, 5])
 @pytest.mark.parametrize("optimizer", [lambda: SGD(0.1, global_clipnorm=1.0), lambda: Adam(0.01)])
 def test_a_nan_in_the_weights(optimizer, batch):
@@ -453,6 +552,7 @@ def test_copies_in_fit_and_outside(copier):
         ({"max_rollbacks": True}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
         ({"lr_factor": True}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=True"),
         ({"explosion": np.nan}, "`explosion` must be a number over 1. Received: explosion=nan"),
+        ({"directory": 3}, "`directory` must be a path. Received: directory=3"),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],
