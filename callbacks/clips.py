@@ -26,6 +26,10 @@ class Clip:
     def __init__(self, value):
         self.value = tf.Variable(value, dtype="float32", trainable=False)
 
+    @property
+    def latest_threshold(self):
+        return self.value
+
     def __call__(self, variables, grads):
         replica = tf.distribute.get_replica_context()
         replicas = replica.num_replicas_in_sync
@@ -58,12 +62,13 @@ class Value(Clip):
         return [self._clip_entries(g) for g in grads]
 
     def _clip_entries(self, gradient):
+        if isinstance(gradient, tf.IndexedSlices):
+            rows = gradients.unique_rows(gradient)
+            values = self._clip_entries(rows.values)
+            return tf.IndexedSlices(values, rows.indices, rows.dense_shape)
         limit = tf.cast(self.value, gradient.dtype)
-        if not isinstance(gradient, tf.IndexedSlices):
-            return tf.clip_by_value(gradient, -limit, limit)
-        rows = gradients.unique_rows(gradient)
-        values = tf.clip_by_value(rows.values, -limit, limit)
-        return tf.IndexedSlices(values, rows.indices, rows.dense_shape)
+        clipped = tf.clip_by_value(gradient, -limit, limit)
+        return tf.where(tf.reduce_all(tf.math.is_finite(gradient)), clipped, gradient)
 
 
 class Adaptive(Clip):
@@ -83,16 +88,29 @@ class Adaptive(Clip):
 class FromHistory(Clip):
     """Shrinks the global norm to a threshold that depends on earlier ones."""
 
+    def __init__(self, value):
+        super().__init__(value)
+        self._latest = tf.Variable(math.nan, trainable=False)
+
+    @property
+    def latest_threshold(self):
+        return self._latest
+
     def clip(self, variables, grads):
         norm = gradients.global_norm(grads)
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync == 1:
-            factor = shrink_factor(norm, self.threshold(norm))
+            factor = self._factor(norm)
         else:
             # One replica looks at the history while it writes on; the others are told.
-            factor = shrink_factor(norm, self.threshold(norm)) if on_first_replica() else 0.0
+            factor = self._factor(norm) if on_first_replica() else 0.0
             factor = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.convert_to_tensor(factor))
         return [gradients.scale(g, factor) for g in grads]
+
+    def _factor(self, norm):
+        threshold = self.threshold(norm)
+        self._latest.assign(threshold)
+        return shrink_factor(norm, threshold)
 
 
 class Percentile(FromHistory):

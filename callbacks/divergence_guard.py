@@ -1,16 +1,19 @@
 import math
 import numbers
+import os
 import warnings
 
 import keras
 import numpy as np
 
-from kerasrnn.arguments import positive_integer
+from kerasrnn.arguments import positive_integer, real_number
 from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
+from kerasrnn.callbacks.state_file import StateFile
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+_SPOILT = "the weights or the optimizer's variables held an Inf or NaN"
 
 
 class DivergenceGuard(keras.callbacks.Callback):
@@ -27,24 +30,31 @@ class DivergenceGuard(keras.callbacks.Callback):
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
     good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. A
-    loss explosion is a mean loss of the epoch so far of more than `explosion` times what it was
-    after the first batch of the `fit`; after a restoration it is looked for from the next epoch on.
-    A good state is one that was finite, and was followed by `every` batches without a skip or an
-    explosion; before that, the first there was. Under `steps_per_execution` all this is looked at
-    between executions.
+    loss explosion is a batch whose loss is more than `explosion` times that of the first batch of
+    the `fit`, or infinite, which the metrics leave out. The weights that an update has changed are
+    looked at after it, the optimizer's variables and all other weights with every copy and at the
+    end of every epoch; put it before callbacks that save then. A good state is one that was finite,
+    and was followed by `every` batches without a skip or an explosion; before that, the first there
+    was. Under `steps_per_execution` all this is done between executions, whose mean loss counts.
 
-    Good states are two copies of the model's weights and the optimizer's variables in memory, so
-    there is no file that could be damaged; against a killed process `BackupAndRestore` helps, which
-    gets neither a NaN to save nor, from a guard that gives up, a chance to delete its backup.
+    Good states are two copies of the model's weights and the optimizer's variables in memory. With
+    a `directory` the one it would go back to is also in a file, which is replaced at once or not at
+    all and so is whole whenever the process dies. The next `fit` takes it up if it is from a later
+    iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
+    save and, from a guard that gives up, no chance to delete its backup.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
         max_rollbacks: Integer, 0 or more; how often a `fit` goes back before it gives up.
         lr_factor: In (0, 1], what a learning rate is multiplied by. A `LearningRateSchedule` is
             wrapped, and goes back along its course with the iterations; a `LearningRateScheduler`
-            sets a rate of its own again in the next epoch.
+            sets a rate of its own again in the next epoch. A rate that was cut is saved with the
+            optimizer; the factor of a wrapped schedule is not, and a resumed `fit` begins without.
         every: Positive integer, batches without trouble from one copy to the next.
-        explosion: Number over 1.
+        explosion: Number over 1; a higher one where the loss of single batches varies that much.
+            With `math.inf`, infinite losses alone count.
+        directory: Path of a directory for the file, one for each training, or `None`. A `fit` that
+            comes to its end deletes the file. The model must be built before.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -57,7 +67,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is out of its range; at the start of `fit`, where there is no
-            optimizer, a second guard, or a learning rate that is a function and cannot be cut.
+            optimizer, a second guard, or a learning rate that is a function and cannot be cut, or
+            where the file in `directory` is damaged or of another model.
         RuntimeError: in `fit`, where it would have to go back once more than `max_rollbacks`. The
             good weights and the good optimizer's state are in place then.
 
@@ -74,32 +85,38 @@ class DivergenceGuard(keras.callbacks.Callback):
     (0, 0, None)
     """
 
-    def __init__(self, max_skips=3, max_rollbacks=3, lr_factor=0.5, every=100, explosion=100.0):
+    def __init__(
+        self,
+        max_skips=3,
+        max_rollbacks=3,
+        lr_factor=0.5,
+        every=100,
+        explosion=100.0,
+        directory=None,
+    ):
         super().__init__()
         self.max_skips = positive_integer("max_skips", max_skips)
-        self.max_rollbacks = max_rollbacks
-        if not isinstance(max_rollbacks, numbers.Integral) or max_rollbacks < 0:
-            raise ValueError(
-                "`max_rollbacks` must be an integer, 0 or more. "
-                f"Received: max_rollbacks={max_rollbacks!r}"
+        self.max_rollbacks = int(
+            real_number(
+                "max_rollbacks",
+                max_rollbacks,
+                "be an integer, 0 or more",
+                lambda v: isinstance(v, numbers.Integral) and v >= 0,
             )
-        self.lr_factor = lr_factor
-        if not isinstance(lr_factor, numbers.Real) or not 0 < lr_factor <= 1:
-            raise ValueError(f"`lr_factor` must lie in (0, 1]. Received: lr_factor={lr_factor!r}")
+        )
+        self.lr_factor = real_number("lr_factor", lr_factor, "lie in (0, 1]", lambda v: 0 < v <= 1)
         self.every = positive_integer("every", every)
-        self.explosion = explosion
-        if not isinstance(explosion, numbers.Real) or not explosion > 1:
-            raise ValueError(
-                f"`explosion` must be a number over 1. Received: explosion={explosion!r}"
-            )
-        self._hook = self._gate = None
+        self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
+        self.directory = directory
+        if not isinstance(directory, str | os.PathLike | None):
+            raise ValueError(f"`directory` must be a path. Received: directory={directory!r}")
+        self._hook = self._gate = self._file = None
         self._forget()
 
     def _forget(self):
         self.skipped = self.rollbacks = self._well = 0
         self.first_nonfinite = self._first_loss = None
         self._good = self._newer = self._metrics = None
-        self._looks_at_loss = True
 
     def __getstate__(self):
         left_behind = self._hook, self._gate, self._good, self._newer, self._metrics
@@ -108,37 +125,51 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
         _require_a_rate_to_cut(hook.optimizer, self.lr_factor)
+        if self.directory is not None:
+            if not self.model.built:
+                raise ValueError(
+                    "DivergenceGuard with a `directory` needs a model that is built before `fit`. "
+                    f"Received: model={self.model.name}, directory={self.directory!r}"
+                )
+            self._file = StateFile(self.directory)
         self._forget()
         self._hook, self._gate = hook, Gate()
         self._hook.guard_by(self._gate)
-        if self.model.built:
-            self._keep()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._looks_at_loss = True
-        self._metrics = Copy(self._metric_variables())
 
     def on_train_batch_begin(self, batch, logs=None):
+        # Not sooner: at the start of `fit` a callback behind this one may load a backup.
+        if self._newer is None and self.model.built:
+            self._take_up()
+            self._keep()
+        self._metrics = Copy(self._metric_variables())
         self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
-        if not self._good:
+        # The first batch may have built the model and the optimizer.
+        if self._newer is None or len(self._newer) < len(self._state()):
             self._keep()
         skipped = self._gate.skipped
         if skipped > self.skipped:
             self.skipped, self.first_nonfinite = skipped, self._gate.first_nonfinite
+            self._well = 0
             self._leave_out(logs)
             trouble = self._too_many_skips()
         else:
             self._well += 1
-            self._metrics = Copy(self._metric_variables())
-            trouble = self._loss_exploded(logs) or self._weights_spoilt()
+            trouble = self._loss_exploded(logs)
+        trouble = trouble or self._weights_spoilt()
         if trouble:
             self._go_back(trouble)
 
+    def on_epoch_end(self, epoch, logs=None):
+        if not Copy(self._state()).finite:
+            self._go_back(_SPOILT)
+
     def on_train_end(self, logs=None):
         self._release()
+        if self._file:
+            self._file.remove()
         if self.skipped:
             warnings.warn(
                 f"DivergenceGuard skipped {self.skipped} batches with an Inf or NaN in their "
@@ -157,29 +188,62 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _loss_exploded(self, logs):
-        loss = logs.get("loss", math.nan)
+        loss = self._loss(logs)
         if self._first_loss is None and math.isfinite(loss):
             self._first_loss = abs(loss)
-        if self._looks_at_loss and self._first_loss and loss > self.explosion * self._first_loss:
-            self._looks_at_loss = False
-            return f"the mean loss rose from {self._first_loss:.3g} to {loss:.3g}"
+        if math.isinf(loss):
+            # The mean would stay infinite, and hide what comes after.
+            self._leave_out(logs)
+            return "the loss of a batch was infinite"
+        if self._first_loss and loss > self.explosion * self._first_loss:
+            return f"the loss of a batch rose from {self._first_loss:.3g} to {loss:.3g}"
         return None
 
+    def _loss(self, logs):
+        """Of the last batch alone, where `logs` has the mean of the epoch so far."""
+        for metric in self.model.metrics:
+            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+                total, count = map(self._metrics.change, (metric.total, metric.count))
+                return total / count if count > 0 else math.nan
+        # A train_step that keeps no mean gives the loss itself.
+        return logs.get("loss", math.nan)
+
     def _weights_spoilt(self):
-        # The first batch may have built the model and the optimizer.
-        if (self._well - 1) % self.every == 0 and not self._keep():
-            return "the weights or the optimizer's variables held an Inf or NaN"
+        due = self._well and self._well % self.every == 0
+        if self._gate.spoilt or (due and not self._keep()):
+            return _SPOILT
         return None
+
+    def _state(self):
+        return self.model.weights + self.model.optimizer.variables
 
     def _keep(self):
         """Copies the state, unless it is not finite, which makes the copy before it a good one."""
-        copy = Copy(self.model.weights + self.model.optimizer.variables)
+        copy = Copy(self._state())
         if not copy.finite:
             return False
         whole = self._newer is not None and len(self._newer) == len(copy)
-        self._good = self._newer if whole else copy
+        before, self._good = self._good, self._newer if whole else copy
         self._newer = copy
+        if self._file and self._good is not before:
+            self._file.write(self._good.values)
         return True
+
+    def _take_up(self):
+        """Restores what the file holds, unless a backup or the model itself is as far as that."""
+        if not self._file:
+            return
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        state, iterations = self._state(), innermost(optimizer)._iterations
+        values = self._file.read([tuple(v.shape) for v in state])
+        if not values:
+            return
+        (count,) = (value for v, value in zip(state, values, strict=True) if v is iterations)
+        if count > iterations.numpy():
+            for variable, value in zip(state, values, strict=True):
+                variable.assign(value)
 
     def _metric_variables(self):
         return [variable for metric in self.model.metrics for variable in metric.variables]
@@ -202,10 +266,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         if self.rollbacks == self.max_rollbacks or not self._good:
             self._give_up(trouble)
         self.rollbacks += 1
-        self._well, self._newer, self._gate.in_a_row = 0, self._good, 0
+        self._well, self._newer = 0, self._good
+        self._gate.begin_again()
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
+        if self._file:
+            # With the lower rate.
+            self._file.write(Copy(self._state()).values)
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -236,8 +304,17 @@ class Copy:
         return len(self._values)
 
     @property
+    def values(self):
+        return [value for _, value in self._values]
+
+    @property
     def finite(self):
         return all(np.isfinite(value).all() for _, value in self._values)
+
+    def change(self, variable):
+        """How much is there now that was not; a variable that is new was 0."""
+        before = next((value for one, value in self._values if one is variable), 0.0)
+        return float(variable.numpy()) - float(before)
 
     def restore(self, which=lambda variable: True):
         for variable, value in self._values:

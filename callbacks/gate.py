@@ -6,12 +6,14 @@ from kerasrnn.callbacks.update_hook import on_first_replica, path_of
 
 
 class Gate:
-    """Lets no update through whose gradients hold an Inf or NaN, and keeps count.
+    """Lets no update through whose gradients hold an Inf or NaN, keeps count, and looks at what the
+    others have made of the weights.
 
     Attributes:
         skipped: Batches not let through.
         in_a_row: How many of them were the last ones.
         first_nonfinite: Update, counted from 0, and path of the first variable, or `None`.
+        spoilt: Whether an update left an Inf or NaN in the weights.
     """
 
     def __init__(self):
@@ -20,6 +22,7 @@ class Gate:
             tf.Variable(0, dtype="int64", trainable=False) for _ in range(3)
         )
         self._first = tf.Variable([-1, -1], dtype="int64", trainable=False)
+        self._spoilt = tf.Variable(False, trainable=False)
 
     @property
     def skipped(self):
@@ -29,9 +32,14 @@ class Gate:
     def in_a_row(self):
         return int(self._in_a_row)
 
-    @in_a_row.setter
-    def in_a_row(self, value):
-        self._in_a_row.assign(value)
+    @property
+    def spoilt(self):
+        return bool(self._spoilt)
+
+    def begin_again(self):
+        """After the weights were restored."""
+        self._in_a_row.assign(0)
+        self._spoilt.assign(False)
 
     @property
     def first_nonfinite(self):
@@ -46,8 +54,11 @@ class Gate:
         values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
         return tf.stack([tf.reduce_any(~tf.math.is_finite(v)) for v in values])
 
-    def let_through(self):
+    def let_through(self, variables):
         self._in_a_row.assign(0)
+        weights = [tf.convert_to_tensor(v) for v in variables]
+        finite = tf.stack([tf.reduce_all(tf.math.is_finite(w)) for w in weights])
+        self._spoilt.assign(self._spoilt.read_value() | ~tf.reduce_all(finite))
 
     def skip(self, variables, flags):
         columns = tf.constant([self._paths.index(path_of(v)) for v in variables], "int64")

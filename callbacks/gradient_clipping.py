@@ -1,9 +1,9 @@
 import math
-import numbers
 
 import keras
+import numpy as np
 
-from kerasrnn.arguments import one_of
+from kerasrnn.arguments import one_of, real_number
 from kerasrnn.callbacks.clips import CLIPS
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without
 
@@ -42,17 +42,22 @@ class GradientClipping(keras.callbacks.Callback):
 
     Args:
         mode: One of the above.
-        value: Positive number; a norm in "global_norm" (1) and "norm" (1), in the gradient's unit;
-            the largest entry in "value" (0.5); a percentile up to 100 in "percentile" (10); a
-            number of standard deviations in "zscore" (2.5); a share of the weights' norm in
-            "adaptive" (0.01). In brackets the default, for the last three the papers'.
+        value: Positive number in the range of float32; a norm in "global_norm" (1) and "norm" (1),
+            in the gradient's unit; the largest entry in "value" (0.5); a percentile up to 100 in
+            "percentile" (10); a number of standard deviations in "zscore" (2.5); a share of the
+            weights' norm in "adaptive" (0.01). In brackets the default, for the last three the
+            papers'.
 
     Attributes:
         value: As given; setting it takes effect from the next update on, in a running `fit` too.
+        threshold: Of the last update, a float: θ where the mode draws it from a history, infinite
+            where "zscore" left the update as it was, and NaN before the first; else `value`.
 
     "percentile" looks back over the last 1000 updates, where the paper keeps all. "zscore" starts
-    with 25 updates that are not clipped, whose mean and variance are the first μ and σ². A unit of
-    "adaptive" is all of a vector, and of other weights what leads to one index of the last axis.
+    with 25 updates that are not clipped, whose mean and variance are the first μ and σ². Their
+    history goes on from one `fit` of a model to the next with the same callback; a copy, another
+    model or another process begins a new one. A unit of "adaptive" is all of a vector, and of other
+    weights what leads to one index of the last axis.
 
     Raises:
         ValueError: `mode` is none of the above, or `value` is out of its range; at the start of
@@ -85,23 +90,32 @@ class GradientClipping(keras.callbacks.Callback):
 
     @value.setter
     def value(self, value):
-        most = 100 if self.mode == "percentile" else math.inf
-        # Anything that is a number, a `Suggestion` of the monitor or a tensor of NumPy's included.
-        if not isinstance(value, numbers.Real) or not 0 < value <= most or math.isinf(value):
-            raise ValueError(
-                f"`value` must be a positive number{', at most 100' * (most == 100)}. "
-                f"Received: value={value!r} with mode={self.mode!r}"
-            )
-        self._value = float(value)
+        # The graph holds it in float32, in which it must be neither zero nor infinite.
+        least, most = float(np.finfo("float32").tiny), float(np.finfo("float32").max)
+        if self.mode == "percentile":
+            most = 100.0
+        rule = f"be a number from {least:.3g} to {most:.3g} in mode {self.mode!r}"
+        self._value = real_number("value", value, rule, lambda v: least <= v <= most)
         if self._clip is not None:
             self._clip.value.assign(self._value)
+
+    @property
+    def threshold(self):
+        return math.nan if self._clip is None else float(self._clip.latest_threshold)
 
     def __getstate__(self):
         return copied_without(self, self._clip, self._hook)
 
+    def set_model(self, model):
+        # Norms of another model's gradients say nothing of this one's.
+        if model is not self.model:
+            self._clip = None
+        super().set_model(model)
+
     def on_train_begin(self, logs=None):
         self._hook = UpdateHook.of(self)
-        self._clip = CLIPS[self.mode](self._value)
+        if self._clip is None:
+            self._clip = CLIPS[self.mode](self._value)
         self._hook.clip_by(self._clip)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -109,4 +123,4 @@ class GradientClipping(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._hook.release(self._clip)
-        self._clip = self._hook = None
+        self._hook = None

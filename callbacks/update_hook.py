@@ -54,9 +54,9 @@ class UpdateHook:
         observers   are shown the gradients before and after the clip; of a skipped update, twice
                     as they came
 
-    A gate says in `flags(grads)` which variables' gradients are bad, and is told by
-    `let_through()` or `skip(variables, flags)` what comes of it; a clip is a function of variables
-    and gradients; an observer has `expect(variables)`, called at tracing, and
+    A gate says in `flags(grads)` which variables' gradients are bad, and is told what comes of it:
+    `let_through(variables)`, after the update, or `skip(variables, flags)`; a clip is a function of
+    variables and gradients; an observer has `expect(variables)`, called at tracing, and
     `record(variables, grads, clipped)`. A gate is an observer, too.
     """
 
@@ -141,19 +141,26 @@ class UpdateHook:
 
     def _only_when_announced(self, train_function):
         """Nothing tells a callback that its `fit` was interrupted. The next one, which is not
-        announced, must not train with what it has left behind."""
+        announced, must not train with a step that was traced for it."""
 
         def announced_train_function(data):
             if not self._announced:
                 self.remove()
                 self.retrace()
                 return self.model.train_function(data)
-            self._announced = False
-            return train_function(data)
+            try:
+                return train_function(data)
+            finally:
+                self._announced = False
 
         return announced_train_function
 
     def _apply(self, grads, trainable_variables):
+        if not self._announced:
+            # A step of another `compile`, or of the user's own, after an interrupted `fit`.
+            self.remove()
+            self._keras_apply(grads, trainable_variables)
+            return
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
@@ -173,10 +180,10 @@ class UpdateHook:
         (flags, *_) = strategy.experimental_local_results(flags)
 
         def update():
-            self._gate.let_through()
             strategy.extended.call_for_each_replica(
                 lambda grads: self._keras_apply(grads, self._variables), args=(grads,)
             )
+            self._gate.let_through(self._variables)
 
         def skip():
             self._gate.skip(self._variables, flags)

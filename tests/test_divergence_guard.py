@@ -1,7 +1,12 @@
 """Updates that are skipped and states that are restored, against fits in which nothing was ill."""
 
 import copy
+import pathlib
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -134,6 +139,10 @@ def test_the_order_of_the_callbacks_does_not_matter():
     assert_same(clipped, results[0][: len(clipped.weights)])
 
 
+def interrupt(model):
+    raise KeyboardInterrupt
+
+
 class At(keras.callbacks.Callback):
     """Calls a function with the model at the end of some batches, counted through all epochs."""
 
@@ -180,7 +189,7 @@ def test_a_loss_that_explodes():
     model = compiled(SGD(0.05))
     blow_up = At({4}, lambda model: setattr(model.optimizer, "learning_rate", 1e4))
     guard = DivergenceGuard(every=2, lr_factor=1e-6)
-    with pytest.warns(UserWarning, match=r"the mean loss rose from .* multiplied by 1e-06"):
+    with pytest.warns(UserWarning, match=r"the loss of a batch rose from .* multiplied by 1e-06"):
         history = fit(model, guard, blow_up, epochs=3)
     assert (guard.skipped, guard.rollbacks) == (0, 1)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
@@ -219,16 +228,223 @@ def test_gives_up_with_the_good_weights_in_place(tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
-def test_a_nan_in_the_weights():
-    """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
-    overflows."""
-    model = compiled(SGD(0.1, global_clipnorm=1.0))
+def test_goes_back_to_before_a_late_explosion():
+    """Of one weight that is to become 1: from batch 252 on its error doubles with each update."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(SGD(1e-4), "mse")
+    guard, went_back_to = DivergenceGuard(every=5), []
+
+    def look(batch, logs):
+        if guard.rollbacks and not went_back_to:
+            went_back_to.append(float(model.get_weights()[0][0, 0]))
+
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    blow_up = At({252}, lambda model: setattr(model.optimizer, "learning_rate", 1.5))
+    x = np.ones((280, 1))
+    with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 2"):
+        model.fit(x, x, 1, verbose=0, callbacks=[guard, watch, blow_up])
+    assert guard.rollbacks == 1
+    # Exploded ones are farther off than 1.
+    assert 0 < went_back_to[0] < 1
+
+
+def test_a_skip_puts_the_next_copy_off():
+    """A copy counts as good after batches in a row without trouble only."""
     labels = LABELS.copy()
-    labels[2 * BATCH] = 1e20
+    labels[3 * BATCH] = labels[5 * BATCH] = np.nan
+    model, seen = compiled(SGD(0.1)), []
+    start = model.get_weights()
+    guard = DivergenceGuard(every=2, max_skips=1)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+    )
+    with pytest.warns(UserWarning, match="DivergenceGuard"):
+        fit(model, guard, watch, labels=labels, epochs=1)
+    # Back to the first copy both times: that of batch 1 was followed by a single good one.
+    for after in (3, 5):
+        for value, good in zip(seen[after], start, strict=True):
+            np.testing.assert_array_equal(value, good)
+
+
+def test_a_loss_that_train_step_gives_itself():
+    class Own(keras.Model):
+        metrics = ()
+
+        def train_step(self, data):
+            super().train_step(data)
+            return {"loss": next(losses)}
+
+    losses = iter(np.float32([1.0, 30.0, 200.0, 2.0]))
+    inputs = keras.Input((1,))
+    model = Own(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(SGD(0.1), "mse", run_eagerly=True)
+    with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 200"):
+        model.fit(np.ones((4, 1)), np.ones(4), 1, verbose=0, callbacks=[DivergenceGuard()])
+
+
+@pytest.mark.parametrize("guard_first", [True, False])
+def test_goes_back_in_a_resumed_fit(guard_first, tmp_path):
+    """To what the backup held, not to the weights that the new process had before."""
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    first = compiled(Adam(0.01))
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, backup(), At({8}, interrupt))
+    epoch = compiled(Adam(0.01))
+    fit(epoch, epochs=1)
+
+    resumed = compiled(Adam(0.01))
+    labels = LABELS.copy()
+    labels[: 2 * BATCH] = np.nan
+    guard, seen = DivergenceGuard(max_skips=2), []
+    callbacks = [guard, backup()] if guard_first else [backup(), guard]
+    with pytest.warns(UserWarning, match="DivergenceGuard"):
+        fit(resumed, *callbacks, At({1}, lambda m: seen.append(m.get_weights())), labels=labels)
+    assert guard.rollbacks == 1
+    assert_same(epoch, seen[0])
+    assert int(resumed.optimizer.iterations) == 6 + 4
+
+
+KILLED_AS_IT_WRITES = """
+import os, signal, sys
+sys.path.insert(0, "tests")
+import numpy as np
+import small
+from kerasrnn.callbacks import DivergenceGuard
+
+whole, writes = np.savez, []
+
+def savez(file, *values):
+    writes.append(file)
+    whole(file, *values)
+    if len(writes) == 4:
+        file.truncate(file.tell() // 2)
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+np.savez = savez
+model = small.compiled(small.keras.optimizers.Adam(0.01), sparse=True)
+small.fit(model, DivergenceGuard(every=1, directory=sys.argv[1]))
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes(tmp_path):
+    """Leaves the file before whole: the start, then the states after batches 0 and 1."""
+    command = [sys.executable, "-c", KILLED_AS_IT_WRITES, str(tmp_path)]
+    killed = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"good_state.npz", "good_state.npz.unfinished"}
+
+    two = compiled(Adam(0.01), sparse=True)
+    fit(two, epochs=1, steps_per_epoch=2)
+    resumed, seen = compiled(Adam(0.01), sparse=True), []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(state(resumed))
+    )
+    fit(resumed, DivergenceGuard(directory=tmp_path), watch, epochs=1)
+    for value, variable in zip(seen[0], two.weights + two.optimizer.variables, strict=True):
+        np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, atol=1e-7)
+    assert int(resumed.optimizer.iterations) == 2 + 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_takes_up_what_is_farther_than_the_backup(tmp_path):
+    """And leaves a backup that is farther alone."""
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    guard = DivergenceGuard(every=1, directory=tmp_path / "late")
+    save = At({4}, lambda model: shutil.copytree(tmp_path / "late", tmp_path / "early"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(Adam(0.01)), guard, backup, save, At({9}, interrupt))
+    shutil.copytree(tmp_path / "backup", tmp_path / "backup too")
+    # The backups are of iteration 6, the files of 9 and 4.
+    pairs = ("late", "backup", 9), ("early", "backup too", 6)
+    for directory, backup_dir, begins in pairs:
+        model = compiled(Adam(0.01))
+        guard = DivergenceGuard(directory=tmp_path / directory)
+        fit(model, guard, keras.callbacks.BackupAndRestore(tmp_path / backup_dir))
+        assert int(model.optimizer.iterations) == begins + 6
+
+
+def test_the_file_keeps_the_lower_rate_and_outlives_a_guard_that_gives_up(tmp_path):
+    model = compiled(Adam(0.01))
+    guard = DivergenceGuard(max_skips=1, max_rollbacks=1, every=1, directory=tmp_path)
+    labels = LABELS.copy()
+    labels[3 * BATCH :] = np.nan
+    with pytest.warns(UserWarning, match="went back"), pytest.raises(RuntimeError):
+        fit(model, guard, labels=labels)
+    again, began = compiled(Adam(0.01)), []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: began.append(float(again.optimizer.learning_rate))
+    )
+    fit(again, DivergenceGuard(directory=tmp_path), watch, epochs=1)
+    assert began[0] == pytest.approx(0.005)
+    assert int(again.optimizer.iterations) == 2 + 6
+
+
+def test_a_file_that_cannot_be_taken_up(tmp_path):
+    file = tmp_path / "good_state.npz"
+    guard = DivergenceGuard(directory=tmp_path)
+    file.write_bytes(b"PK damaged")
+    with pytest.raises(ValueError, match=r"good_state\.npz cannot be read; delete it"):
+        fit(compiled(SGD(0.1)), guard)
+    with file.open("wb") as opened:
+        np.savez(opened, np.ones(3))
+    with pytest.raises(ValueError, match=r"good_state\.npz holds the state of another model"):
+        fit(compiled(SGD(0.1)), guard)
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(SGD(0.1), "mse")
+    callbacks = keras.callbacks.CallbackList([guard], model=model)
+    with pytest.raises(ValueError, match="`directory` needs a model that is built before"):
+        callbacks.on_train_begin()
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("optimizer", [lambda: SGD(0.1, global_clipnorm=1.0), lambda: Adam(0.01)])
+def test_a_nan_in_the_weights(optimizer, batch):
+    """A finite gradient can bring it about: Keras's global clip makes NaN of one whose square
+    overflows, and Adam keeps an infinite square. In the last batch too."""
+    model, saved = build(), []
+    model.compile(optimizer(), "mae")
+    weights = np.ones(len(LABELS))
+    weights[batch * BATCH] = 1e22
+    save = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: saved.extend(state(model))
+    )
     with pytest.warns(UserWarning, match="rollback 1 of at most 3"):
-        fit(model, DivergenceGuard(every=1), labels=labels, epochs=1)
-    assert all(np.isfinite(w).all() for w in model.get_weights())
+        fit(model, DivergenceGuard(explosion=1e30), save, sample_weight=weights, epochs=1)
+    assert all(np.isfinite(value).all() for value in saved)
     assert np.isfinite(model.evaluate(TOKENS, LABELS, verbose=0))
+
+
+def test_weights_are_looked_at_after_every_update():
+    """Not only where a copy is due or the next gradient is NaN for it."""
+
+    class Overflows(SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            step = tf.where(self.iterations == 2, np.inf, learning_rate)
+            super().update_step(gradient, variable, step)
+
+    model, seen = compiled(Overflows(0.1)), []
+    with pytest.warns(UserWarning, match="the weights or the optimizer's variables held"):
+        fit(model, DivergenceGuard(), At({2}, lambda model: seen.extend(state(model))), epochs=1)
+    assert all(np.isfinite(value).all() for value in seen)
+
+
+def test_an_infinite_loss_does_not_hide_the_next_explosion():
+    labels = LABELS.copy()
+    labels[2 * BATCH], labels[4 * BATCH] = 1e20, 1e3
+    guard = DivergenceGuard()
+    infinite = pytest.warns(UserWarning, match="rollback 1 of at most 3: .* was infinite")
+    with infinite, pytest.warns(UserWarning, match="rollback 2 of at most 3: .* rose from"):
+        history = fit(compiled(SGD(0.01)), guard, labels=labels, epochs=1)
+    assert guard.rollbacks == 2
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_a_schedule_is_scaled(tmp_path):
@@ -301,15 +517,15 @@ def test_on_two_replicas(on_two_devices):
     assert "1 True" in printed
 
 
-def test_what_an_interrupted_fit_left_is_taken_off():
-    def interrupt(model):
-        raise KeyboardInterrupt
-
+@pytest.mark.parametrize("recompiled", [False, True])
+def test_what_an_interrupted_fit_left_is_taken_off(recompiled):
     model = compiled(SGD(0.1))
     guard = DivergenceGuard()
     with pytest.raises(KeyboardInterrupt):
         fit(model, guard, At({3}, interrupt), labels=ILL)
     assert guard.skipped == 1
+    if recompiled:
+        model.compile(model.optimizer, "mse")
     fit(model, labels=ILL)
     assert np.isnan(model.get_weights()[0]).all()
     assert guard.skipped == 1
@@ -333,6 +549,10 @@ def test_copies_in_fit_and_outside(copier):
         ({"max_skips": 0}, "`max_skips` must be a positive integer. Received: max_skips=0"),
         ({"max_rollbacks": -1}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
         ({"lr_factor": 1.5}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=1.5"),
+        ({"max_rollbacks": True}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
+        ({"lr_factor": True}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=True"),
+        ({"explosion": np.nan}, "`explosion` must be a number over 1. Received: explosion=nan"),
+        ({"directory": 3}, "`directory` must be a path. Received: directory=3"),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],

@@ -217,6 +217,43 @@ def test_a_long_history(mode, by_hand, monkeypatch):
     assert 5 < fired < 110
 
 
+@pytest.mark.parametrize("mode", BY_HAND)
+def test_an_inf_and_a_nan_pass_as_they_are(mode):
+    clip = clips.CLIPS[mode](0.1)
+    for bad in (np.inf, -np.inf, np.nan):
+        g = np.float32([[bad], [3.0], [-2.0]])
+        rows = tf.IndexedSlices(tf.constant(g), tf.constant([2, 0, 1]), tf.constant([4, 1]))
+        variables = [tf.Variable(tf.ones((n, 1))) for n in (3, 4)]
+        dense, sparse = clip(variables, [tf.constant(g), rows])
+        np.testing.assert_array_equal(dense, g)
+        np.testing.assert_array_equal(tf.convert_to_tensor(sparse)[:3], g[[1, 2, 0]])
+
+
+@pytest.mark.parametrize("mode", ["percentile", "zscore"])
+def test_the_history_goes_on_in_the_next_fit(mode):
+    model, clipping = compiled(SGD(0.5), sparse=True), GradientClipping(mode, BY_HAND[mode][1])
+    assert np.isnan(clipping.threshold)
+    for _ in range(2):
+        fit(model, clipping, epochs=1)
+    assert_same(model, expected(mode, sparse=True))
+
+    clipping.value = 30.0
+    again, fresh = compiled(SGD(0.5)), compiled(SGD(0.5))
+    fit(again, clipping, epochs=1)
+    fit(fresh, GradientClipping(mode, 30.0), epochs=1)
+    assert_same(again, fresh.get_weights(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", BY_HAND)
+def test_threshold(mode):
+    kind, value = BY_HAND[mode]
+    clipping, monitor = GradientClipping(mode, value), GradientNormMonitor()
+    fit(compiled(SGD(0.5)), clipping, monitor, epochs=1)
+    paper = kind(value, warmup=4) if kind is ZClip else kind(value)
+    thresholds = [paper.threshold([norm]) for norm in monitor.history["global_norm"]]
+    assert clipping.threshold == pytest.approx(thresholds[-1], rel=1e-4)
+
+
 def test_clipnorm_is_per_variable():
     """Keras's `clipnorm=1` leaves a global norm of more than 1; "global_norm" does not."""
     theirs, ours = GradientNormMonitor(), GradientNormMonitor()
@@ -323,17 +360,32 @@ def test_a_suggestion_can_be_given_as_it_is():
     assert clipping.value == float(monitor.suggest_clipnorm())
 
 
-@pytest.mark.parametrize("mode", ["global_norm", "percentile"])
-def test_what_an_interrupted_fit_left_is_taken_off(mode):
+def fit_again(model):
+    fit(model, epochs=1)
+
+
+def compile_again(model):
+    model.compile(model.optimizer, "mse")
+    fit(model, epochs=1)
+
+
+def apply_by_hand(model):
+    grads = [tf.constant(g, "float32") for g in gradients(model, slice(0, BATCH))]
+    model.optimizer.apply(grads, model.trainable_variables)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("train", [fit_again, compile_again, apply_by_hand])
+def test_what_an_interrupted_fit_left_is_taken_off(train, eager):
     def interrupt():
         raise KeyboardInterrupt
 
-    model, plain = compiled(SGD(0.5)), compiled(SGD(0.5))
+    model, plain = (compiled(SGD(0.5), run_eagerly=eager) for _ in range(2))
     with pytest.raises(KeyboardInterrupt):
-        fit(model, GradientClipping(mode, 1e-3), At(1, interrupt))
+        fit(model, GradientClipping("global_norm", 1e-3), At(1, interrupt))
     model.set_weights(plain.get_weights())
-    fit(model)
-    fit(plain)
+    train(model)
+    train(plain)
     assert_same(model, plain.get_weights(), rtol=0, atol=0)
     assert not set(METHODS) & set(vars(model.optimizer))
 
@@ -369,10 +421,13 @@ def test_inside_keras_tuner(tmp_path, quiet_tuner):
     ("arguments", "message"),
     [
         (["norms"], r"`mode` must be 'global_norm', .* Received: mode='norms'"),
-        (["norm", 0], r"`value` must be a positive number\. Received: value=0 with mode='norm'"),
+        (["norm", 0], r"must be a number from 1.* to 3.4e\+38 in mode 'norm'. Received: value=0"),
+        (["value", 1e-50], "Received: value=1e-50"),
+        (["adaptive", 1e39], r"Received: value=1e\+39"),
+        (["value", True], "Received: value=True"),
         (["norm", float("nan")], "Received: value=nan"),
         (["norm", "1"], "Received: value='1'"),
-        (["percentile", 101], "positive number, at most 100. Received: value=101"),
+        (["percentile", 101], "to 100 in mode 'percentile'. Received: value=101"),
     ],
 )
 def test_wrong_arguments(arguments, message):

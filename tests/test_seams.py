@@ -101,6 +101,13 @@ def test_optimizers_count_after_an_update_whatever_came_of_it():
     assert keras.optimizers.SGD()._iterations.dtype == "int64"
 
 
+def test_a_mean_has_its_total_and_count():
+    """DivergenceGuard finds the loss of a batch in the mean of an epoch."""
+    mean = keras.metrics.Mean()
+    mean.update_state([2.0, 4.0], sample_weight=[3.0, 1.0])
+    assert (float(mean.total), float(mean.count)) == (10.0, 4.0)
+
+
 def test_optimizers_know_their_schedule():
     """DivergenceGuard wraps it; `learning_rate` gives what it says at the moment."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)

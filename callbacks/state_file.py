@@ -1,0 +1,57 @@
+"""A state on disk, for a process that dies."""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+
+class StateFile:
+    """Holds the state that was written last, whole, whenever the process dies.
+
+    Args:
+        directory: A path; the directory is made where there is none.
+    """
+
+    def __init__(self, directory):
+        directory = pathlib.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "good_state.npz"
+        self._unfinished = directory / "good_state.npz.unfinished"
+
+    def write(self, values):
+        with self._unfinished.open("wb") as file:
+            np.savez(file, *map(_storable, values))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._unfinished, self.path)
+
+    def read(self, shapes):
+        """The values, or `None` where none were written.
+
+        Raises:
+            ValueError: the file is damaged, or holds values of other shapes.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                values = [file[name] for name in file.files]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path} cannot be read; delete it to begin anew.") from error
+        if [value.shape for value in values] != shapes:
+            raise ValueError(
+                f"{self.path} holds the state of another model or optimizer. Give each training a "
+                "`directory` of its own, or delete the file to begin anew."
+            )
+        return values
+
+    def remove(self):
+        self._unfinished.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def _storable(value):
+    # NumPy would read bfloat16 back as bytes.
+    return value.astype("float32") if value.dtype.kind == "V" else value
