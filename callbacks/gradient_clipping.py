@@ -102,7 +102,7 @@ class GradientClipping(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._hook = UpdateHook.of(self)
         self._clip = CLIPS[self.mode](self._value)
-        self._hook.clip_by(self._clip)
+        self._hook.clip_by(self._clip, self.mode, self._value)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasrnn import layers
-from kerasrnn.callbacks import GradientFlowMonitor, GradientNormMonitor
+from kerasrnn.callbacks import GradientClipping, GradientFlowMonitor, GradientNormMonitor
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow, health_report, lyapunov_exponent, page
 from kerasrnn.diagnostics.flow import Measurement
@@ -42,9 +42,9 @@ def healthy_lstm(optimizer="adam", **options):
     return compiled(lstm, optimizer=optimizer, **options)
 
 
-def trained(model, epochs=1):
+def trained(model, *callbacks, epochs=1):
     monitor = GradientNormMonitor()
-    model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=[monitor])
+    model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=[monitor, *callbacks])
     return monitor
 
 
@@ -121,6 +121,14 @@ def test_clips(clip, code):
     assert found(report) == [(code, None)]
     assert only(report).numbers == {"clip_rate": float(clip < 1), "global_clipnorm": clip}
     assert only(report) == monitor.verdicts()[0]
+
+
+def test_the_clip_of_a_callback():
+    model = healthy_lstm()
+    report = health_report(model, X, Y, trained(model, GradientClipping("global_norm", 1e-4)))
+    assert found(report) == [("CLIP_TOO_TIGHT", None)]
+    assert only(report).numbers == {"clip_rate": 1.0, "mode": "global_norm", "value": 1e-4}
+    assert "GradientClipping" in report.norms.get_suptitle()
 
 
 DEAD = {"bias_initializer": keras.initializers.Constant(-50)}
