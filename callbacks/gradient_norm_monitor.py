@@ -156,9 +156,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
         The norm that nine updates in ten stay below, but at most ten times the median: Pascanu,
         Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
         ten times the average norm. It is meant for the kind of clip that was set: for one of each
-        variable by itself (`clipnorm`, `GradientClipping("norm")`) it looks at each update's largest
-        variable, else at the global norm. A clip that was set and fired on more than half of the
-        updates is named what it is, a lower learning rate in disguise.
+        variable by itself, `clipnorm` or `GradientClipping("norm")`, it looks at each update's
+        largest variable, else at the global norm. A clip that was set and fired on more than half
+        of the updates is named what it is, a lower learning rate in disguise.
 
         Args:
             window: How many of the last updates to look at; `None` for all.

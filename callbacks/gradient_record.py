@@ -14,6 +14,14 @@ _WIDTH = 1000
 _MODES = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
 
 
+def _callback(mode, value):
+    return f'GradientClipping("{mode}", {value})'
+
+
+# What remedies name where no norms are at hand.
+CLIP = f"kerasrnn.callbacks.{_callback('global_norm', '1.0')}"
+
+
 class Suggestion(float):
     """A clip threshold, usable as the number it is, with the reason for it.
 
@@ -152,8 +160,7 @@ class GradientRecord:
             return []
         update, column = bad[0]
         variable, updates = self.variables[column], len(np.unique(bad[:, 0]))
-        default = f"`kerasrnn.callbacks.{_callback('global_norm', '1.0')}`"
-        clip = "clip to less" if self.clip else f"clip, {default}"
+        clip = "clip to less" if self.clip else f"clip, `{CLIP}`"
         return [
             Verdict(
                 "NON_FINITE",
@@ -335,10 +342,6 @@ class GradientRecord:
         if together > 1:
             label += f", largest of {together} updates"
         figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
-
-
-def _callback(mode, value):
-    return f'GradientClipping("{mode}", {value})'
 
 
 def _percent(flags):
