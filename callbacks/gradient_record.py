@@ -272,7 +272,7 @@ class GradientRecord:
             largest = (norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
             panels.append(("largest variable's gradient norm", *largest))
         layers, of_layers = self._layer_norms()
-        heights = [3.2] * len(panels) + [2.2 + 0.2 * len(layers)]
+        heights = [3.2] * len(panels) + [2.2 + 0.25 * len(layers)]
 
         # As wide as the labels leave the panels their place.
         width = 7.5 + 0.07 * max(map(len, layers))
@@ -282,8 +282,14 @@ class GradientRecord:
             self._draw_norms(axis, before, after)
             axis.set_ylabel(label)
         if self._kind in ("norm", "global_norm"):
+            # Behind the norms, which often lie on it, and wide enough to be seen there.
             axes[-1].axhline(
-                self.clip[1], color="tab:red", linestyle="--", label=f"threshold, {self._clip_set}"
+                self.clip[1],
+                color="tab:red",
+                linestyle="--",
+                linewidth=2.4,
+                zorder=1,
+                label=f"threshold, {self._clip_set}",
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figure.suptitle(self._title(), fontsize="large")
@@ -316,7 +322,8 @@ class GradientRecord:
         owners = np.array([path.rpartition("/")[0] or path for path in self.variables])
         layers = list(dict.fromkeys(owners))
         wide = self.before.astype("float64")
-        return layers, np.array([np.linalg.norm(wide[:, owners == one], axis=1) for one in layers])
+        norms = [np.linalg.norm(wide[:, owners == one], axis=1) for one in layers]
+        return _without_common_part(layers), np.array(norms)
 
     def _draw_layers(self, figure, axis, layers, norms):
         from matplotlib.colors import LogNorm
@@ -342,6 +349,15 @@ class GradientRecord:
         if together > 1:
             label += f", largest of {together} updates"
         figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
+
+
+def _without_common_part(paths):
+    """The paths inside of what all of them lie in, as a Sequential model."""
+    parts = [path.split("/") for path in paths]
+    outer = {tuple(part[:1]) for part in parts}
+    if len(outer) > 1 or min(map(len, parts)) == 1:
+        return paths
+    return ["/".join(part[1:]) for part in parts]
 
 
 def _percent(flags):

@@ -191,6 +191,14 @@ def test_heatmap_of_a_long_training():
     assert colours.get_xlabel().endswith("largest of 3 updates")
 
 
+def test_layers_are_named_without_what_they_all_lie_in():
+    rows = np.concatenate([norms(9), norms(9)], axis=1)
+    for outer, named in (("net/", ["rnn/cell", "head"]), ("", ["rnn/cell", "head"])):
+        paths = [f"{outer}rnn/cell/kernel", f"{outer}head/kernel"]
+        heatmap = GradientRecord(rows, paths, None).plot().axes[-2]
+        assert [label.get_text() for label in heatmap.get_yticklabels()] == named
+
+
 def test_gradients_that_are_not_there():
     assert recorded(np.zeros((20, 2))).verdict().startswith("VANISHING")
     assert recorded(norms() * 1e-12).verdict().startswith("VANISHING")

@@ -9,6 +9,7 @@ import pytest
 
 from kerasrnn import layers
 from kerasrnn.callbacks import GradientClipping, GradientFlowMonitor, GradientNormMonitor
+from kerasrnn.callbacks.gradient_record import GradientRecord
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow, health_report, lyapunov_exponent, page
 from kerasrnn.diagnostics.flow import Measurement
@@ -382,6 +383,19 @@ def test_the_page_stands_alone(stack, tmp_path):
 def plain():
     """The report of a model without recurrent layers."""
     return health_report(compiled(keras.layers.Flatten()), X, Y)
+
+
+def test_nothing_of_the_norms_is_cut_off():
+    paths = ["net/both/backward_lstm/lstm_cell/kernel", "net/head/kernel"]
+    rows = rng.lognormal(size=(2500, 4))
+    record = GradientRecord(rows, paths, ("global_norm", 0.0001))
+    figure = page.narrowed(record.plot())
+    figure.draw_without_rendering()
+    shown, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(shown.x0, shown.y0) >= 0
+    assert (shown.x1 <= width, shown.y1 <= height) == (True, True)
+    # More of it is plot than words.
+    assert all(axis.get_position().width > 0.5 for axis in figure.axes)
 
 
 def test_a_notebook_shows_the_page(plain, tmp_path):
