@@ -116,7 +116,7 @@ class GradientClipping(keras.callbacks.Callback):
         self._hook = UpdateHook.of(self)
         if self._clip is None:
             self._clip = CLIPS[self.mode](self._value)
-        self._hook.clip_by(self._clip)
+        self._hook.clip_by(self._clip, self.mode, self._value)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()

@@ -40,6 +40,10 @@ class GradientHook:
         self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
         self._hook.observe(self)
 
+    @property
+    def clip(self):
+        return self._hook.clip
+
     def announce(self):
         self._hook.announce()
 

@@ -9,12 +9,7 @@ import tensorflow as tf
 from kerasrnn.arguments import positive_integer
 from kerasrnn.callbacks.gradient_hook import GradientHook
 from kerasrnn.callbacks.gradient_record import GradientRecord
-from kerasrnn.callbacks.update_hook import (
-    clip_of,
-    copied_without,
-    innermost,
-    require_optimizer,
-)
+from kerasrnn.callbacks.update_hook import copied_without, require_optimizer
 
 _CAPACITY = 1024
 # What an interrupted process loses of its CSV at most, in batches.
@@ -52,7 +47,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
             their squares add up to that of the kernel's. A cell of this package names its gates
             itself; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
-        clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
+        clip: The clip that was set when the first batch began, as `("clipnorm", 1.0)` of the
+            optimizer or `("global_norm", 1.0)`, mode and value of a `GradientClipping`, or `None`.
         clip_rate: Share of the updates that were clipped.
 
     Keras clips an embedding by `clipnorm` before it has summed the rows of tokens that occur more
@@ -159,17 +155,18 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
         The norm that nine updates in ten stay below, but at most ten times the median: Pascanu,
         Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
-        ten times the average norm. It is meant for the argument the optimizer clips by:
-        for `clipnorm` it looks at each update's largest variable, else at the global norm. A clip
-        that was set and fired on more than half of the updates is named what it is, a lower
-        learning rate in disguise.
+        ten times the average norm. It is meant for the kind of clip that was set: for one of each
+        variable by itself, `clipnorm` or `GradientClipping("norm")`, it looks at each update's
+        largest variable, else at the global norm. A clip that was set and fired on more than half
+        of the updates is named what it is, a lower learning rate in disguise.
 
         Args:
             window: How many of the last updates to look at; `None` for all.
 
         Returns:
-            A float with `.argument`, the optimizer's argument it is meant for, and `.reason`: set
-            it as in `Adam(**{s.argument: s})`. Printed, it says all three.
+            A float with `.argument`, the optimizer's argument it is meant for, `.mode`, that of
+            `GradientClipping`, and `.reason`: set it as in `Adam(**{s.argument: s})` or
+            `GradientClipping(s.mode, s)`. Printed, it says which value of what, and why.
 
         Raises:
             ValueError: `window` is no positive integer; no update with finite gradients other than
@@ -207,8 +204,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
         """Draws the norms over the updates, before and after clipping, on a logarithmic axis, with
         the clip threshold, and below them, layers by updates, the norm of each layer.
 
-        Where the optimizer clips each variable by itself (`clipnorm`), a second panel shows what
-        the threshold applies to: the largest variable's norm.
+        Where each variable is clipped by itself (`clipnorm`, "norm"), a second panel shows what the
+        threshold applies to: the largest variable's norm. No threshold is drawn that is none of
+        norms, as of "value", or has no fixed place, as of "percentile".
 
         Returns:
             A `matplotlib.figure.Figure`; `.savefig("norms.png")` writes it. Crosses on the lower
@@ -223,13 +221,15 @@ class GradientNormMonitor(keras.callbacks.Callback):
         require_optimizer(self)
         self._open_outputs()
         self._forget()
-        self.clip = clip_of(innermost(self.model.optimizer))
         capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
         self._hook = GradientHook(self, capacity, products=self.batch_size is not None)
         self._hook.attach()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()
+        if not self._batches:
+            # A GradientClipping may begin after this callback.
+            self.clip = self._hook.clip
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._seen = self._seen, self._hook.count()

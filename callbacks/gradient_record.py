@@ -10,6 +10,16 @@ _FIRED = 1 - 1e-5
 _VANISHED = 1e-7
 # Columns of the heatmap: about what a page can show.
 _WIDTH = 1000
+# For each argument by which Keras's optimizers clip, the mode of `GradientClipping` of its kind.
+_MODES = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
+
+
+def _callback(mode, value):
+    return f'GradientClipping("{mode}", {value})'
+
+
+# What remedies name where no norms are at hand.
+CLIP = f"kerasrnn.callbacks.{_callback('global_norm', '1.0')}"
 
 
 class Suggestion(float):
@@ -17,6 +27,7 @@ class Suggestion(float):
 
     Attributes:
         argument: The optimizer's argument it is meant for, `"clipnorm"` or `"global_clipnorm"`.
+        mode: The mode of `GradientClipping` it is meant for, `"norm"` or `"global_norm"`.
         reason: One sentence.
     """
 
@@ -25,6 +36,10 @@ class Suggestion(float):
         self.argument = argument
         self.reason = reason
         return self
+
+    @property
+    def mode(self):
+        return _MODES[self.argument]
 
     def __reduce__(self):
         return type(self), (float(self), self.argument, self.reason)
@@ -39,7 +54,7 @@ class GradientRecord:
     Args:
         rows: (updates, numbers), each as of an `UpdateRow`.
         variables: The variables' paths.
-        clip: The clip that was set, as `("clipnorm", 1.0)`, or `None`.
+        clip: The clip that was set, as of `UpdateHook`.
         gates: For the number of each recurrent kernel in `variables`, the names of its gates.
 
     Attributes:
@@ -75,8 +90,9 @@ class GradientRecord:
         return _share(self.fired)
 
     @property
-    def _clips_by_value(self):
-        return self.clip is not None and self.clip[0] == "clipvalue"
+    def _kind(self):
+        """The clip that was set, as a mode of `GradientClipping`, whoever clips."""
+        return self.clip and _MODES.get(self.clip[0], self.clip[0])
 
     @property
     def columns(self):
@@ -101,7 +117,7 @@ class GradientRecord:
         return float(noise / signal) if signal > 0 else float("inf")
 
     def suggest_clipnorm(self):
-        argument = "clipnorm" if self.clip and self.clip[0] == "clipnorm" else "global_clipnorm"
+        argument = "clipnorm" if self._kind == "norm" else "global_clipnorm"
         of_update = self.before.max(axis=1, initial=0.0)
         norms = of_update if argument == "clipnorm" else self.global_norm
         norms = norms[self.finite & (norms > 0)]
@@ -118,8 +134,8 @@ class GradientRecord:
             f"{high:.3g} over {len(norms)} updates; {_percent(norms > value)} of them lie above "
             "this threshold"
         )
-        if self._clips_by_value:
-            reason += " (to be set in the place of clipvalue)"
+        if self._kind not in (None, "norm", "global_norm"):
+            reason += f" (to be set in the place of {self._clip_set})"
         if self._clips_too_often:
             reason += (
                 f"; {self._clip_set} fired on {_percent(self.fired)} of the updates, which is a "
@@ -144,6 +160,7 @@ class GradientRecord:
             return []
         update, column = bad[0]
         variable, updates = self.variables[column], len(np.unique(bad[:, 0]))
+        clip = "clip to less" if self.clip else f"clip, `{CLIP}`"
         return [
             Verdict(
                 "NON_FINITE",
@@ -152,8 +169,9 @@ class GradientRecord:
                 f"update {update} was the first of {updates} with an Inf or NaN in its gradients, "
                 f"in {variable}.",
                 "Look for one in the inputs and labels of that batch first. Where the weights hold "
-                "one now, go back to an earlier checkpoint; if the norms rose before it came, clip "
-                "or lower the learning rate.",
+                "one now, go back to an earlier checkpoint. "
+                "`kerasrnn.callbacks.DivergenceGuard()` has such a batch cost one step and not a "
+                f"run; if the norms rose before it came, {clip}, or lower the learning rate.",
             )
         ]
 
@@ -192,15 +210,25 @@ class GradientRecord:
                 f"{_percent(self.fired)} of the updates."
             )
         idle = f"{self._clip_set} never fired. " if self.clip else ""
-        return f"{idle}Clip the gradients: {self.suggest_clipnorm()}."
+        return f"{idle}Clip the gradients: {self._suggestion()}."
 
     @property
     def _clip_set(self):
-        return "{}={:g}".format(*self.clip)
+        name, value = self.clip
+        return f"{name}={value:g}" if name in _MODES else _callback(name, f"{value:g}")
+
+    def _suggestion(self):
+        """In the terms of the clip that was set."""
+        suggestion = self.suggest_clipnorm()
+        if self.clip and self.clip[0] in _MODES:
+            return str(suggestion)
+        callback = _callback(suggestion.mode, f"{suggestion:.3g}")
+        return f"kerasrnn.callbacks.{callback}: {suggestion.reason}"
 
     def _of_clip(self, code, meaning, remedy):
-        argument, threshold = self.clip
-        numbers = {"clip_rate": self.clip_rate, argument: threshold}
+        name, value = self.clip
+        of_clip = {name: value} if name in _MODES else {"mode": name, "value": value}
+        numbers = {"clip_rate": self.clip_rate} | of_clip
         return [Verdict(code, None, numbers, f"{self._clip_set} {meaning}", remedy)]
 
     def _tight_clip(self):
@@ -209,7 +237,7 @@ class GradientRecord:
         return self._of_clip(
             "CLIP_TOO_TIGHT",
             f"cut {_percent(self.fired)} of the updates.",
-            f"Try {self.suggest_clipnorm()}.",
+            f"Try {self._suggestion()}.",
         )
 
     def _idle_clip(self):
@@ -240,11 +268,11 @@ class GradientRecord:
         from matplotlib.figure import Figure
 
         panels = [("global gradient norm", self.global_norm, self.clipped_norm)]
-        if self.clip and self.clip[0] == "clipnorm":
+        if self._kind == "norm":
             largest = (norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
             panels.append(("largest variable's gradient norm", *largest))
         layers, of_layers = self._layer_norms()
-        heights = [3.2] * len(panels) + [2.2 + 0.2 * len(layers)]
+        heights = [3.2] * len(panels) + [2.2 + 0.25 * len(layers)]
 
         # As wide as the labels leave the panels their place.
         width = 7.5 + 0.07 * max(map(len, layers))
@@ -253,9 +281,15 @@ class GradientRecord:
         for axis, (label, before, after) in zip(axes, panels, strict=True):
             self._draw_norms(axis, before, after)
             axis.set_ylabel(label)
-        if self.clip and not self._clips_by_value:
+        if self._kind in ("norm", "global_norm"):
+            # Behind the norms, which often lie on it, and wide enough to be seen there.
             axes[-1].axhline(
-                self.clip[1], color="tab:red", linestyle="--", label=f"threshold, {self._clip_set}"
+                self.clip[1],
+                color="tab:red",
+                linestyle="--",
+                linewidth=2.4,
+                zorder=1,
+                label=f"threshold, {self._clip_set}",
             )
         figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figure.suptitle(self._title(), fontsize="large")
@@ -288,7 +322,8 @@ class GradientRecord:
         owners = np.array([path.rpartition("/")[0] or path for path in self.variables])
         layers = list(dict.fromkeys(owners))
         wide = self.before.astype("float64")
-        return layers, np.array([np.linalg.norm(wide[:, owners == one], axis=1) for one in layers])
+        norms = [np.linalg.norm(wide[:, owners == one], axis=1) for one in layers]
+        return _without_common_part(layers), np.array(norms)
 
     def _draw_layers(self, figure, axis, layers, norms):
         from matplotlib.colors import LogNorm
@@ -314,6 +349,15 @@ class GradientRecord:
         if together > 1:
             label += f", largest of {together} updates"
         figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
+
+
+def _without_common_part(paths):
+    """The paths inside of what all of them lie in, as a Sequential model."""
+    parts = [path.split("/") for path in paths]
+    outer = {tuple(part[:1]) for part in parts}
+    if len(outer) > 1 or min(map(len, parts)) == 1:
+        return paths
+    return ["/".join(part[1:]) for part in parts]
 
 
 def _percent(flags):

@@ -58,6 +58,10 @@ class UpdateHook:
     `let_through(variables)`, after the update, or `skip(variables, flags)`; a clip is a function of
     variables and gradients; an observer has `expect(variables)`, called at tracing, and
     `record(variables, grads, clipped)`. A gate is an observer, too.
+
+    Attributes:
+        clip: What clips, as `("global_norm", 1.0)`, GradientClipping's mode and value, as
+            `("clipnorm", 1.0)`, the optimizer's own, or `None`.
     """
 
     def __init__(self, model, fit):
@@ -66,6 +70,7 @@ class UpdateHook:
         self.optimizer = innermost(model.optimizer)
         self.observers = []
         self._gate = self._clip = None
+        self.clip = clip_of(self.optimizer)
         self._variables = []
         self._announced = False
 
@@ -91,7 +96,7 @@ class UpdateHook:
         self.observers.append(observer)
         self.retrace()
 
-    def clip_by(self, clip):
+    def clip_by(self, clip, mode, value):
         own = clip_of(self.optimizer)
         if own:
             raise ValueError(
@@ -99,6 +104,7 @@ class UpdateHook:
                 "none. Received: {}={}".format(*own)
             )
         self._clip = self._only_one("GradientClipping", self._clip, clip)
+        self.clip = mode, value
         self.retrace()
 
     def guard_by(self, gate):

@@ -20,25 +20,37 @@ import keras
 import tensorflow as tf
 
 
-def regularized(cell, x, zones, noise, reset, states, new):
+def weight_of(cell):
+    """λ, on the scale of the loss whose gradient is taken: one replica's part, times what the
+    optimizer of the model in training multiplies the loss by."""
+    # As Keras does with the penalties of weights: the gradients of the replicas are summed.
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    model = cell._get_call_context().entry_layer
+    # Where no layer was called, asking has opened a context.
+    cell._maybe_reset_call_context()
+    optimizer = getattr(model, "optimizer", None)
+    own = cell.vanishing_gradient_regularization / replicas
+    return optimizer.scale_loss(own) if optimizer else own
+
+
+def regularized(cell, weight, x, zones, noise, reset, states, new):
     """The new states of a step; their gradient adds λ ∂⁺Ω_t/∂U to that of U.
 
     Args:
         cell: A `Cell` with a recurrent kernel U.
+        weight: λ, as of `weight_of`.
         x, zones, noise: What the step was taken with: its projected input, its part of the zones,
             and the pass's `Noise`.
         reset: (batch, 1) booleans, or `None`.
         states, new: The states before and after it, each (batch, units).
     """
-    # As Keras does with the penalties of weights: the gradients of the replicas are summed.
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    weight = cell.vanishing_gradient_regularization / replicas
 
     @tf.custom_gradient
     def passed_on(u, *new):
         def gradient(*d_new):
             d = d_new if reset is None else [tf.where(reset, tf.zeros_like(d), d) for d in d_new]
-            return weight * _immediate_derivative(cell, u, x, zones, noise, states, d), *d_new
+            d_u = _immediate_derivative(cell, u, x, zones, noise, states, d)
+            return tf.cast(weight, d_u.dtype) * d_u, *d_new
 
         return [tf.identity(s) for s in new], gradient
 

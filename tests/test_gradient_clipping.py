@@ -342,6 +342,7 @@ def test_the_order_of_the_callbacks_does_not_matter():
         fit(model, *callbacks)
         results.append([*model.get_weights(), *monitor.history.values()])
         assert 0 < monitor.clip_rate < 1
+        assert monitor.clip == ("percentile", 40.0)
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
 

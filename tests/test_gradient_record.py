@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from kerasrnn.callbacks.clips import CLIPS
 from kerasrnn.callbacks.gradient_record import GradientRecord
 
 
@@ -54,13 +55,48 @@ def test_verdicts():
     exploding = healthy.copy()
     exploding[::50] *= 1e3
     assert recorded(exploding).verdict().startswith("EXPLODING")
-    assert "Clip the gradients: global_clipnorm=" in recorded(exploding).verdict()
+    advice = 'Clip the gradients: kerasrnn.callbacks.GradientClipping("global_norm", '
+    assert advice in recorded(exploding).verdict()
 
     broken = healthy.copy()
     broken[300:, 1] = np.nan
     verdict = recorded(broken).verdict()
     assert verdict.startswith("NON-FINITE: update 300 was the first of 700")
     assert "dense/kernel" in verdict
+    for callback in ('GradientClipping("global_norm", 1.0)', "DivergenceGuard()"):
+        assert f"`kerasrnn.callbacks.{callback}`" in verdict
+    assert "GradientClipping" not in recorded(broken, clip=("clipnorm", 1.0)).verdict()
+
+
+@pytest.mark.parametrize("mode", CLIPS)
+def test_a_clip_of_gradient_clipping(mode):
+    """It is named in its own terms, and drawn where it has a place among the norms."""
+    before, clip = norms(), (mode, 0.1)
+    tight = recorded(before, before * 0.1, clip)
+    (verdict,) = tight.verdicts()
+    named = f'GradientClipping("{mode}", 0.1)'
+    assert (verdict.code, verdict.meaning) == (
+        "CLIP_TOO_TIGHT",
+        f"{named} cut 100% of the updates.",
+    )
+    assert verdict.numbers == {"clip_rate": 1.0, "mode": mode, "value": 0.1}
+    suggestion = tight.suggest_clipnorm()
+    by_variable = mode == "norm"
+    assert (suggestion.mode, suggestion.argument) == (
+        ("norm", "clipnorm") if by_variable else ("global_norm", "global_clipnorm")
+    )
+    assert f"{named} fired on 100%" in suggestion.reason
+    fixed = mode in ("norm", "global_norm")
+    assert (f"in the place of {named}" in suggestion.reason) == (not fixed)
+    advice = f'Try kerasrnn.callbacks.GradientClipping("{suggestion.mode}", {suggestion:.3g}): '
+    assert verdict.remedy.startswith(advice)
+    (idle,) = recorded(before, clip=clip).verdicts()
+    assert (idle.code, idle.meaning[: len(named)]) == ("CLIP_IDLE", named)
+
+    *axes, _, _ = tight.plot().axes
+    assert len(axes) == 1 + by_variable
+    drawn = [line for axis in axes for line in axis.lines if "threshold" in line.get_label()]
+    assert [line.get_ydata()[0] for line in drawn] == [0.1] * fixed
 
 
 def test_no_finding_contradicts_another():
@@ -153,6 +189,14 @@ def test_heatmap_of_a_long_training():
     assert image.get_extent() == [-0.5, 2501.5, 0.5, -0.5]
     assert heatmap.get_xlim() == (-0.5, 2499.5)
     assert colours.get_xlabel().endswith("largest of 3 updates")
+
+
+def test_layers_are_named_without_what_they_all_lie_in():
+    rows = np.concatenate([norms(9), norms(9)], axis=1)
+    for outer, named in (("net/", ["rnn/cell", "head"]), ("", ["rnn/cell", "head"])):
+        paths = [f"{outer}rnn/cell/kernel", f"{outer}head/kernel"]
+        heatmap = GradientRecord(rows, paths, None).plot().axes[-2]
+        assert [label.get_text() for label in heatmap.get_yticklabels()] == named
 
 
 def test_gradients_that_are_not_there():

@@ -239,6 +239,27 @@ def test_replicas_share_one_penalty(on_two_devices):
     assert printed.split()[-3:] == ["True"] * 3
 
 
+@pytest.mark.parametrize("scaling", ["wrapped", "factor"])
+def test_a_scaled_loss_leaves_it_as_it_is(scaling):
+    """The optimizer divides all gradients by the scale, this one too."""
+
+    def trained(optimizer, **options):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([layers.SimpleRNN(UNITS, return_sequences=True, **options)])
+        model.compile(optimizer, "mse", jit_compile=False)
+        model.fit(X, C, epochs=2, verbose=0)
+        return model.get_weights()[1]
+
+    sgd = keras.optimizers.SGD
+    if scaling == "wrapped":
+        optimizer = keras.optimizers.LossScaleOptimizer(sgd(0.1), initial_scale=256.0)
+    else:
+        optimizer = sgd(0.1, loss_scale_factor=256.0)
+    scaled, unscaled = trained(optimizer, **REGULARIZED), trained(sgd(0.1), **REGULARIZED)
+    np.testing.assert_allclose(scaled, unscaled, atol=1e-6)
+    assert np.abs(unscaled - trained(sgd(0.1))).max() > 1e-3
+
+
 def test_it_is_kept_in_the_configuration():
     for layer in (
         layers.GRU(3, **REGULARIZED),

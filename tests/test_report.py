@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kerasrnn import layers
-from kerasrnn.callbacks import GradientFlowMonitor, GradientNormMonitor
+from kerasrnn.callbacks import GradientClipping, GradientFlowMonitor, GradientNormMonitor
+from kerasrnn.callbacks.gradient_record import GradientRecord
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow, health_report, lyapunov_exponent, page
 from kerasrnn.diagnostics.flow import Measurement
@@ -23,8 +24,9 @@ Y = (X[:, 0, :1] > 0).astype("float32")
 PACKAGES = pytest.mark.parametrize("package", [layers, keras.layers], ids=["ours", "keras"])
 
 
-def compiled(*parts, optimizer="sgd", shape=(TIME, FEATURES), eagerly=True):
-    model = keras.Sequential([keras.Input(shape), *parts, keras.layers.Dense(1, name="head")])
+def compiled(*parts, optimizer="sgd", shape=(TIME, FEATURES), eagerly=True, name=None):
+    head = keras.layers.Dense(1, name="head")
+    model = keras.Sequential([keras.Input(shape), *parts, head], name=name)
     # Few updates take less time than tracing one.
     model.compile(optimizer, "mse", run_eagerly=eagerly, jit_compile=False)
     return model
@@ -42,9 +44,9 @@ def healthy_lstm(optimizer="adam", **options):
     return compiled(lstm, optimizer=optimizer, **options)
 
 
-def trained(model, epochs=1):
+def trained(model, *callbacks, epochs=1):
     monitor = GradientNormMonitor()
-    model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=[monitor])
+    model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=[monitor, *callbacks])
     return monitor
 
 
@@ -78,6 +80,7 @@ def test_an_exploding_simple_rnn(package):
     # A rotation, made half as long again at every step.
     assert only(report).numbers["slope"] == pytest.approx(np.log(1.5), rel=1e-3)
     assert only(report).numbers["growth"] == pytest.approx(1.5 ** (TIME - 1), rel=0.05)
+    assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in only(report).remedy
 
 
 @pytest.mark.parametrize(("growth", "code"), [(8, "HEALTHY"), (12, "EXPLODING")])
@@ -121,6 +124,14 @@ def test_clips(clip, code):
     assert found(report) == [(code, None)]
     assert only(report).numbers == {"clip_rate": float(clip < 1), "global_clipnorm": clip}
     assert only(report) == monitor.verdicts()[0]
+
+
+def test_the_clip_of_a_callback():
+    model = healthy_lstm()
+    report = health_report(model, X, Y, trained(model, GradientClipping("global_norm", 1e-4)))
+    assert found(report) == [("CLIP_TOO_TIGHT", None)]
+    assert only(report).numbers == {"clip_rate": 1.0, "mode": "global_norm", "value": 1e-4}
+    assert "GradientClipping" in report.norms.get_suptitle()
 
 
 DEAD = {"bias_initializer": keras.initializers.Constant(-50)}
@@ -193,6 +204,9 @@ def test_what_is_not_finite(where):
         where == "weights",
     )
     assert ("`y`" in only(report).remedy) == (where == "y")
+    for callback in ('GradientClipping("global_norm", 1.0)', "DivergenceGuard()"):
+        own = f"`kerasrnn.callbacks.{callback}`"
+        assert (own in only(report).remedy) == (where == "weights")
 
 
 def test_the_update_and_the_variable_that_were_not_finite():
@@ -365,18 +379,54 @@ def test_the_page_stands_alone(stack, tmp_path):
             assert sentence[1:] in text
 
 
-def test_a_notebook_shows_the_page(tmp_path):
-    report = health_report(compiled(keras.layers.Flatten()), X, Y)
-    report.save(tmp_path / "page.html")
-    assert report._repr_html_() in (tmp_path / "page.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def plain():
+    """The report of a model without recurrent layers."""
+    return health_report(compiled(keras.layers.Flatten()), X, Y)
 
 
-def test_nothing_half_written_stays(tmp_path):
-    report = health_report(compiled(keras.layers.Flatten()), X, Y)
-    (tmp_path / "page.html").mkdir()
-    with pytest.raises(OSError, match=r"page\.html"):
-        report.save(tmp_path / "page.html")
-    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+def test_nothing_of_the_norms_is_cut_off():
+    paths = ["net/both/backward_lstm/lstm_cell/kernel", "net/head/kernel"]
+    rows = rng.lognormal(size=(2500, 4))
+    record = GradientRecord(rows, paths, ("global_norm", 0.0001))
+    figure = page.narrowed(record.plot())
+    figure.draw_without_rendering()
+    shown, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(shown.x0, shown.y0) >= 0
+    assert (shown.x1 <= width, shown.y1 <= height) == (True, True)
+    # More of it is plot than words.
+    assert all(axis.get_position().width > 0.5 for axis in figure.axes)
+
+
+def test_a_notebook_shows_the_page(plain, tmp_path):
+    plain.save(tmp_path / "page.html")
+    assert plain._repr_html_() in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_nothing_half_written_stays(plain, tmp_path, monkeypatch):
+    def stop(*paths):
+        raise OSError("no space left")
+
+    page, beside = tmp_path / "page.html", tmp_path / "page.html.unfinished"
+    beside.write_text("of the user's own")
+    plain.save(page)
+    whole = page.read_text(encoding="utf-8")
+    monkeypatch.setattr("os.replace", stop)
+    with pytest.raises(OSError, match="no space left"):
+        plain.save(page)
+    assert set(tmp_path.iterdir()) == {page, beside}
+    assert beside.read_text() == "of the user's own"
+    assert page.read_text(encoding="utf-8") == whole
+
+
+def test_where_no_page_can_be_saved(plain, tmp_path, monkeypatch):
+    # Before it is drawn.
+    monkeypatch.delattr(page, "document")
+    with pytest.raises(IsADirectoryError, match="`path` must name a file"):
+        plain.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"`path` must .*missing"):
+        plain.save(tmp_path / "missing" / "page.html")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_text(stack):
@@ -454,3 +504,21 @@ def test_what_cannot_be_reported(monitored):
     other = compiled(keras.layers.Flatten())
     with pytest.raises(ValueError, match="must have watched this model"):
         health_report(model, X, Y, trained(other))
+    # All steps are masked: nothing is known of any gradient.
+    masked = compiled(keras.layers.Masking(), layers.GRU(3, name="rnn"))
+    with pytest.raises(ValueError, match=r"`x` must hold a step that is not masked.* in rnn"):
+        health_report(masked, np.zeros_like(X), Y)
+
+
+def test_a_monitor_of_another_model():
+    """One layer of the same name does not make it the same; a frozen one leaves it that."""
+
+    def net(*names):
+        dense = (keras.layers.Dense(2, name=name) for name in names)
+        return compiled(keras.layers.Flatten(), *dense, name="net")
+
+    smaller, larger = net("first"), net("first", "second")
+    with pytest.raises(ValueError, match="record of net/second/kernel, net/second/bias, which"):
+        health_report(smaller, X, Y, trained(larger))
+    larger.get_layer("first").trainable = False
+    assert found(health_report(larger, X, Y, trained(larger))) == [("HEALTHY", None)]

@@ -63,6 +63,28 @@ def test_layers_list_those_inside_them():
     assert both.forward_layer.cell in net._flatten_layers()
 
 
+def test_layers_know_the_model_that_was_called():
+    """kerasrnn.regularization finds the optimizer that scales the loss by way of it."""
+    seen = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            seen.append(self._get_call_context().entry_layer)
+            self._maybe_reset_call_context()
+            seen.append(self._get_call_context().entry_layer)
+            return x
+
+    layer = Layer()
+    model = keras.Sequential([layer])
+    model(tf.ones((1, 2)))
+    assert all(one is model for one in seen[-2:])
+    # Outside of a call none is left open.
+    layer._get_call_context()
+    layer._maybe_reset_call_context()
+    model(tf.ones((1, 2)))
+    assert seen[-1] is model
+
+
 def test_keras_s_layers_reach_cudnn_in_inner_loop():
     """On a GPU, LSTM and GRU lend their cell to a layer of Keras's and call this."""
     for kind in (keras.layers.LSTM, keras.layers.GRU):

@@ -108,7 +108,9 @@ class Cell(Configured):
             neither shrunk nor grown (Pascanu et al., 2013, section 3.3): λ ∂⁺Ω/∂U is added to U's
             gradient, not to the loss, when a layer of this package trains
             (`kerasrnn.regularization` has the equations). Clip the gradients beside it. It steps
-            through the sequence without the fast paths. Default: 0.
+            through the sequence without the fast paths. Where the loss is scaled, λ is with it, by
+            the optimizer that the model was compiled with; in a training loop of your own around
+            a model that is not compiled, scale λ yourself. Default: 0.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -193,8 +195,8 @@ class Cell(Configured):
             )
         if self.vanishing_gradient_regularization and self.compute_dtype == "float16":
             raise ValueError(
-                "`vanishing_gradient_regularization` cannot go with float16, whose scaled losses "
-                "would leave nothing of it; take bfloat16. Received: "
+                "`vanishing_gradient_regularization` cannot go with float16, whose range the scale "
+                "of the loss may leave; take bfloat16, or float32 for this layer. Received: "
                 f"vanishing_gradient_regularization={self.vanishing_gradient_regularization}"
             )
         if not self.recurrent_dropout:

@@ -227,13 +227,23 @@ def _with_legend(figure, axis, columns):
 def narrowed(figure):
     """A figure as wide as those here, with a title and a legend that find room."""
     figure.set_size_inches(_SIZE[0], figure.get_size_inches()[1])
+    figure.suptitle(textwrap.fill(figure.get_suptitle(), 42), fontsize="large")
     for legend in list(figure.legends):
-        labels = [text.get_text() for text in legend.get_texts()]
+        labels = [textwrap.fill(text.get_text(), 42) for text in legend.get_texts()]
         legend.remove()
         figure.legend(legend.legend_handles, labels, loc="outside lower center")
     for axis in figure.axes:
-        axis.set_title(textwrap.fill(axis.get_title(), 40), fontsize="medium")
+        axis.set_title(textwrap.fill(axis.get_title(), 32), fontsize="medium")
+        axis.set_xlabel(textwrap.fill(axis.get_xlabel(), 32))
+        if axis.images:
+            names = [_folded(label.get_text()) for label in axis.get_yticklabels()]
+            axis.set_yticks(axis.get_yticks(), names, fontsize="small")
     return figure
+
+
+def _folded(path):
+    """The path on lines of no more than 20 letters."""
+    return textwrap.fill(path.replace("/", "/ "), 20).replace("/ ", "/")
 
 
 def _over_time(flow, path, layer):

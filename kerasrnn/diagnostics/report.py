@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import tempfile
 import textwrap
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.callbacks.gradient_norm_monitor import GradientNormMonitor
+from kerasrnn.callbacks.gradient_record import CLIP
 from kerasrnn.diagnostics import page
 from kerasrnn.diagnostics.flow import (
     GradientFlow,
@@ -121,16 +123,28 @@ class HealthReport:
         """Writes the page as one HTML file that needs nothing else; it replaces what stood there.
 
         Args:
-            path: Path of the file.
+            path: Path of the file, in a folder that is there.
+
+        Raises:
+            IsADirectoryError: `path` is that of a folder.
+            FileNotFoundError: the folder is missing.
         """
         path = pathlib.Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(
+                f"`path` must name a file. Received: path={str(path)!r}, which is a folder"
+            )
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                "`path` must name a file in a folder that exists. "
+                f"Received: path={str(path)!r}, without {str(path.parent)!r}"
+            )
         html = page.document(self)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        try:
+        # A folder of its own takes no name of the user's, and a file in it has the usual rights.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            unfinished = pathlib.Path(folder, path.name)
             unfinished.write_text(html, encoding="utf-8")
             os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def _repr_html_(self):
         return page.fragment(self)
@@ -171,8 +185,8 @@ def health_report(model, x, y, monitor=None):
         A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
 
     Raises:
-        ValueError: The model is not compiled, the batch is empty, `monitor` has recorded nothing or
-            another model.
+        ValueError: The model is not compiled, the batch is empty or all masked, `monitor` has
+            recorded nothing or another model.
         TypeError: `monitor` is no `GradientNormMonitor`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
@@ -232,10 +246,12 @@ def _of_training(model, monitor):
             "`monitor` must have recorded updates: pass it to fit as a callback first. "
             "Received: a GradientNormMonitor without any"
         )
-    if not {variable.path for variable in model.variables} & set(monitor.variables):
+    # Not the other way round: a layer may have been frozen then.
+    known = {variable.path for variable in model.variables}
+    if missing := [path for path in monitor.variables if path not in known]:
         raise ValueError(
             "`monitor` must have watched this model. Received: a record of "
-            f"{', '.join(monitor.variables)}; the model, {model.name}, has none of them"
+            f"{', '.join(missing)}, which the model, {model.name}, does not have"
         )
     return [verdict for verdict in monitor.verdicts() if verdict.code != "HEALTHY"]
 
@@ -251,8 +267,9 @@ def _non_finite(model, x, loss, reach):
     elif weights:
         what = f"{weights[0]} holds"
         remedy = (
-            "Go back to an earlier checkpoint; then clip the gradients (`Adam(global_clipnorm=1)`) "
-            "or lower the learning rate."
+            "Go back to an earlier checkpoint; then clip the gradients, "
+            f"`{CLIP}`, or lower the learning rate. `kerasrnn.callbacks.DivergenceGuard()` lets no "
+            "update through that holds one."
         )
     elif bad or not math.isfinite(loss):
         what = f"the gradient of {bad[0]} has" if bad else "the loss gives"
@@ -305,6 +322,11 @@ def _through_time(model, x, y):
     runs, recorder = [], GateRecorder()
 
     def watch(run):
+        if not np.any(run.valid):
+            raise ValueError(
+                "`x` must hold a step that is not masked. Received: a batch whose steps are all "
+                f"masked in {run.path}"
+            )
         runs.append(run)
         recorder.begin(run)
 
@@ -385,7 +407,7 @@ def _of_flow(path, layer):
             "the others."
         )
         remedy = (
-            'Start from recurrent_initializer="orthogonal" and clip, `Adam(global_clipnorm=1.0)`; '
+            f'Start from recurrent_initializer="orthogonal" and clip, `{CLIP}`; '
             "`GradientNormMonitor.suggest_clipnorm()` finds the threshold."
         )
     else:
