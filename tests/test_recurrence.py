@@ -141,3 +141,32 @@ def test_linear_cells_in_half_precision_inside_keras(name, rng):
     y, other = layer(x), theirs(x)
     assert y.dtype == other.dtype == "float16"
     np.testing.assert_allclose(y, other, rtol=0.02, atol=0.02 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("path", ["loop", "programs"])
+@pytest.mark.parametrize(("dtype", "bias"), [("float32", -100.0), ("mixed_float16", -12.0)])
+def test_an_slstm_that_writes_little_at_first(dtype, bias, path, rng, random_weights, on_path):
+    """What it has not yet written it does not rescale, by a number that would be too large."""
+    layer = layers.RNN("slstm", units=3, return_sequences=True, dtype=dtype)
+    layer.build((2, 6, 2))
+    random_weights(layer)
+    kernel, recurrent, b = layer.get_weights()
+    b[:3] = bias
+    layer.set_weights([kernel, recurrent, b])
+    x = rng.normal(size=(2, 6, 2)).astype("float32")
+    reset = np.zeros((2, 6), bool)
+    reset[:, 3] = True
+
+    def outputs_and_gradients():
+        with tf.GradientTape() as tape:
+            y = layer(x, reset=reset, training=True)
+            loss = tf.reduce_sum(y)
+        return y, tape.gradient(loss, layer.trainable_weights)
+
+    y, gradients = on_path(path, outputs_and_gradients)
+    weights, start = [w.astype("float64") for w in (kernel, recurrent, b)], [np.zeros((2, 3))] * 4
+    twin = twins.slstm(twins.sigmoid)
+    expected = [twins.run(twin, weights, part, start)[0] for part in (x[:, :3], x[:, 3:])]
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(y, np.concatenate(expected, 1), rtol=tolerance, atol=tolerance)
+    assert all(np.isfinite(d).all() and np.any(d) for d in gradients)
