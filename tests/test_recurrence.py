@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import twins
 
-from kerasrnn import cells, initializers, layers, recurrence
+from kerasrnn import cells, diagnostics, initializers, layers, recurrence
 
 STEPS = 10_000
 
@@ -141,3 +141,123 @@ def test_linear_cells_in_half_precision_inside_keras(name, rng):
     y, other = layer(x), theirs(x)
     assert y.dtype == other.dtype == "float16"
     np.testing.assert_allclose(y, other, rtol=0.02, atol=0.02 * np.abs(y).max())
+
+
+def by_call(layer, x):
+    """The outputs, one step per call, each from the states that the one before has returned."""
+    streams = type(layer).from_config(layer.get_config() | {"return_state": True})
+    streams.build(x.shape)
+    streams.set_weights(layer.get_weights())
+    outputs, states = [], None
+    for t in range(x.shape[1]):
+        y, *states = streams(x[:, t : t + 1], initial_state=states)
+        outputs.append(y)
+    return np.concatenate(outputs, 1), states
+
+
+def by_cell(layer, x):
+    outputs, states = [], layer.cell.get_initial_state(x.shape[0])
+    for t in range(x.shape[1]):
+        y, states = layer.cell(x[:, t], states)
+        outputs.append(y)
+    return np.stack(outputs, 1), states
+
+
+def by_state(layer, x):
+    """The same, by a stateful layer inside a model of half precision."""
+    streams = type(layer).from_config(layer.get_config() | {"stateful": True})
+    keras.config.set_dtype_policy(layer.dtype_policy)
+    model = keras.Sequential([keras.Input(batch_shape=(x.shape[0], None, x.shape[2])), streams])
+    streams.set_weights(layer.get_weights())
+    streams.reset_state()
+    outputs = [model(x[:, t : t + 1]) for t in range(x.shape[1])]
+    return np.concatenate(outputs, 1), streams.states
+
+
+@pytest.mark.parametrize("dtype", BITS)
+@pytest.mark.parametrize("stream", [by_call, by_cell, by_state])
+@pytest.mark.parametrize("name", LINEAR)
+def test_streaming_in_half_precision(name, stream, dtype, rng):
+    """Gives the numbers of the whole sequence: states are in single precision all the way."""
+    options, _ = LINEAR[name]
+    layer = layers.RNN(
+        name, units=3, return_sequences=True, dtype=dtype, initial_state="learned", **options
+    )
+    x = tf.cast(rng.normal(size=(2, 12, 3)), dtype.removeprefix("mixed_"))
+    layer.build(x.shape)
+    # A third is none of the numbers of half precision.
+    for initial in layer.cell.initial_states.values():
+        initial.assign(np.full(3, 1 / 3))
+    outputs, states = stream(layer, x)
+    whole = type(layer).from_config(layer.get_config() | {"return_state": True})
+    whole.build(x.shape)
+    whole.set_weights(layer.get_weights())
+    y, *final = whole(x)
+    for state, expected in zip(states, final, strict=True):
+        assert state.dtype == expected.dtype == "float32"
+        np.testing.assert_allclose(state, expected, rtol=1e-5, atol=1e-6)
+    assert outputs.dtype == y.dtype
+    bit = BITS[dtype]
+    np.testing.assert_allclose(*(np.float32(v) for v in (outputs, y)), rtol=bit, atol=bit / 100)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_learned_initial_state_is_not_rounded(name):
+    """A layer of which all steps are masked gives it back."""
+    options = LINEAR[name][0] | {"initial_state": "learned", "dtype": "mixed_bfloat16"}
+    layer = layers.RNN(name, units=3, return_state=True, **options)
+    layer.build((2, 1, 3))
+    for initial in layer.cell.initial_states.values():
+        initial.assign(np.full(3, 1 / 3))
+    _, *states = layer(np.ones((2, 1, 3)), mask=np.zeros((2, 1), bool))
+    for state in states:
+        np.testing.assert_array_equal(state, np.full((2, 3), 1 / 3, "float32"))
+
+
+def test_symbolic_states_are_of_the_dtype_of_the_real_ones():
+    inputs = keras.Input((None, 3))
+    layer = layers.MinGRU(4, return_sequences=True, return_state=True, dtype="mixed_float16")
+    model = keras.Model(inputs, layer(inputs))
+    assert [v.dtype for v in model.outputs] == ["float16", "float32"]
+    assert [v.dtype for v in model(np.ones((2, 5, 3)))] == ["float16", "float32"]
+
+
+def test_the_spectrum_of_a_linear_recurrence_in_half_precision(rng):
+    options = {"dtype": "mixed_bfloat16"}
+    layer, exact = layers.MinGRU(3, **options), layers.MinGRU(3)
+    x = tf.cast(rng.normal(size=(2, 8, 3)), "bfloat16")
+    for one in (layer, exact):
+        one.build(x.shape)
+    exact.set_weights([np.float32(tf.cast(w, "bfloat16")) for w in layer.get_weights()])
+    found = diagnostics.lyapunov_exponent(layer, x)
+    expected = diagnostics.lyapunov_exponent(exact, tf.cast(x, "float32"))
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("path", ["loop", "programs"])
+@pytest.mark.parametrize(("dtype", "bias"), [("float32", -100.0), ("mixed_float16", -12.0)])
+def test_an_slstm_that_writes_little_at_first(dtype, bias, path, rng, random_weights, on_path):
+    """What it has not yet written it does not rescale, by a number that would be too large."""
+    layer = layers.RNN("slstm", units=3, return_sequences=True, dtype=dtype)
+    layer.build((2, 6, 2))
+    random_weights(layer)
+    kernel, recurrent, b = layer.get_weights()
+    b[:3] = bias
+    layer.set_weights([kernel, recurrent, b])
+    x = rng.normal(size=(2, 6, 2)).astype("float32")
+    reset = np.zeros((2, 6), bool)
+    reset[:, 3] = True
+
+    def outputs_and_gradients():
+        with tf.GradientTape() as tape:
+            y = layer(x, reset=reset, training=True)
+            loss = tf.reduce_sum(y)
+        return y, tape.gradient(loss, layer.trainable_weights)
+
+    y, gradients = on_path(path, outputs_and_gradients)
+    weights, start = [w.astype("float64") for w in (kernel, recurrent, b)], [np.zeros((2, 3))] * 4
+    twin = twins.slstm(twins.sigmoid)
+    expected = [twins.run(twin, weights, part, start)[0] for part in (x[:, :3], x[:, 3:])]
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(y, np.concatenate(expected, 1), rtol=tolerance, atol=tolerance)
+    assert all(np.isfinite(d).all() and np.any(d) for d in gradients)

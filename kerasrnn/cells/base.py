@@ -51,7 +51,8 @@ class Cell(Configured):
     dropout, zoneout, normalization, masks of all sorts, a configuration, and Keras's own cell
     protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
     then draws new dropout masks at every step). A linear recurrence, h_t = a_t ∘ h_{t-1} + b_t, has
-    `coefficients` in the place of `step`.
+    `coefficients` in the place of `step`, and where all else is in half precision states in
+    float32; it gives half precision for half precision, which Keras's loop needs.
 
     Class attributes:
         gates: A name per block of `units` columns of W and p, in the order of the weights. Here and
@@ -175,6 +176,9 @@ class Cell(Configured):
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units
         self.seed_generator = keras.random.SeedGenerator(self.seed)
+        if self.linear:
+            # Which would round the states that come in.
+            self.autocast = False
 
     def _check_options(self):
         """What this cell, as it is, cannot have."""
@@ -285,7 +289,9 @@ class Cell(Configured):
         self.build_own(input_shape)
         if self.initial_state == "learned":
             self.initial_states = {
-                s: self.add_weight((self.units,), "zeros", name=f"initial_{s}")
+                s: self.add_weight(
+                    (self.units,), "zeros", name=f"initial_{s}", autocast=not self.linear
+                )
                 for s in self.learnable
             }
 
@@ -535,6 +541,12 @@ class Cell(Configured):
                 "cell, as kerasrnn.layers.RNN(cell). Received: vanishing_gradient_regularization="
                 f"{self.vanishing_gradient_regularization} for {self.name}, called by itself"
             )
+        # Keras's loop needs its states back in the compute dtype, in which it gives them.
+        dtypes = [
+            self.compute_dtype if state.dtype == self.compute_dtype else self.state_dtype
+            for state in states
+        ]
+        inputs = ops.cast(inputs, self.compute_dtype)
         states = [ops.cast(state, self.state_dtype) for state in states]
         noise = self.noise(inputs, states, training)
 
@@ -543,17 +555,17 @@ class Cell(Configured):
 
         x = self.project(inputs, noise.inputs)
         new = self.advance(x, states, product, noise.zones, noise.candidate)
-        # In Keras's protocol all are of the compute dtype.
-        output, *new = [ops.cast(v, self.compute_dtype) for v in (self.output(x, new), *new)]
+        output = ops.cast(self.output(x, new), self.compute_dtype)
+        new = [ops.cast(v, dtype) for v, dtype in zip(new, dtypes, strict=True)]
         return output, new if nested else new[0]
 
     def get_initial_state(self, batch_size=None):
         shape = (batch_size, self.units)
         learned = self.initial_states if self.initial_state == "learned" else {}
         return [
-            ops.broadcast_to(ops.cast(learned[state], self.compute_dtype), shape)
+            ops.broadcast_to(self.cast(learned[state]), shape)
             if state in learned
-            else ops.zeros(shape, dtype=self.compute_dtype)
+            else ops.zeros(shape, dtype=self.state_dtype)
             for state in self.states
         ]
 

@@ -11,15 +11,17 @@ class SLSTMCell(Cell):
     2.2, equations 8 to 14, and 15 to 17 for the stabilizer).
 
         (i_t, f_t, z_t, o_t) = W x_t + U h_{t-1} + b
-        m_t = max(log f(f_t) + m_{t-1}, i_t)                   stabilizer
-        i'_t = exp(i_t - m_t),  f'_t = exp(log f(f_t) + m_{t-1} - m_t)
+        k_t = log f(f_t) + m_{t-1},  or i_t where n_{t-1} = 0
+        m_t = max(k_t, i_t)                                    stabilizer
+        i'_t = exp(i_t - m_t),  f'_t = exp(k_t - m_t)
         c_t = f'_t ∘ c_{t-1} + i'_t ∘ tanh(z_t)                new cell state
         n_t = f'_t ∘ n_{t-1} + i'_t                            new normalizer
         h_t = σ(o_t) ∘ c_t / n_t                               new hidden state, and the output
 
     f is σ or exp. m_t cancels in h_t; where nothing has been written yet (n = 0) m_t = i_t, as in
-    the authors' code, so that n_t is 1. That code has σ for f. With several heads the paper has U
-    in blocks, one per head; this is the cell with one. Zoneout acts on h: the other three belong
+    the authors' code, so that n_t is 1; f', which multiplies zeros there, is 1, too, and not a
+    number that may be too large. That code has σ for f. With several heads the paper has U in
+    blocks, one per head; this is the cell with one. Zoneout acts on h: the other three belong
     together.
 
     Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias` b
@@ -58,8 +60,10 @@ class SLSTMCell(Cell):
         i, f, z, o = self.split(x + product("ifzo", h), "i", "f", "z", "o")
 
         log_f = f if self.forget_gate == "exponential" else ops.log_sigmoid(f)
-        new_m = ops.where(n == 0, i, ops.maximum(log_f + m, i))
-        i, f = ops.exp(i - new_m), ops.exp(log_f + m - new_m)
+        # Nothing written yet is nothing to rescale; the f' it would have may be too large a number.
+        kept = ops.where(n == 0, i, log_f + m)
+        new_m = ops.maximum(kept, i)
+        i, f = ops.exp(i - new_m), ops.exp(kept - new_m)
         c = f * c + i * product.drop(self.activation(z))
         n = f * n + i
         h = self.recurrent_activation(o) * c / n

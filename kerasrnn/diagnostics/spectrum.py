@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
 from kerasrnn.cells import Cell
 
@@ -45,7 +45,7 @@ def recurrent_jacobian(layer, x, states=None):
             f"Received: x.shape={tuple(x.shape)}"
         )
     states = cell.get_initial_state(x.shape[0]) if states is None else states
-    states = [tf.convert_to_tensor(s, cell.compute_dtype) for s in tree.flatten(states)]
+    states = _precise(cell, states)
     return _step(cell, x, states)[0]
 
 
@@ -95,7 +95,7 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
             f"`warmup` must leave a step to count, from 0 to {time - 1}. Received: warmup={warmup}"
         )
     states = cell.get_initial_state(batch) if states is None else states
-    states = [tf.convert_to_tensor(s, cell.compute_dtype) for s in tree.flatten(states)]
+    states = _precise(cell, states)
     v = np.random.default_rng(0).normal(size=(batch, sum(s.shape[1] for s in states), 1))
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     growth = np.zeros(batch)
@@ -199,6 +199,12 @@ def _cell(layer):
     return cell
 
 
+def _precise(cell, states):
+    """The states in the dtype in which the cell keeps them."""
+    dtype = getattr(cell, "state_dtype", cell.compute_dtype)
+    return [ops.convert_to_tensor(s, dtype) for s in tree.flatten(states)]
+
+
 def _step(cell, x, states):
     """The Jacobians of a step, (batch, n, n), and the new states."""
     sizes = [s.shape[1] for s in states]
@@ -209,7 +215,7 @@ def _step(cell, x, states):
         tape.watch(copies)
         _, new = cell(tf.repeat(x, n, axis=0), tree.pack_sequence_as(cell.state_size, copies))
         new = tree.flatten(new)
-    rows = tf.split(tf.tile(tf.eye(n, dtype=x.dtype), [batch, 1]), sizes, axis=1)
+    rows = tf.split(tf.tile(tf.eye(n, dtype=states[0].dtype), [batch, 1]), sizes, axis=1)
     found = tape.gradient(new, copies, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     jacobians = np.array(tf.concat(found, 1), "float64").reshape(batch, n, n)
     return jacobians, [s[::n] for s in new]

@@ -53,7 +53,8 @@ class RNN(keras.layers.RNN):
 
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
-        `return_state`.
+        `return_state`. Those of a linear recurrence are returned, taken and, under a mixed policy,
+        kept in float32 where all else is in half precision; in a list of cells they are not.
 
     Raises:
         ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
@@ -110,6 +111,13 @@ class RNN(keras.layers.RNN):
         options = {name: boolean(name, value) for name, value in options.items()}
         super().__init__(cell, **options, **kwargs)
         self.supports_masking = True
+        if self._linear:
+            # Which would round the states that come in, and those a stateful layer keeps.
+            self.autocast = False
+
+    @property
+    def _linear(self):
+        return isinstance(self.cell, Cell) and self.cell.linear
 
     def build(self, sequences_shape, initial_state_shape=None):
         _check_shape(sequences_shape)
@@ -130,7 +138,29 @@ class RNN(keras.layers.RNN):
             mask = Marks(mask, checked_reset(reset, sequences))
         if self.stateful:
             sequences = self._of_the_batch_size(sequences)
-        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        call = self._call_linear if self._linear else super().call
+        return call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def _call_linear(self, sequences, initial_state, mask, training):
+        """Keras's `call`, but for its casts of the states."""
+        sequences = ops.cast(sequences, self.compute_dtype)
+        if initial_state is None:
+            batch = ops.shape(sequences)[0]
+            initial_state = self.states if self.stateful else self.get_initial_state(batch)
+        states = [ops.convert_to_tensor(state) for state in tree.flatten(initial_state)]
+        last, outputs, states = self.inner_loop(sequences, states, mask, training=training)
+        if self.stateful:
+            for kept, state in zip(self.states, states, strict=True):
+                kept.assign(state)
+        y = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
+        return (y, *states) if self.return_state else y
+
+    def compute_output_spec(self, *args, **kwargs):
+        spec = super().compute_output_spec(*args, **kwargs)
+        if not (self._linear and self.return_state):
+            return spec
+        y, *states = spec
+        return y, *(keras.KerasTensor(state.shape, self.cell.state_dtype) for state in states)
 
     def _check_states(self, shapes, batch):
         sizes = tree.flatten(self.state_size)
