@@ -270,6 +270,26 @@ def test_a_stateful_layer_starts_from_what_was_learned(random_weights):
     np.testing.assert_array_equal(layer.states[0], np.tile(layer.get_weights()[-1], (3, 1)))
 
 
+def test_a_reset_trains_what_a_stateful_layer_starts_from(random_weights):
+    """The states it keeps from the batch before are numbers, which no gradient goes through."""
+    layer = layers.GRU(5, stateful=True, initial_state="learned")
+    layer.build(X.shape)
+    random_weights(layer)
+    plain = layers.GRU(5, initial_state="learned")
+    plain.build(X.shape)
+    plain.set_weights(layer.get_weights())
+    first = np.zeros(X.shape[:2], bool)
+    first[:, 0] = True
+
+    def gradient(layer, **call):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(X, **call))
+        return tape.gradient(loss, layer.cell.initial_states["h"].value)
+
+    assert gradient(layer) is None
+    np.testing.assert_allclose(gradient(layer, reset=first), gradient(plain), rtol=1e-4)
+
+
 def episodes(layer, x, reset, mask=None):
     """The outputs of one row, each episode run by itself."""
     starts = sorted({0, *np.flatnonzero(reset)})
@@ -293,7 +313,7 @@ RESETTING = {
 @pytest.mark.parametrize("kind", RESETTING)
 def test_episodes_are_run_apart(kind, go_backwards, random_weights):
     layer = RESETTING[kind](go_backwards=go_backwards)
-    layer.build((None, None, 4))
+    layer.build(X.shape)
     random_weights(layer)
     expected = [episodes(layer, x, r) for x, r in zip(X, RESET, strict=True)]
     np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)

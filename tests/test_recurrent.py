@@ -334,6 +334,11 @@ def test_bad_rank(shape):
         ("RNN", {"cell": cells.MGUCell(4), "zoneout": 0.1}, "give it to MGUCell.*zoneout=0.1"),
         ("RNN", {"cell": cells.LRUCell(4), "r_min": 0.1}, "give it to LRUCell.*r_min=0.1"),
         ("RNN", {"cell": keras.layers.LSTMCell(4), "units": 4}, "give it to LSTMCell.*units=4"),
+        (
+            "RNN",
+            {"cell": [keras.layers.LSTMCell(4), cells.MGUCell(4)], "units": 4},
+            "give it to LSTMCell and MGUCell, or.*units=4",
+        ),
         ("RNN", {"cell": cells.MGUCell(4), "statefull": True}, "did you mean `stateful`"),
         ("LSTM", {"units": 4, "normalisation": "layer"}, "LSTM has no.*mean `normalization`"),
         ("RNNStack", {"cell": "mgu", "zonout": 0.1}, "RNNStack has no.*mean `zoneout`.*zonout=0.1"),
@@ -427,6 +432,17 @@ def test_bad_features(features):
 def test_a_sequence_without_steps():
     with pytest.raises(ValueError, match=r"at least one time step.*\(2, 0, 4\)"):
         layers.LSTM(3)(np.zeros((2, 0, 4), "float32"))
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.MinGRU])
+def test_unrolling_what_has_no_known_length(kind):
+    """Fails where the model is made, and not in its `fit`; so does a built layer."""
+    layer = kind(3, unroll=True)
+    rule = r"unroll=True needs to know the number of time steps.*\(None, None, 4\)"
+    for _ in ("unbuilt", "built"):
+        with pytest.raises(ValueError, match=rule):
+            layer(keras.Input((None, 4)))
+        layer.build((None, 6, 4))
 
 
 def test_lists_of_names_are_refused():

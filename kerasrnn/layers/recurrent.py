@@ -38,8 +38,11 @@ class RNN(keras.layers.RNN):
             order too.
         stateful: Whether a batch starts from the final states of the one before. It then keeps to
             the batch size it was built for: a last batch of another size, in `fit` or `predict`
-            too, is an error.
-        unroll: Whether to write one copy of the step per time step into the graph.
+            too, is an error. An initial state that the cell has learned is what the first batch
+            starts from; it is trained further only by a `reset`, which goes back to it, since no
+            gradient flows into the batch before.
+        unroll: Whether to write one copy of the step per time step into the graph; their number
+            has to be known.
         zero_output_for_mask: Whether a masked step gives zeros; otherwise it repeats the output of
             the step before, and gives zeros where nothing came before.
 
@@ -58,8 +61,9 @@ class RNN(keras.layers.RNN):
 
     Raises:
         ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
-            not of its shape: `sequences` (one time step at least), `mask`, `reset` (which has to be
-            boolean, too), or a state, (batch, units), in `initial_state`.
+            not of its shape: `sequences` (one time step at least, with `unroll` a known number of
+            them), `mask`, `reset` (which has to be boolean, too), or a state, (batch, units), in
+            `initial_state`.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -120,7 +124,7 @@ class RNN(keras.layers.RNN):
         return isinstance(self.cell, Cell) and self.cell.linear
 
     def build(self, sequences_shape, initial_state_shape=None):
-        _check_shape(sequences_shape)
+        _check_shape(sequences_shape, self.unroll)
         if initial_state_shape is not None:
             self._check_states(nested_shapes(initial_state_shape), sequences_shape[0])
         super().build(sequences_shape, initial_state_shape)
@@ -128,7 +132,7 @@ class RNN(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
         if isinstance(mask, Marks):
             mask, reset = mask
-        _check_shape(sequences.shape)
+        _check_shape(sequences.shape, self.unroll)
         if initial_state is not None:
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
             self._check_states(shapes, sequences.shape[0])
@@ -283,14 +287,15 @@ def _check_cell(cell, kwargs):
         )
     for name, value in kwargs.items():
         if name in parameters(type(cell) if isinstance(cell, Cell) else Cell):
+            kinds = " and ".join(dict.fromkeys(type(one).__name__ for one in listed))
             raise ValueError(
-                f"`{name}` is the cell's: give it to {type(cell).__name__}, or name a registered "
+                f"`{name}` is the cell's: give it to {kinds}, or name a registered "
                 f"cell instead. Received: {name}={value!r}"
             )
     check_spelling("RNN", kwargs, own_parameters(RNN))
 
 
-def _check_shape(shape):
+def _check_shape(shape, unroll):
     if len(shape) == 2:
         raise ValueError(
             "`sequences` must have rank 3, (batch, time, features). Where the two axes are (batch, "
@@ -306,6 +311,12 @@ def _check_shape(shape):
     if shape[1] == 0:
         raise ValueError(
             "`sequences` must have at least one time step. "
+            f"Received: sequences.shape={tuple(shape)}"
+        )
+    if unroll and shape[1] is None:
+        raise ValueError(
+            "unroll=True needs to know the number of time steps, for each of which it writes a "
+            "step into the graph: name it, as in keras.Input((10, 3)), or leave `unroll`. "
             f"Received: sequences.shape={tuple(shape)}"
         )
 
