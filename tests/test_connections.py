@@ -286,7 +286,7 @@ def test_a_reset_that_does_not_reach_all_states():
     """In a model no layer can be told; it is not passed over in silence, however deep."""
     inner = keras.Sequential([layers.GRU(4, return_sequences=True)], name="net")
     for layer in (layers.Residual(inner), layers.Residual(layers.Highway(inner))):
-        with pytest.raises(ValueError, match=r"not inside a model.*for net, a Sequential"):
+        with pytest.raises(ValueError, match=r"not inside a model.*for net .Sequential."):
             layer(X, reset=MASK)
     # What has no states needs none.
     dense = layers.Residual(keras.Sequential([keras.layers.Dense(4)]))
