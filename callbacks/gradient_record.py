@@ -1,5 +1,7 @@
 """What the gradient norms of a training say."""
 
+import textwrap
+
 import numpy as np
 
 from kerasrnn.verdict import Verdict
@@ -12,6 +14,11 @@ _VANISHED = 1e-7
 _WIDTH = 1000
 # For each argument by which Keras's optimizers clip, the mode of `GradientClipping` of its kind.
 _MODES = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
+
+
+def _folded(path):
+    """The path on lines of no more than 20 letters, which leave room for the picture."""
+    return textwrap.fill(path.replace("/", "/ "), 20).replace("/ ", "/")
 
 
 def _callback(mode, value):
@@ -340,7 +347,7 @@ class GradientRecord:
             shown, norm=scale, cmap="cividis", aspect="auto", extent=edges, interpolation="nearest"
         )
         axis.set_xlim(-0.5, len(self) - 0.5)
-        axis.set_yticks(range(len(layers)), layers)
+        axis.set_yticks(range(len(layers)), map(_folded, layers), fontsize="small")
         axis.set_ylabel("layer")
         axis.set_xlabel("optimizer update")
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -235,15 +235,7 @@ def narrowed(figure):
     for axis in figure.axes:
         axis.set_title(textwrap.fill(axis.get_title(), 32), fontsize="medium")
         axis.set_xlabel(textwrap.fill(axis.get_xlabel(), 32))
-        if axis.images:
-            names = [_folded(label.get_text()) for label in axis.get_yticklabels()]
-            axis.set_yticks(axis.get_yticks(), names, fontsize="small")
     return figure
-
-
-def _folded(path):
-    """The path on lines of no more than 20 letters."""
-    return textwrap.fill(path.replace("/", "/ "), 20).replace("/ ", "/")
 
 
 def _over_time(flow, path, layer):
