@@ -1,7 +1,5 @@
 """What the gradient norms of a training say."""
 
-import textwrap
-
 import numpy as np
 
 from kerasrnn.verdict import Verdict
@@ -12,13 +10,19 @@ _FIRED = 1 - 1e-5
 _VANISHED = 1e-7
 # Columns of the heatmap: about what a page can show.
 _WIDTH = 1000
+# Letters of a layer's path beside it.
+_LETTERS = 28
 # For each argument by which Keras's optimizers clip, the mode of `GradientClipping` of its kind.
 _MODES = {"clipnorm": "norm", "global_clipnorm": "global_norm", "clipvalue": "value"}
 
 
-def _folded(path):
-    """The path on lines of no more than 20 letters, which leave room for the picture."""
-    return textwrap.fill(path.replace("/", "/ "), 20).replace("/ ", "/")
+def _shortened(path):
+    """As many of the path's last parts as leave room for the picture."""
+    parts = path.split("/")
+    kept = [parts.pop()]
+    while parts and len("/".join([parts[-1], *kept])) <= _LETTERS:
+        kept.insert(0, parts.pop())
+    return "/".join(["…"] * bool(parts) + kept)
 
 
 def _callback(mode, value):
@@ -347,7 +351,7 @@ class GradientRecord:
             shown, norm=scale, cmap="cividis", aspect="auto", extent=edges, interpolation="nearest"
         )
         axis.set_xlim(-0.5, len(self) - 0.5)
-        axis.set_yticks(range(len(layers)), map(_folded, layers), fontsize="small")
+        axis.set_yticks(range(len(layers)), map(_shortened, layers), fontsize="small")
         axis.set_ylabel("layer")
         axis.set_xlabel("optimizer update")
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -191,6 +191,14 @@ def test_heatmap_of_a_long_training():
     assert colours.get_xlabel().endswith("largest of 3 updates")
 
 
+def test_long_paths_are_named_by_their_ends():
+    cell = "rnn_stack/residual_1/bidirectional_1/forward_lstm_1/lstm_cell_1"
+    rows = np.concatenate([norms(9), norms(9)], axis=1)
+    heatmap = GradientRecord(rows, [f"{cell}/kernel", "head/kernel"], None).plot().axes[-2]
+    named = [label.get_text() for label in heatmap.get_yticklabels()]
+    assert named == ["…/forward_lstm_1/lstm_cell_1", "head"]
+
+
 def test_layers_are_named_without_what_they_all_lie_in():
     rows = np.concatenate([norms(9), norms(9)], axis=1)
     for outer, named in (("net/", ["rnn/cell", "head"]), ("", ["rnn/cell", "head"])):
