@@ -7,6 +7,7 @@ import tensorflow as tf
 import twins
 
 from kerasrnn import cells, diagnostics, initializers, layers, recurrence
+from kerasrnn.layers.connections import state_sizes
 
 STEPS = 10_000
 
@@ -212,6 +213,40 @@ def test_a_learned_initial_state_is_not_rounded(name):
     _, *states = layer(np.ones((2, 1, 3)), mask=np.zeros((2, 1), bool))
     for state in states:
         np.testing.assert_array_equal(state, np.full((2, 3), 1 / 3, "float32"))
+
+
+HALF = {"return_sequences": True, "return_state": True, "dtype": "mixed_bfloat16"}
+
+
+@pytest.mark.parametrize("in_a_model", [False, True])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda: layers.RNNStack("mingru", 3, 2, connection="residual", **HALF),
+        lambda: layers.RNNStack("lru", 3, 2, bidirectional=True, **HALF),
+        lambda: layers.Residual(layers.MinGRU(3, **HALF)),
+        lambda: layers.Bidirectional(layers.MinGRU(3, **HALF), dtype=HALF["dtype"]),
+    ],
+)
+def test_wrappers_do_not_round_the_states_they_are_given(wrapped, in_a_model):
+    """They give them back where all steps are masked."""
+    layer = wrapped()
+    sizes = state_sizes(layer)
+    run = layer
+    if in_a_model:
+        inputs = [keras.Input((1, 3)), [keras.Input((size,)) for size in sizes]]
+        mask = keras.Input((1,), dtype="bool")
+        outputs = layer(inputs[0], initial_state=inputs[1], mask=mask)
+        model = keras.Model([*inputs, mask], outputs)
+
+        def run(x, initial_state, mask):
+            return model([x, initial_state, mask])
+
+    given = [np.full((2, size), 1 / 3, "float32") for size in sizes]
+    y, *states = run(np.ones((2, 1, 3)), initial_state=given, mask=np.zeros((2, 1), bool))
+    assert y.dtype == "bfloat16"
+    for state, expected in zip(states, given, strict=True):
+        np.testing.assert_array_equal(state, expected)
 
 
 def test_symbolic_states_are_of_the_dtype_of_the_real_ones():

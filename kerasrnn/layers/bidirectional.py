@@ -8,6 +8,7 @@ from kerasrnn.layers.connections import (
     reset_state,
     state_sizes,
     state_structure,
+    take_states_as_given,
 )
 from kerasrnn.layers.recurrent import Marks
 
@@ -74,6 +75,7 @@ class Bidirectional(keras.layers.Bidirectional):
         # Keras merges to what the gate then takes apart.
         merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
+        take_states_as_given(self)
 
     def build(self, sequences_shape, initial_state_shape=None):
         shapes = [

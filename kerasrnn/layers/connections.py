@@ -36,6 +36,11 @@ def recurrent_layers(layer):
     return list({id(part): part for part in found}.values())
 
 
+def take_states_as_given(wrapper):
+    """Keeps a layer from rounding the states that it hands on to a linear recurrence inside."""
+    wrapper.autocast = all(part.autocast for part in recurrent_layers(wrapper))
+
+
 def reset_state(layer, rows=None):
     """Sets the states in a layer back; `rows` as in `kerasrnn.layers.RNN.reset_state`."""
     for part in recurrent_layers(layer):
@@ -77,6 +82,7 @@ class Connected(keras.layers.Layer):
         self.stateful = any(part.stateful for layer in layers for part in recurrent_layers(layer))
         if hasattr(layers[-1], "return_sequences"):
             self.return_sequences = layers[-1].return_sequences
+        take_states_as_given(self)
 
     def connect(self, x, run, mask):
         """The equation of the connection.
