@@ -31,6 +31,15 @@ def net(name, shape, kind=layers.RNN, **options):
     return Net(argparse.Namespace(**{name: layer}), name, {}, shape)
 
 
+def products(shape):
+    """What a minGRU multiplies, and no recurrence: the least it can take."""
+
+    def dense(units, return_sequences):
+        return keras.layers.Dense(2 * units)
+
+    return Net(argparse.Namespace(dense=dense), "dense", {}, shape)
+
+
 def title(name, options):
     return ", ".join([name, *(f"{key}={value}" for key, value in options.items())])
 
@@ -54,6 +63,7 @@ def linear(pairs):
     theirs = Net(keras.layers, "GRU", {}, LONG)
     rows = {title(name, o): functools.partial(net, name, **o) for name, o in LINEAR.items()}
     stack = {"kind": layers.RNNStack, "depth": 8, "connection": "residual"}
+    rows["mingru's products alone, a Dense(2 units)"] = products
     rows["mingru, a residual stack of 8"] = functools.partial(net, "mingru", **stack)
     for row, ours in rows.items():
         ms, ratio = compare(ours(LONG), theirs, None, "fit", pairs)
