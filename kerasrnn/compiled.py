@@ -119,8 +119,11 @@ def _reordered(v, order):
 
 
 def _padded(v, rows, steps=(0, 0)):
-    more = [rows, steps, [0, 0]][: len(v.shape)]
-    return tf.ensure_shape(tf.pad(v, more), [None, *v.shape[1:]])
+    more = [rows, steps, [0, 0]]
+    # None more, unless how many is for the running graph to know.
+    time = v.shape[1] if isinstance(steps[1], int) else None
+    shape = [None, time, v.shape[-1]] if len(v.shape) == 3 else [None, v.shape[-1]]
+    return tf.ensure_shape(tf.pad(v, more[: len(v.shape)]), shape)
 
 
 def _cut(known, size, masked, keep):

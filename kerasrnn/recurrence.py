@@ -201,6 +201,8 @@ def _compiles(given):
     cell = given.cell
     return (
         not given.unroll
+        # A batch of no rows cannot be cut.
+        and given.sequences.shape[0] != 0
         # The programs pass over steps that are masked in all rows, which a tap is to see, too.
         and not (_TAP.get() and given.mask is not None)
         and not _regularizes(given)

@@ -572,6 +572,20 @@ def test_no_time_steps(training, random_weights):
         call(np.zeros((3, 0, 4), "float32"))
 
 
+def test_no_rows():
+    net = keras.Sequential([keras.Input((7, 4)), layers.GRU(6)])
+    net.compile("sgd", "mse")
+    assert net.predict_on_batch(np.zeros((0, 7, 4))).shape == (0, 6)
+
+
+def test_a_known_length_beside_an_unknown_one(random_weights):
+    layer = build("gru", random_weights, return_sequences=True)
+    specs = tf.TensorSpec((None, None, 4)), tf.TensorSpec((3, 6), "bool")
+    call = in_a_graph(lambda x, marks: layer(x, mask=marks, reset=marks, training=True), *specs)
+    x = X.astype("float32")
+    assert_same(call(x, MASK), layer(x, mask=MASK, reset=MASK))
+
+
 def test_under_two_replicas(on_two_devices):
     on_two_devices("""
         import test_compiled as t

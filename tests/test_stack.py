@@ -205,6 +205,7 @@ def test_output_shape(options, bidirectional):
             {"cell": lambda units: cells.MGUCell(units), "dropout": 0.2},
             r"must take their units and, as keywords, dropout.*\{'dropout': 0.2\}",
         ),
+        ({"seed": "a"}, "`seed` must be an integer.*a"),
         ({"cell": "lsmt"}, "simple_rnn, lstm, gru.*'lsmt'"),
         ({"dropout": -0.1}, r"`dropout` must lie in \[0, 1\).*-0.1"),
         ({"cell": cells.GRUCell, "zoneout": 1}, r"`zoneout` must lie in \[0, 1\).*zoneout=1"),
@@ -427,6 +428,12 @@ def test_a_function_that_makes_one_cell_only():
     cell = cells.GRUCell(3)
     with pytest.raises(ValueError, match="make a new cell every time"):
         layers.RNNStack(lambda units: cell, 3, 2)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_no_rows(bidirectional):
+    stack = layers.RNNStack("gru", 4, 2, bidirectional=bidirectional)
+    assert stack(np.zeros((0, 5, 3))).shape == (0, 8 if bidirectional else 4)
 
 
 @CONNECTIONS

@@ -1,4 +1,5 @@
 import inspect
+import numbers
 
 import keras
 import numpy as np
@@ -188,7 +189,8 @@ class RNNStack(Connected):
         saved = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
         own = {k: keras.saving.deserialize_keras_object(v) for k, v in saved.items()}
         own = {k: numbered(v, level - 1) for k, v in own.items()}
-        if own.get("seed") is not None:
+        # What is no number is for the cell to refuse.
+        if isinstance(own.get("seed"), numbers.Integral):
             own["seed"] += level - 1
         own |= {**rates, "dtype": self.dtype_policy}
         return cells.get(self.cell)(units, **own, name=name)
@@ -242,8 +244,10 @@ class RNNStack(Connected):
             mask = ops.ones(ops.shape(y)[:2], "bool")
         mask = ops.reshape(ops.cast(fitted_mask(mask, y), "bool"), ops.shape(y)[:2])
         steps = ops.arange(ops.shape(y)[1], dtype="int32")
-        last = ops.max(ops.where(mask, steps, 0), axis=1)
-        first = ops.min(ops.where(mask, steps, ops.shape(y)[1] - 1), axis=1)
+        end = ops.shape(y)[1] - 1
+        # Initial values for a batch of no rows.
+        last = ops.max(ops.where(mask, steps, 0), axis=1, initial=0)
+        first = ops.min(ops.where(mask, steps, end), axis=1, initial=end)
 
         def at(step, part):
             return ops.take_along_axis(part, step[:, None, None], axis=1)[:, 0]
