@@ -19,6 +19,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/recurrent_layers.py
 	$(BIN)/python benchmarks/cells.py
+	$(BIN)/python benchmarks/depth.py --cost
 	$(BIN)/python benchmarks/gradient_flow.py
 	$(BIN)/python benchmarks/monitor.py
 
