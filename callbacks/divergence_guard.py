@@ -11,6 +11,7 @@ from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.state_file import StateFile
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
+from kerasrnn.layers.inside import kept_states
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 _SPOILT = "the weights or the optimizer's variables held an Inf or NaN"
@@ -22,10 +23,11 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     A gradient counts as non-finite by any entry, as the optimizer gets it: loss scale removed, of
     any replica. Then nothing of the update happens, in the graph: weights, slots, accumulated
-    gradients, averages and the count of iterations stay, and an accumulated update waits for one
-    more batch. The metrics leave the batch out, and statistics that its forward pass has spoilt, as
+    gradients, averages and the count of iterations stay, an accumulated update waits for one more
+    batch, and stateful recurrent layers go on from the states they had before the batch, finite
+    ones too. The metrics leave the batch out, and statistics that its forward pass has spoilt, as
     those of a batch normalization, come back from the newest copy. What loss scaling skips never
-    reaches the guard.
+    reaches the guard, but for states that are Inf or NaN after it, which go back in the same way.
 
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
@@ -37,11 +39,12 @@ class DivergenceGuard(keras.callbacks.Callback):
     and was followed by `every` batches without a skip or an explosion; before that, the first there
     was. Under `steps_per_execution` all this is done between executions, whose mean loss counts.
 
-    Good states are two copies of the model's weights and the optimizer's variables in memory. With
-    a `directory` the one it would go back to is also in a file, which is replaced at once or not at
-    all and so is whole whenever the process dies. The next `fit` takes it up if it is from a later
-    iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
-    save and, from a guard that gives up, no chance to delete its backup.
+    Good states are two copies in memory of the model's weights, of what its stateful layers hold
+    and of the optimizer's variables. With a `directory` the one it would go back to is also in a
+    file, which is replaced at once or not at all and so is whole whenever the process dies. The
+    next `fit` takes it up if it is from a later iteration than the optimizer's; `BackupAndRestore`
+    beside it knows the epoch, gets no NaN to save and, from a guard that gives up, no chance to
+    delete its backup.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
@@ -133,7 +136,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                 )
             self._file = StateFile(self.directory)
         self._forget()
-        self._hook, self._gate = hook, Gate()
+        self._hook, self._gate = hook, Gate(self.model)
         self._hook.guard_by(self._gate)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -141,11 +144,15 @@ class DivergenceGuard(keras.callbacks.Callback):
         if self._newer is None and self.model.built:
             self._take_up()
             self._keep()
+            self._gate.states.expect()
         self._metrics = Copy(self._metric_variables())
+        # Between batches they may be reset.
+        self._gate.states.keep()
         self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
+        self._gate.states.put_back_nonfinite()
         # The first batch may have built the model and the optimizer.
         if self._newer is None or len(self._newer) < len(self._state()):
             self._keep()
@@ -215,7 +222,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _state(self):
-        return self.model.weights + self.model.optimizer.variables
+        return self.model.weights + kept_states(self.model) + self.model.optimizer.variables
 
     def _keep(self):
         """Copies the state, unless it is not finite, which makes the copy before it a good one."""

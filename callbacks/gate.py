@@ -2,21 +2,28 @@
 
 import tensorflow as tf
 
+from kerasrnn.callbacks.states_before import StatesBefore
 from kerasrnn.callbacks.update_hook import on_first_replica, path_of
 
 
 class Gate:
-    """Lets no update through whose gradients hold an Inf or NaN, keeps count, and looks at what the
-    others have made of the weights.
+    """Lets no update through whose gradients hold an Inf or NaN, puts back the states that a
+    stateful layer had before it, keeps count, and looks at what the others have made of the
+    weights.
+
+    Args:
+        model: The model in training.
 
     Attributes:
+        states: Of the stateful layers, a `StatesBefore`.
         skipped: Batches not let through.
         in_a_row: How many of them were the last ones.
         first_nonfinite: Update, counted from 0, and path of the first variable, or `None`.
         spoilt: Whether an update left an Inf or NaN in the weights.
     """
 
-    def __init__(self):
+    def __init__(self, model):
+        self.states = StatesBefore(model)
         self._paths = []
         self._updates, self._skipped, self._in_a_row = (
             tf.Variable(0, dtype="int64", trainable=False) for _ in range(3)
@@ -47,6 +54,7 @@ class Gate:
         return None if update < 0 else (update, self._paths[variable])
 
     def expect(self, variables):
+        self.states.expect()
         self._paths += [path_of(v) for v in variables if path_of(v) not in self._paths]
 
     def flags(self, grads):
@@ -55,12 +63,14 @@ class Gate:
         return tf.stack([tf.reduce_any(~tf.math.is_finite(v)) for v in values])
 
     def let_through(self, variables):
+        self.states.keep()
         self._in_a_row.assign(0)
         weights = [tf.convert_to_tensor(v) for v in variables]
         finite = tf.stack([tf.reduce_all(tf.math.is_finite(w)) for w in weights])
         self._spoilt.assign(self._spoilt.read_value() | ~tf.reduce_all(finite))
 
     def skip(self, variables, flags):
+        self.states.put_back()
         columns = tf.constant([self._paths.index(path_of(v)) for v in variables], "int64")
         first = tf.gather(columns, tf.argmax(tf.cast(flags, "int32")))
         now = tf.stack([self._updates.read_value(), first])

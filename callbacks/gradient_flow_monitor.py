@@ -1,7 +1,10 @@
 import keras
 import numpy as np
+from keras import tree
 
 from kerasrnn.arguments import positive_integer
+from kerasrnn.callbacks.update_hook import copied_without
+from kerasrnn.layers.inside import layers_in
 
 
 class GradientFlowMonitor(keras.callbacks.Callback):
@@ -9,6 +12,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     while a model trains.
 
     The measurement runs beside the training and does not change it. Each `fit` starts a new record.
+    Its first measurement, before the training, is not recorded: it is to show what is wrong.
 
     Args:
         x, y: The batch, as for `fit`.
@@ -19,7 +23,9 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         epochs: The epochs at whose ends they were made, from 1.
 
     Raises:
-        ValueError: `every` is no positive integer; at the first measurement, as `gradient_flow`.
+        ValueError: `every` is no positive integer; at the start of `fit`, or after the first batch
+            where that one builds the model, if there is no recurrent layer that takes part, or if
+            the model cannot be run on `x` or its loss not be computed with `y`.
 
     Example:
 
@@ -38,6 +44,10 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         self.every = positive_integer("every", every)
         self.history, self.epochs = [], []
         self._measure = None
+        self._checked = False
+
+    def __getstate__(self):
+        return copied_without(self, self._measure)
 
     def on_train_begin(self, logs=None):
         # A program that only trains does not wait for the diagnostics to be imported.
@@ -45,6 +55,33 @@ class GradientFlowMonitor(keras.callbacks.Callback):
 
         self.history, self.epochs = [], []
         self._measure = Measurement(self.model, trace=True)
+        self._checked = False
+        # Others are built by the data of `fit`, not by a batch that may not fit it.
+        if all(layer.built for layer in layers_in(self.model)):
+            self._check()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._checked:
+            self._check()
+
+    def _check(self):
+        """Measures once, which is traced for the times to come, so that what is wrong shows before
+        the training and not in the middle of it."""
+        from kerasrnn.diagnostics.flow import NoRecurrentLayer
+
+        try:
+            self._measure(self.x, self.y)
+        except NoRecurrentLayer:
+            raise
+        except Exception as error:
+            batch = self.x, self.y
+            x, y = tree.map_structure(lambda v: None if v is None else np.shape(v), batch)
+            raise ValueError(
+                "GradientFlowMonitor cannot measure with its batch: the model must run on `x`, and "
+                "its loss take `y`, as in `fit`. The error above tells more. "
+                f"Received: model={self.model.name}, x and y of the shapes {x} and {y}"
+            ) from error
+        self._checked = True
 
     def on_train_end(self, logs=None):
         self._measure = None

@@ -1,11 +1,15 @@
 """Where updates pass: the one place that every update of every `fit` goes through."""
 
+import weakref
+
 import tensorflow as tf
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
 # that are unscaled and averaged over accumulated batches.
 METHODS = ("_backend_apply_gradients", "_clip_gradients")
+# The hook of each optimizer and `fit`, for as long as a callback holds it.
+_hooks = weakref.WeakValueDictionary()
 
 
 def innermost(optimizer):
@@ -59,6 +63,9 @@ class UpdateHook:
     variables and gradients; an observer has `expect(variables)`, called at tracing, and
     `record(variables, grads, clipped)`. A gate is an observer, too.
 
+    It is on the optimizer from the first batch on, and so is not where a callback, of whomever,
+    refuses the `fit` at its start.
+
     Attributes:
         clip: What clips, as `("global_norm", 1.0)`, GradientClipping's mode and value, as
             `("clipnorm", 1.0)`, the optimizer's own, or `None`.
@@ -83,18 +90,14 @@ class UpdateHook:
         """
         require_optimizer(callback)
         model, fit = callback.model, callback.params
-        shadow = vars(innermost(model.optimizer)).get(METHODS[0])
-        if shadow and shadow.__self__.fit is fit:
-            return shadow.__self__
-        if shadow:
+        optimizer = innermost(model.optimizer)
+        shadow = vars(optimizer).get(METHODS[0])
+        if shadow and shadow.__self__.fit is not fit:
             shadow.__self__.remove()
-        hook = cls(model, fit)
-        hook._place()
-        return hook
+        return _hooks.setdefault((id(optimizer), id(fit)), cls(model, fit))
 
     def observe(self, observer):
         self.observers.append(observer)
-        self.retrace()
 
     def clip_by(self, clip, mode, value):
         own = clip_of(self.optimizer)
@@ -105,7 +108,6 @@ class UpdateHook:
             )
         self._clip = self._only_one("GradientClipping", self._clip, clip)
         self.clip = mode, value
-        self.retrace()
 
     def guard_by(self, gate):
         self._gate = self._only_one("DivergenceGuard", self._gate, gate)
@@ -129,20 +131,27 @@ class UpdateHook:
         for name in METHODS:
             vars(self.optimizer).pop(name, None)
 
+    @property
+    def _in_place(self):
+        return vars(self.optimizer).get(METHODS[0]) == self._apply
+
     def _place(self):
         self._keras_apply, self._keras_clip = (getattr(self.optimizer, name) for name in METHODS)
         vars(self.optimizer).update(zip(METHODS, (self._apply, self._clip_gradients), strict=True))
+        self.retrace()
 
     def retrace(self):
         """Has the train step traced anew, to pass through the hook as it is now."""
         self.model.train_function = None
         self.model.make_train_function()
-        if vars(self.optimizer).get(METHODS[0]) == self._apply:
+        if self._in_place:
             self._announced = False
             self.model.train_function = self._only_when_announced(self.model.train_function)
 
     def announce(self):
         """To be called at the start of every batch of the `fit` that the hook belongs to."""
+        if not self._in_place:
+            self._place()
         self._announced = True
 
     def _only_when_announced(self, train_function):

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.cells import Cell
+from kerasrnn.layers.inside import layers_in
 
 # The blocks of columns in the recurrent kernels of Keras's cells, in its order.
 _GATES_OF_KERAS = {
@@ -83,7 +84,7 @@ class UpdateRow:
 
 def _recurrent_kernels(model):
     """Each recurrent kernel in the model whose columns belong to gates, and their names."""
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         names = _recurrent_gates(layer)
         if names and layer.built:
             yield layer.recurrent_kernel, names

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, fit
 
+from kerasrnn import layers
 from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor
 from kerasrnn.callbacks.divergence_guard import Copy
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
@@ -114,6 +115,93 @@ def test_statistics_and_states_that_a_bad_input_spoils():
     assert_same(guarded, plain.get_weights())
     for name, values in expected.history.items():
         np.testing.assert_allclose(history.history[name], values, rtol=1e-5)
+
+
+def stateful(kind, optimizer=None, built=True, **options):
+    keras.utils.set_random_seed(0)
+    rnn = kind(4, stateful=True, dtype=options.pop("dtype", None))
+    model = keras.Sequential([rnn, keras.layers.Dense(1)])
+    if built:
+        model.build((4, 5, 3))
+        # Not the initial ones, which are there again after any reset.
+        model(np.ones((4, 5, 3)))
+    model.compile(optimizer or Adam(0.01), "mse", **options)
+    return model
+
+
+def states(model):
+    return [state.numpy() for state in model.layers[0].states]
+
+
+SERIES = np.random.default_rng(1).normal(size=(24, 5, 3)), np.ones((24, 1))
+STATEFUL = {
+    "ours, xla": (layers.SimpleRNN, {"jit_compile": True}),
+    "ours, steps_per_execution": (layers.SimpleRNN, {"steps_per_execution": 6, "built": False}),
+    "keras": (keras.layers.LSTM, {}),
+    "keras, eager": (keras.layers.SimpleRNN, {"run_eagerly": True, "built": False}),
+}
+
+
+@pytest.mark.parametrize("mode", STATEFUL)
+def test_stateful_layers_go_on_from_before_bad_batches(mode):
+    """As if they had not been there. In x a NaN gets into the states, in y it does not."""
+    kind, options = STATEFUL[mode]
+    guarded, plain = (stateful(kind, **options) for _ in range(2))
+    x, y = map(np.copy, SERIES)
+    # The first batch where that one builds the model.
+    bad = 4 * options.get("built", True)
+    x[bad + 1] = y[13] = np.nan
+    guard, keep = (
+        DivergenceGuard(),
+        np.delete(np.arange(24), [*range(bad, bad + 4), *range(12, 16)]),
+    )
+    fit_options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    with skips:
+        guarded.fit(x, y, callbacks=[guard], **fit_options)
+    plain.fit(x[keep], y[keep], **fit_options)
+    assert (guard.skipped, guard.rollbacks) == (2, 0)
+    assert_equal_state(guarded, plain)
+    for mine, expected in zip(states(guarded), states(plain), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_states_are_restored_with_the_weights():
+    x, y = map(np.copy, SERIES)
+    x[8:20] = np.nan
+    model, seen = stateful(layers.SimpleRNN), []
+    watch = At({0, 4}, lambda model: seen.append(states(model)))
+    callbacks = [DivergenceGuard(every=1), watch]
+    with skips, pytest.warns(UserWarning, match="went back"):
+        model.fit(x, y, 4, shuffle=False, verbose=0, callbacks=callbacks)
+    for first, restored in zip(*seen, strict=True):
+        np.testing.assert_array_equal(first, restored)
+
+
+def test_states_are_kept_as_they_were_reset():
+    x, y = map(np.copy, SERIES)
+    x[4:8] = np.nan
+    model = stateful(layers.SimpleRNN)
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: model.layers[0].reset_state()
+        ),
+        DivergenceGuard(),
+    ]
+    with skips:
+        model.fit(x[:8], y[:8], 4, shuffle=False, verbose=0, callbacks=callbacks)
+    np.testing.assert_array_equal(states(model), np.zeros((1, 4, 4)))
+
+
+def test_states_that_loss_scaling_leaves_spoilt():
+    """It skips the update itself, so that the guard does not see the gradients."""
+    optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.01), initial_scale=8.0)
+    model = stateful(layers.SimpleRNN, optimizer, dtype="mixed_float16")
+    x, y = map(np.copy, SERIES)
+    x[8] = np.nan
+    guard = DivergenceGuard()
+    model.fit(x, y, 4, shuffle=False, verbose=0, callbacks=[guard])
+    assert int(optimizer.iterations) == 5
+    assert np.isfinite(states(model)).all()
 
 
 def test_the_order_of_the_callbacks_does_not_matter():

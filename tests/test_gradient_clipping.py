@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, descend, fit, gradients
 
-from kerasrnn.callbacks import GradientClipping, GradientNormMonitor, clips
+from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor, clips
 from kerasrnn.callbacks.update_hook import METHODS
 
 
@@ -446,6 +446,30 @@ def test_defaults():
 def test_a_clip_of_the_optimizer_s_own():
     with pytest.raises(ValueError, match=r"optimizer's own clip.*Received: clipvalue=0.5"):
         fit(compiled(SGD(0.5, clipvalue=0.5)), GradientClipping())
+
+
+class Refuses(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("clipnorm", "refusing"),
+    [
+        (1.0, [GradientClipping()]),
+        (None, [GradientClipping(), GradientClipping("value")]),
+        (None, [DivergenceGuard(), DivergenceGuard()]),
+        (None, [GradientClipping(), Refuses()]),
+    ],
+)
+def test_a_fit_that_is_refused_leaves_nothing_on_the_optimizer(clipnorm, refusing):
+    model = compiled(SGD(0.5, clipnorm=clipnorm))
+    model.make_train_function()
+    step = model.train_function
+    with pytest.raises(ValueError, match=r"own clip|One fit takes one|^no$"):
+        fit(model, GradientNormMonitor(), *refusing)
+    assert not set(METHODS) & set(vars(model.optimizer))
+    assert model.train_function is step
 
 
 def test_two_clips():

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn import layers, recurrence
+from kerasrnn.layers import inside
 from kerasrnn.layers.recurrent import Marks
 
 
@@ -54,13 +55,28 @@ def test_a_layer_s_own_inner_loop_comes_first():
 
 
 def test_layers_list_those_inside_them():
-    """gradient_flow, GradientNormMonitor and `recurrent_layers` look for the recurrent ones."""
+    """By `_flatten_layers`, which kerasrnn.layers.inside asks for all of this package."""
     both = keras.layers.Bidirectional(keras.layers.LSTM(2))
     net = keras.Sequential([keras.Input((None, 3)), both])
-    assert both in net._flatten_layers(include_self=False, recursive=False)
-    inside = both._flatten_layers(include_self=False, recursive=False)
-    assert {id(both.forward_layer), id(both.backward_layer)} <= set(map(id, inside))
-    assert both.forward_layer.cell in net._flatten_layers()
+    parameters = list(inspect.signature(keras.layers.Layer._flatten_layers).parameters)
+    assert parameters == ["self", "include_self", "recursive"]
+    assert both in inside.layers_directly_in(net)
+    directions = both.forward_layer, both.backward_layer
+    assert set(map(id, directions)) <= set(map(id, inside.layers_directly_in(both)))
+    assert {id(net), id(both.forward_layer.cell)} <= set(map(id, inside.layers_in(net)))
+
+
+def test_keras_lists_no_states_of_stateful_layers():
+    """kerasrnn.layers.inside finds them, in `states`, for DivergenceGuard and the diagnostics."""
+    stateful, stacked = keras.layers.LSTM(2, stateful=True), [keras.layers.GRUCell(2) for _ in "ab"]
+    stacked = keras.layers.RNN(stacked, stateful=True, return_sequences=True)
+    net = keras.Sequential([stacked, stateful, keras.layers.Dense(1)])
+    assert inside.kept_states(net) == []
+    net(tf.ones((1, 2, 3)))
+    states = [*keras.tree.flatten(stacked.states), *stateful.states]
+    assert list(map(id, inside.kept_states(net))) == list(map(id, states))
+    assert len(states) == 4
+    assert not {id(v) for v in net.variables} & set(map(id, states))
 
 
 def test_layers_know_the_model_that_was_called():

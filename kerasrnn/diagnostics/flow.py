@@ -11,6 +11,7 @@ from keras import tree
 
 from kerasrnn import recurrence
 from kerasrnn.cells import Cell
+from kerasrnn.layers.inside import kept_states, layers_directly_in
 from kerasrnn.layers.recurrent import RNN, Marks
 
 # Below, float32 has no digits left to tell how fast a norm falls.
@@ -342,7 +343,7 @@ def _shape(tensor):
 
 def recurrent_layers(layer, path=(), flipped=False):
     """The path of each recurrent layer, the layer, and whether it runs against its input."""
-    for part in layer._flatten_layers(include_self=False, recursive=False):
+    for part in layers_directly_in(layer):
         name = part.name
         if isinstance(layer, keras.layers.Bidirectional):
             name = {id(layer.forward_layer): "forward", id(layer.backward_layer): "backward"}.get(
@@ -372,11 +373,8 @@ def _shadowed(layers, probe):
 @contextlib.contextmanager
 def left_as_it_was(model):
     """Sets back what running a model, or a layer, changes."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
-    states = [layer.states for layer in layers if layer.stateful]
     metrics = getattr(model, "metrics_variables", [])
-    kept = [*model.non_trainable_variables, *metrics, *tree.flatten(states)]
-    kept = [variable for variable in kept if variable is not None]
+    kept = [*model.non_trainable_variables, *metrics, *kept_states(model)]
     values = [tf.identity(variable) for variable in kept]
     try:
         yield

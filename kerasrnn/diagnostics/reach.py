@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.diagnostics.flow import left_as_it_was
+from kerasrnn.layers.inside import layers_directly_in
 
 
 class Reach(NamedTuple):
@@ -78,7 +79,7 @@ def gradient_reach(model, x, y):
 def _with_weights(layer, path=()):
     """The path of each layer with trainable weights of its own, the layer, and these; a recurrent
     one has its cell's."""
-    for part in layer._flatten_layers(include_self=False, recursive=False):
+    for part in layers_directly_in(layer):
         here = (*path, part.name)
         inside = [] if isinstance(part, keras.layers.RNN) else list(_with_weights(part, here))
         theirs = {id(v) for _, _, variables in inside for v in variables}

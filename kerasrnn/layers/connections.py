@@ -7,6 +7,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import boolean, real_number
+from kerasrnn.layers.inside import layers_directly_in
 from kerasrnn.layers.recurrent import RNN, Marks, checked_reset, nested_shapes
 from kerasrnn.recurrence import borders
 
@@ -30,8 +31,7 @@ def recurrent_layers(layer):
     wraps = isinstance(layer, Connected | keras.layers.Bidirectional)
     if hasattr(layer, "stateful") and not wraps:
         return [layer]
-    inside = layer._flatten_layers(include_self=False, recursive=False)
-    found = [part for one in inside for part in recurrent_layers(one)]
+    found = [part for one in layers_directly_in(layer) for part in recurrent_layers(one)]
     # A Sequential also holds the model that it makes of its layers.
     return list({id(part): part for part in found}.values())
 
