@@ -7,6 +7,7 @@ from kerasrnn import compiled as compiled_programs
 from kerasrnn import layers, recurrence
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import flow, gradient_flow
+from kerasrnn.diagnostics.reach import gradient_reach
 
 BATCH, TIME, FEATURES = 3, 7, 4
 rng = np.random.default_rng(0)
@@ -409,6 +410,25 @@ def test_plot(random_weights):
     for line, path in zip(axis.lines, measured.norms, strict=True):
         np.testing.assert_allclose(line.get_ydata(), measured.norms[path])
         assert line.get_label().startswith(path)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("error", [1e-4, 1e3])
+def test_float16_neither_loses_a_gradient_nor_overflows(error, traced):
+    """What comes back from small errors is under 6e-8; large ones cannot be scaled."""
+    x, noise = rng.normal(size=(8, 30, FEATURES)), rng.normal(size=(8, 1))
+    flows, reached = [], []
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(1)
+        model = compiled(layers.LSTM(8, dtype=policy, name="rnn"), x=x)
+        y = np.array(model(x)) + error * noise
+        flows.append(flow.Measurement(model, traced)(x, y))
+        tensors = map(tf.convert_to_tensor, (x, y))
+        reached.append(gradient_reach(model, *tensors)[1]["rnn"].gradients.values())
+    one, half = flows
+    assert half.slope["rnn"] == pytest.approx(one.slope["rnn"], rel=0.02)
+    np.testing.assert_allclose(half.norms["rnn"], one.norms["rnn"], rtol=0.05)
+    np.testing.assert_allclose([*reached[1]], [*reached[0]], rtol=0.05)
 
 
 def test_norms_too_small_to_tell_are_left_out():

@@ -15,6 +15,8 @@ from kerasrnn.layers.recurrent import RNN, Marks
 
 # Below, float32 has no digits left to tell how fast a norm falls.
 _TINY = 1e-30
+# What a loss is multiplied by where float16 might lose its gradient; powers of two round nothing.
+_SCALES = (2.0**10, 2.0**20)
 
 
 class NoRecurrentLayer(ValueError):
@@ -205,7 +207,7 @@ class Measurement:
 
         def norms():
             taps = [run.taps for run in probe.runs]
-            found = tape.gradient(loss, taps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            found = gradients(self.model, tape, loss, taps)
             return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
 
         whole = single = norms()
@@ -253,8 +255,7 @@ class Run:
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
         return {
-            # In float64, or the squares of small ones would be none.
-            name: tf.transpose(tf.norm(tf.cast(gradient, "float64"), axis=-1))
+            name: tf.transpose(tf.norm(gradient, axis=-1))
             for name, gradient in zip(self.names, gradients, strict=True)
         }
 
@@ -317,6 +318,40 @@ class _Probe:
             return tf.identity(outputs), gradient
 
         return read(outputs)
+
+
+def gradients(model, tape, loss, sources):
+    """The gradient of a model's loss with respect to each source, in float64, or the squares of
+    small ones would be none; of a sparse one the rows.
+
+    Where a layer computes in float16, it is taken of the loss times several factors, as training
+    scales it, and counts for the largest by which everything stays finite.
+
+    Args:
+        model, loss: The model, and its loss.
+        tape: The persistent tape on which it was run.
+        sources: A structure of tensors.
+    """
+
+    def scaled(scale):
+        found = tape.gradient(
+            loss,
+            sources,
+            output_gradients=tf.cast(scale, loss.dtype),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return tree.map_structure(
+            lambda g: tf.cast(getattr(g, "values", g), "float64") / scale, found
+        )
+
+    found = scaled(1.0)
+    if all(layer.compute_dtype != "float16" for layer in model._flatten_layers()):
+        return found
+    for scale in _SCALES:
+        larger = scaled(scale)
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in tree.flatten(larger)])
+        found = tree.map_structure(functools.partial(tf.where, finite), larger, found)
+    return found
 
 
 def check_compiled(model):
