@@ -6,7 +6,7 @@ import tensorflow as tf
 from kerasrnn import compiled as compiled_programs
 from kerasrnn import layers, recurrence
 from kerasrnn.cells import CELLS
-from kerasrnn.diagnostics import flow, gradient_flow
+from kerasrnn.diagnostics import flow, gradient_flow, health_report
 from kerasrnn.diagnostics.reach import gradient_reach
 
 BATCH, TIME, FEATURES = 3, 7, 4
@@ -400,6 +400,28 @@ def test_what_cannot_be_measured():
         gradient_flow(keras.Sequential([layers.GRU(3)]), X, Y)
     with pytest.raises(ValueError, match=r"must have a recurrent layer.*no recurrent layer"):
         gradient_flow(compiled(keras.layers.Flatten()), X, Y)
+
+
+@pytest.mark.parametrize("look", [gradient_flow, health_report])
+def test_what_is_no_batch(look):
+    model = compiled(layers.GRU(3))
+    for name, x, y in (
+        ("x", X.tolist(), Y),
+        ("y", X, Y.tolist()),
+        ("x", None, Y),
+        ("x", np.float32(1), Y),
+        ("x", tf.constant(1.0), Y),
+        ("x", tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH), None),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^`{name}` must be an array.*Received: {name}=.{{4}}"
+        ):
+            look(model, x, y)
+    for x, y, shape in ((X, Y[:2], r"\(2, 1\)"), (X[:2], Y, r"\(3, 1\)")):
+        with pytest.raises(ValueError, match=rf"`y` must hold as many samples as `x`.*{shape}"):
+            look(model, x, y)
+    with pytest.raises(ValueError, match=r"`sample_weight` must hold .*\(2,\)"):
+        gradient_flow(model, X, Y, np.ones(2))
 
 
 def test_plot(random_weights):

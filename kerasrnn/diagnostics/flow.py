@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import reprlib
 
 import keras
 import numpy as np
@@ -132,7 +133,7 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
     Raises:
         ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
-            that takes part.
+            that takes part; or a part of the batch is none of arrays, or has other samples than x.
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
     where nothing is masked. What a cell of the user's own
@@ -169,7 +170,7 @@ class Measurement:
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
-        x, y, sample_weight = as_tensors(x, y, sample_weight)
+        x, y, sample_weight = as_tensors(x=x, y=y, sample_weight=sample_weight)
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
@@ -363,11 +364,36 @@ def check_compiled(model):
         )
 
 
-def as_tensors(*parts):
-    """Each of a batch's parts, x, y or weights, with tensors for its arrays."""
+def as_tensors(**parts):
+    """Each of a batch's parts by its name, x, y or weights, with tensors for its arrays.
+
+    Raises:
+        ValueError: A part has something else than arrays, or they differ in their samples.
+    """
+    arrays = [
+        (name, array)
+        for name, part in parts.items()
+        for array in tree.flatten(part)
+        # A model may have no targets, or inputs that may be left out.
+        if array is not None or (name == "x" and part is None)
+    ]
+    for name, array in arrays:
+        if not len(getattr(array, "shape", ())):
+            raise ValueError(
+                f"`{name}` must be an array, (batch, ...), or a structure of them as `fit` takes "
+                "it; np.array makes one of lists of numbers, and a dataset yields them. "
+                f"Received: {name}={reprlib.repr(parts[name])}"
+            )
+    samples = arrays[0][1].shape[0]
+    for name, array in arrays:
+        if array.shape[0] != samples:
+            raise ValueError(
+                f"`{name}` must hold as many samples as `x`, {samples}. Received: an array of the "
+                f"shape {tuple(array.shape)}"
+            )
     return [
         tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
-        for part in parts
+        for part in parts.values()
     ]
 
 

@@ -185,8 +185,8 @@ def health_report(model, x, y, monitor=None):
         A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
 
     Raises:
-        ValueError: The model is not compiled, the batch is empty or all masked, `monitor` has
-            recorded nothing or another model.
+        ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
+            and y differ in their samples, `monitor` has recorded nothing or another model.
         TypeError: `monitor` is no `GradientNormMonitor`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
@@ -205,7 +205,7 @@ def health_report(model, x, y, monitor=None):
     [('VANISHING', 'rnn')]
     """
     check_compiled(model)
-    x, y = as_tensors(x, y)
+    x, y = as_tensors(x=x, y=y)
     if not all(part.shape[0] for part in tree.flatten(x)):
         raise ValueError("`x` must hold at least one sample. Received: an empty batch")
     findings = _of_training(model, monitor)
