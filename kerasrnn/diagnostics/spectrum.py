@@ -153,7 +153,7 @@ def gradient_bound(layer, lag):
         lag: k, or an array of them.
 
     Returns:
-        A float, or an array like `lag`.
+        A float, or an array like `lag`; infinite where the bound is larger than any float.
 
     Raises:
         ValueError: `layer` is no built SimpleRNN, has options that change the step (zoneout,
@@ -185,7 +185,9 @@ def gradient_bound(layer, lag):
         raise ValueError(
             f"`lag` must be a number, 0 or more, or an array of them. Received: lag={lag!r}"
         )
-    bound = (np.linalg.norm(_recurrent_matrix(cell), 2) * _GAMMAS[activation]) ** np.asarray(lag)
+    factor = np.linalg.norm(_recurrent_matrix(cell), 2) * _GAMMAS[activation]
+    with np.errstate(over="ignore"):
+        bound = factor ** np.asarray(lag)
     return bound if np.ndim(lag) else float(bound)
 
 
