@@ -301,7 +301,7 @@ def _prepare(given):
     sequences = ops.cast(sequences, getattr(cell, "compute_dtype", sequences.dtype))
     if isinstance(cell, Cell):
         noise = cell.noise(sequences, given.states, given.training)
-        weight = regularization.weight_of(cell) if _regularizes(given) else None
+        regularized = regularization.regularizer(cell, noise) if _regularizes(given) else None
 
         def product(gates, v):
             return cell.product(gates, v, noise.products)
@@ -309,10 +309,8 @@ def _prepare(given):
         def step(row, states):
             x, zones = row["x"], row.get("zones")
             new_states = cell.advance(x, states, product, zones, noise.candidate)
-            if weight is not None:
-                new_states = regularization.regularized(
-                    cell, weight, x, zones, noise, row.get("reset"), states, new_states
-                )
+            if regularized:
+                new_states = regularized(x, zones, row.get("reset"), states, new_states)
             new_states = _plus(new_states, row.get("taps"))
             return cell.output(x, new_states), new_states
 

@@ -20,7 +20,42 @@ import keras
 import tensorflow as tf
 
 
-def weight_of(cell):
+def regularizer(cell, noise):
+    """What adds λ ∂⁺Ω_t/∂U to the gradient of U at each step of a pass.
+
+    Args:
+        cell: A `Cell` with a recurrent kernel U.
+        noise: The pass's `Noise`.
+
+    Returns:
+        `regularized(x, zones, reset, states, new)`, which gives the new states of a step so that
+        their gradient does that. It takes the step's projected input, its part of the zones, where
+        episodes begin, (batch, 1) booleans or `None`, and the states before and after it, each
+        (batch, units).
+    """
+    weight = _weight_of(cell)
+    # On the way back through a loop nothing can be read but tensors that went into it.
+    held = [(w, tf.convert_to_tensor(w.value)) for w in cell.weights]
+    (u,) = (value for variable, value in held if variable is cell.recurrent_kernel)
+
+    def regularized(x, zones, reset, states, new):
+        @tf.custom_gradient
+        def passed_on(u, *new):
+            def gradient(*d_new):
+                d = d_new
+                if reset is not None:
+                    d = [tf.where(reset, tf.zeros_like(d), d) for d in d_new]
+                d_u = _immediate_derivative(cell, held, u, x, zones, noise, states, d)
+                return tf.cast(weight, d_u.dtype) * d_u, *d_new
+
+            return [tf.identity(s) for s in new], gradient
+
+        return passed_on(u, *new)
+
+    return regularized
+
+
+def _weight_of(cell):
     """λ, on the scale of the loss whose gradient is taken: one replica's part, times what the
     optimizer of the model in training multiplies the loss by."""
     # As Keras does with the penalties of weights: the gradients of the replicas are summed.
@@ -33,44 +68,20 @@ def weight_of(cell):
     return optimizer.scale_loss(own) if optimizer else own
 
 
-def regularized(cell, weight, x, zones, noise, reset, states, new):
-    """The new states of a step; their gradient adds λ ∂⁺Ω_t/∂U to that of U.
-
-    Args:
-        cell: A `Cell` with a recurrent kernel U.
-        weight: λ, as of `weight_of`.
-        x, zones, noise: What the step was taken with: its projected input, its part of the zones,
-            and the pass's `Noise`.
-        reset: (batch, 1) booleans, or `None`.
-        states, new: The states before and after it, each (batch, units).
-    """
-
-    @tf.custom_gradient
-    def passed_on(u, *new):
-        def gradient(*d_new):
-            d = d_new if reset is None else [tf.where(reset, tf.zeros_like(d), d) for d in d_new]
-            d_u = _immediate_derivative(cell, u, x, zones, noise, states, d)
-            return tf.cast(weight, d_u.dtype) * d_u, *d_new
-
-        return [tf.identity(s) for s in new], gradient
-
-    return passed_on(tf.convert_to_tensor(cell.recurrent_kernel.value), *new)
-
-
-def _immediate_derivative(cell, u, x, zones, noise, states, d_new):
+def _immediate_derivative(cell, held, u, x, zones, noise, states, d_new):
     u, states = tf.identity(u), [tf.identity(s) for s in states]
     d_new = _directions(d_new)
+    weights = keras.StatelessScope(state_mapping=[*held, (cell.recurrent_kernel, u)])
 
     def product(gates, v):
         """U v, which depends on v alone, but for the derivative with respect to v."""
-        with keras.StatelessScope(state_mapping=[(cell.recurrent_kernel, u)]):
-            value = cell.product(gates, v, noise.products)
-            change = cell.product(gates, v - tf.stop_gradient(v), noise.products)
+        value = cell.product(gates, v, noise.products)
+        change = cell.product(gates, v - tf.stop_gradient(v), noise.products)
         return tf.stop_gradient(value - change) + change
 
     with tf.GradientTape(watch_accessed_variables=False) as of_u:
         of_u.watch(u)
-        with tf.GradientTape(watch_accessed_variables=False) as of_states:
+        with tf.GradientTape(watch_accessed_variables=False) as of_states, weights:
             of_states.watch(states)
             new = cell.advance(x, states, product, zones, noise.candidate)
         d_states = of_states.gradient(

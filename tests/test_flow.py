@@ -6,7 +6,8 @@ import tensorflow as tf
 from kerasrnn import compiled as compiled_programs
 from kerasrnn import layers, recurrence
 from kerasrnn.cells import CELLS
-from kerasrnn.diagnostics import flow, gradient_flow
+from kerasrnn.diagnostics import flow, gradient_flow, health_report
+from kerasrnn.diagnostics.reach import gradient_reach
 
 BATCH, TIME, FEATURES = 3, 7, 4
 rng = np.random.default_rng(0)
@@ -401,6 +402,28 @@ def test_what_cannot_be_measured():
         gradient_flow(compiled(keras.layers.Flatten()), X, Y)
 
 
+@pytest.mark.parametrize("look", [gradient_flow, health_report])
+def test_what_is_no_batch(look):
+    model = compiled(layers.GRU(3))
+    for name, x, y in (
+        ("x", X.tolist(), Y),
+        ("y", X, Y.tolist()),
+        ("x", None, Y),
+        ("x", np.float32(1), Y),
+        ("x", tf.constant(1.0), Y),
+        ("x", tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH), None),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^`{name}` must be an array.*Received: {name}=.{{4}}"
+        ):
+            look(model, x, y)
+    for x, y, shape in ((X, Y[:2], r"\(2, 1\)"), (X[:2], Y, r"\(3, 1\)")):
+        with pytest.raises(ValueError, match=rf"`y` must hold as many samples as `x`.*{shape}"):
+            look(model, x, y)
+    with pytest.raises(ValueError, match=r"`sample_weight` must hold .*\(2,\)"):
+        gradient_flow(model, X, Y, np.ones(2))
+
+
 def test_plot(random_weights):
     model = compiled(layers.GRU(3, return_sequences=True, name="a"), keras.layers.LSTM(3, name="b"))
     measured = gradient_flow(model, X, Y)
@@ -409,6 +432,25 @@ def test_plot(random_weights):
     for line, path in zip(axis.lines, measured.norms, strict=True):
         np.testing.assert_allclose(line.get_ydata(), measured.norms[path])
         assert line.get_label().startswith(path)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("error", [1e-4, 1e3])
+def test_float16_neither_loses_a_gradient_nor_overflows(error, traced):
+    """What comes back from small errors is under 6e-8; large ones cannot be scaled."""
+    x, noise = rng.normal(size=(8, 30, FEATURES)), rng.normal(size=(8, 1))
+    flows, reached = [], []
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(1)
+        model = compiled(layers.LSTM(8, dtype=policy, name="rnn"), x=x)
+        y = np.array(model(x)) + error * noise
+        flows.append(flow.Measurement(model, traced)(x, y))
+        tensors = map(tf.convert_to_tensor, (x, y))
+        reached.append(gradient_reach(model, *tensors)[1]["rnn"].gradients.values())
+    one, half = flows
+    assert half.slope["rnn"] == pytest.approx(one.slope["rnn"], rel=0.02)
+    np.testing.assert_allclose(half.norms["rnn"], one.norms["rnn"], rtol=0.05)
+    np.testing.assert_allclose([*reached[1]], [*reached[0]], rtol=0.05)
 
 
 def test_norms_too_small_to_tell_are_left_out():

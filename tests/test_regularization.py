@@ -8,6 +8,7 @@ import tensorflow as tf
 from kerasrnn import compiled, layers
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow
+from kerasrnn.diagnostics.flow import left_as_it_was
 
 BATCH, TIME, FEATURES, UNITS = 3, 6, 4, 5
 LAMBDA = 0.7
@@ -151,18 +152,37 @@ def test_backwards(random_weights):
 
 @pytest.mark.parametrize("kind", CELLS)
 def test_every_cell(kind, random_weights):
-    """All that Ω changes is the gradient of the recurrent kernel."""
+    """All that Ω changes is the gradient of the recurrent kernel, in a graph as without one."""
     if "vanishing_gradient_regularization" in CELLS[kind].lacks:
         with pytest.raises(ValueError, match=f"{CELLS[kind].__name__} has no `vanishing_grad"):
             layers.RNN(kind, units=UNITS, **REGULARIZED)
         return
     options = {"recurrent_dropout": 0.5, "zoneout": {"h": 0.2}, "seed": 1}
     plain, regularized = pair(kind, random_weights, **options)
-    before, after = (gradients(one, X[:, :3], C[:, :3]) for one in (plain, regularized))
+    before = gradients(plain, X[:, :3], C[:, :3])
+    run = tf.function(gradients, autograph=False)
+    # With the same noise, which goes on from run to run.
+    with left_as_it_was(regularized):
+        after = gradients(regularized, X[:, :3], C[:, :3])
+    for one, other in zip(run(regularized, X[:, :3], C[:, :3]), after, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
     assert np.isfinite(after[2]).all()
     assert np.abs(after[2] - before[2]).max() > 0.01
     for i in {*range(len(before))} - {2}:
         np.testing.assert_allclose(after[i], before[i], rtol=1e-9, atol=1e-12)
+
+
+def test_a_gru_trains_with_it():
+    """Its recurrent bias, which a step reads by the side of U, in the graph of a `fit`."""
+    trained = []
+    for eagerly in (True, False):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([layers.GRU(UNITS, return_sequences=True, **REGULARIZED)])
+        model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=eagerly, jit_compile=False)
+        model.fit(X, C, epochs=2, verbose=0)
+        trained.append(model.get_weights())
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_no_matter_how_small_a_gradient_is(random_weights):

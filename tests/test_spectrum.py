@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -164,8 +166,9 @@ def test_errors():
         gradient_bound(built(layers.SimpleRNN(3, zoneout=0.5)), 1)
     with pytest.raises(ValueError, match="activation=softplus"):
         gradient_bound(built(layers.SimpleRNN(3, "softplus")), 1)
-    with pytest.raises(ValueError, match="lag=-1"):
-        gradient_bound(simple, -1)
+    for lag in (-1, [1, -2], "a", None, np.nan, True):
+        with pytest.raises(ValueError, match=r"`lag` must be.*lag=" + re.escape(repr(lag))):
+            gradient_bound(simple, lag)
     with pytest.raises(ValueError, match="and built"):
         recurrent_jacobian(layers.SimpleRNN(3), X)
     with pytest.raises(ValueError, match="one cell"):
@@ -174,5 +177,19 @@ def test_errors():
         recurrent_jacobian(simple, X[:, None])
     with pytest.raises(ValueError, match="rank 3"):
         lyapunov_exponent(simple, X)
-    with pytest.raises(ValueError, match="warmup=1"):
-        lyapunov_exponent(simple, X[:, None], warmup=1)
+    for warmup in (1, 0.5, -1, "1", True):
+        with pytest.raises(ValueError, match=rf"from 0 to 0.*warmup={warmup!r}"):
+            lyapunov_exponent(simple, X[:, None], warmup=warmup)
+    zeros = np.zeros((3, 3), "float32")
+    for states, received in {
+        "count": ([zeros], r"\(3, 3\)"),
+        "single": (zeros, r"\(3, 3\)"),
+        "units": ([zeros, zeros[:, :2]], r"\(3, 3\), \(3, 2\)"),
+        "batch": ([zeros, zeros[:2]], r"\(3, 3\), \(2, 3\)"),
+        "none": ([], "none"),
+    }.values():
+        rule = rf"`states` must be those of the cell, \(3, 3\), \(3, 3\)\. .*shapes {received}$"
+        with pytest.raises(ValueError, match=rule):
+            recurrent_jacobian(lstm, X, states)
+        with pytest.raises(ValueError, match=rule):
+            lyapunov_exponent(lstm, X[:, None], states)

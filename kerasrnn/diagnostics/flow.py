@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import reprlib
 
 import keras
 import numpy as np
@@ -11,11 +12,13 @@ from keras import tree
 
 from kerasrnn import recurrence
 from kerasrnn.cells import Cell
-from kerasrnn.layers.inside import kept_states, layers_directly_in
+from kerasrnn.layers.inside import kept_states, layers_directly_in, layers_in
 from kerasrnn.layers.recurrent import RNN, Marks
 
 # Below, float32 has no digits left to tell how fast a norm falls.
 _TINY = 1e-30
+# What a loss is multiplied by where float16 might lose its gradient; powers of two round nothing.
+_SCALES = (2.0**10, 2.0**20)
 
 
 class NoRecurrentLayer(ValueError):
@@ -131,7 +134,7 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
     Raises:
         ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
-            that takes part.
+            that takes part; or a part of the batch is none of arrays, or has other samples than x.
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
     where nothing is masked. What a cell of the user's own
@@ -168,7 +171,7 @@ class Measurement:
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
-        x, y, sample_weight = as_tensors(x, y, sample_weight)
+        x, y, sample_weight = as_tensors(x=x, y=y, sample_weight=sample_weight)
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
@@ -206,7 +209,7 @@ class Measurement:
 
         def norms():
             taps = [run.taps for run in probe.runs]
-            found = tape.gradient(loss, taps, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            found = gradients(self.model, tape, loss, taps)
             return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
 
         whole = single = norms()
@@ -254,8 +257,7 @@ class Run:
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
         return {
-            # In float64, or the squares of small ones would be none.
-            name: tf.transpose(tf.norm(tf.cast(gradient, "float64"), axis=-1))
+            name: tf.transpose(tf.norm(gradient, axis=-1))
             for name, gradient in zip(self.names, gradients, strict=True)
         }
 
@@ -320,6 +322,40 @@ class _Probe:
         return read(outputs)
 
 
+def gradients(model, tape, loss, sources):
+    """The gradient of a model's loss with respect to each source, in float64, or the squares of
+    small ones would be none; of a sparse one the rows.
+
+    Where a layer computes in float16, it is taken of the loss times several factors, as training
+    scales it, and counts for the largest by which everything stays finite.
+
+    Args:
+        model, loss: The model, and its loss.
+        tape: The persistent tape on which it was run.
+        sources: A structure of tensors.
+    """
+
+    def scaled(scale):
+        found = tape.gradient(
+            loss,
+            sources,
+            output_gradients=tf.cast(scale, loss.dtype),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return tree.map_structure(
+            lambda g: tf.cast(getattr(g, "values", g), "float64") / scale, found
+        )
+
+    found = scaled(1.0)
+    if all(layer.compute_dtype != "float16" for layer in layers_in(model)):
+        return found
+    for scale in _SCALES:
+        larger = scaled(scale)
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in tree.flatten(larger)])
+        found = tree.map_structure(functools.partial(tf.where, finite), larger, found)
+    return found
+
+
 def check_compiled(model):
     """Raises a `ValueError` unless the model has a loss."""
     if not getattr(model, "compiled", False):
@@ -329,11 +365,36 @@ def check_compiled(model):
         )
 
 
-def as_tensors(*parts):
-    """Each of a batch's parts, x, y or weights, with tensors for its arrays."""
+def as_tensors(**parts):
+    """Each of a batch's parts by its name, x, y or weights, with tensors for its arrays.
+
+    Raises:
+        ValueError: A part has something else than arrays, or they differ in their samples.
+    """
+    arrays = [
+        (name, array)
+        for name, part in parts.items()
+        for array in tree.flatten(part)
+        # A model may have no targets, or inputs that may be left out.
+        if array is not None or (name == "x" and part is None)
+    ]
+    for name, array in arrays:
+        if not len(getattr(array, "shape", ())):
+            raise ValueError(
+                f"`{name}` must be an array, (batch, ...), or a structure of them as `fit` takes "
+                "it; np.array makes one of lists of numbers, and a dataset yields them. "
+                f"Received: {name}={reprlib.repr(parts[name])}"
+            )
+    samples = arrays[0][1].shape[0]
+    for name, array in arrays:
+        if array.shape[0] != samples:
+            raise ValueError(
+                f"`{name}` must hold as many samples as `x`, {samples}. Received: an array of the "
+                f"shape {tuple(array.shape)}"
+            )
     return [
         tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
-        for part in parts
+        for part in parts.values()
     ]
 
 

@@ -212,8 +212,9 @@ def _logarithmic(axis, values, steps):
     axis.set_xlim(-1, steps)
     values = values[np.isfinite(values) & (values > 0)]
     if values.size:
-        axis.set_yscale("log")
+        # First, or the scale would look for limits of its own, for bounds beyond all numbers too.
         axis.set_ylim(values.min() / 2, values.max() * 2)
+        axis.set_yscale("log")
     else:
         axis.set_ylim(0, 1)
         axis.text(0.5, 0.5, "no gradient", ha="center", transform=axis.transAxes)

@@ -5,11 +5,10 @@ import functools
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.diagnostics.flow import left_as_it_was
+from kerasrnn.diagnostics.flow import gradients, left_as_it_was
 from kerasrnn.layers.inside import layers_directly_in
 
 
@@ -56,20 +55,18 @@ def gradient_reach(model, x, y):
 
         return call
 
-    with left_as_it_was(model), _shadowed(layers.values(), heard), tf.GradientTape() as tape:
+    tape = tf.GradientTape(persistent=True)
+    with left_as_it_was(model), _shadowed(layers.values(), heard), tape:
         prediction = model(x, training=False)
         loss = model.compute_loss(x, y, prediction, training=False)
         # A regularizer moves a dead weight, too.
         of_data = loss - sum(model.losses)
     variables = {path: own for path, _, own in layers.values()}
-    gradients = tape.gradient(
-        of_data,
-        {path: [v.value for v in own] for path, own in variables.items()},
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
+    values = {path: [v.value for v in own] for path, own in variables.items()}
+    found = gradients(model, tape, of_data, values)
     return float(loss), {
         path: Reach(
-            {v.path: _norm(g) for v, g in zip(own, gradients[path], strict=True)},
+            {v.path: float(tf.norm(g)) for v, g in zip(own, found[path], strict=True)},
             path in given - gave,
         )
         for path, own in variables.items()
@@ -93,11 +90,6 @@ def _any(structure):
     """Whether any number in it is not zero, as far as it has numbers here and not in a graph."""
     tensors = [t for t in tree.flatten(structure) if tf.is_tensor(t) and t.dtype != tf.bool]
     return any(tf.is_symbolic_tensor(t) or bool(tf.reduce_any(t != 0)) for t in tensors)
-
-
-def _norm(gradient):
-    gradient = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-    return float(np.linalg.norm(np.asarray(gradient, "float64")))
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ class LayerHealth(NamedTuple):
         lyapunov: λ, natural log per step, of a layer with one recurrent matrix W_h; else `None`.
         bound: (T,), by lag, what can be left of a gradient; `None` where no such bound is known.
         bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
-            only; else `None`.
+            only and a gradient comes to it; else `None`.
         remembers: Whether its cell has a gate that keeps or writes its state.
     """
 
@@ -185,8 +185,8 @@ def health_report(model, x, y, monitor=None):
         A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
 
     Raises:
-        ValueError: The model is not compiled, the batch is empty or all masked, `monitor` has
-            recorded nothing or another model.
+        ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
+            and y differ in their samples, `monitor` has recorded nothing or another model.
         TypeError: `monitor` is no `GradientNormMonitor`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
@@ -205,7 +205,7 @@ def health_report(model, x, y, monitor=None):
     [('VANISHING', 'rnn')]
     """
     check_compiled(model)
-    x, y = as_tensors(x, y)
+    x, y = as_tensors(x=x, y=y)
     if not all(part.shape[0] for part in tree.flatten(x)):
         raise ValueError("`x` must hold at least one sample. Received: an empty batch")
     findings = _of_training(model, monitor)
@@ -371,12 +371,14 @@ def _exponent(run):
 
 
 def _over_time(flow, run, bound):
-    """The bound along the input, if the output is read at the last step and nowhere else."""
+    """The bound along the input, if a gradient comes to the last step and from nowhere else."""
     at_every_step = run.cell is not run.layer.cell or run.layer.return_sequences
-    if at_every_step or not np.all(run.valid):
-        return None
     norms = flow.norms[run.path]
-    return bound * norms[0] if run.flipped else bound[::-1] * norms[-1]
+    last = norms[0] if run.flipped else norms[-1]
+    if at_every_step or not np.all(run.valid) or not last:
+        return None
+    with np.errstate(over="ignore"):
+        return last * (bound if run.flipped else bound[::-1])
 
 
 def _of_flow(path, layer):

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
+from kerasrnn.arguments import real_number
 from kerasrnn.cells import Cell
 
 # The largest slopes of the activations.
@@ -26,7 +27,8 @@ def recurrent_jacobian(layer, x, states=None):
         (batch, n, n), n the sum of the states' sizes; row i is the gradient of new state i.
 
     Raises:
-        ValueError: `layer` is no built cell or layer with one, or `x` has not two axes.
+        ValueError: `layer` is no built cell or layer with one, `x` has not two axes, or `states`
+            are not those of the cell.
 
     Source: Pascanu, Mikolov & Bengio (2013), equation 5, where σ stands before W.
 
@@ -44,8 +46,7 @@ def recurrent_jacobian(layer, x, states=None):
             "`x` must be the input of one step, (batch, features). "
             f"Received: x.shape={tuple(x.shape)}"
         )
-    states = cell.get_initial_state(x.shape[0]) if states is None else states
-    states = _precise(cell, states)
+    states = _precise(cell, states, x.shape[0])
     return _step(cell, x, states)[0]
 
 
@@ -70,7 +71,7 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
 
     Raises:
         ValueError: `layer` is no built cell or layer with one, `x` has not three axes, or `warmup`
-            is not from 0 to time - 1.
+            is no whole number from 0 to time - 1, or `states` are not those of the cell.
 
     Source: Vogt, Puelma Touzel, Shlizerman & Lajoie (2020), "On Lyapunov exponents for RNNs"; of
     their spectrum this is the first.
@@ -90,12 +91,9 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
         )
     batch, time, _ = x.shape
     warmup = time // 4 if warmup is None else warmup
-    if not 0 <= warmup < time:
-        raise ValueError(
-            f"`warmup` must leave a step to count, from 0 to {time - 1}. Received: warmup={warmup}"
-        )
-    states = cell.get_initial_state(batch) if states is None else states
-    states = _precise(cell, states)
+    rule = f"leave a step to count, as a whole number from 0 to {time - 1}"
+    warmup = real_number("warmup", warmup, rule, range(time).__contains__)
+    states = _precise(cell, states, batch)
     v = np.random.default_rng(0).normal(size=(batch, sum(s.shape[1] for s in states), 1))
     v /= np.linalg.norm(v, axis=1, keepdims=True)
     growth = np.zeros(batch)
@@ -155,11 +153,11 @@ def gradient_bound(layer, lag):
         lag: k, or an array of them.
 
     Returns:
-        A float, or an array like `lag`.
+        A float, or an array like `lag`; infinite where the bound is larger than any float.
 
     Raises:
         ValueError: `layer` is no built SimpleRNN, has options that change the step (zoneout,
-            normalization) or an activation with another slope; or `lag` is negative.
+            normalization) or an activation with another slope; or `lag` is no number of 0 or more.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1.
 
@@ -183,9 +181,13 @@ def gradient_bound(layer, lag):
             f"The activation must be one of {', '.join(_GAMMAS)}, whose largest slope is known. "
             f"Received: activation={activation}"
         )
-    if np.any(np.asarray(lag) < 0):
-        raise ValueError(f"`lag` must be 0 or more. Received: lag={lag}")
-    bound = (np.linalg.norm(_recurrent_matrix(cell), 2) * _GAMMAS[activation]) ** np.asarray(lag)
+    if np.asarray(lag).dtype.kind not in "iuf" or not np.all(np.asarray(lag) >= 0):
+        raise ValueError(
+            f"`lag` must be a number, 0 or more, or an array of them. Received: lag={lag!r}"
+        )
+    factor = np.linalg.norm(_recurrent_matrix(cell), 2) * _GAMMAS[activation]
+    with np.errstate(over="ignore"):
+        bound = factor ** np.asarray(lag)
     return bound if np.ndim(lag) else float(bound)
 
 
@@ -199,10 +201,19 @@ def _cell(layer):
     return cell
 
 
-def _precise(cell, states):
-    """The states in the dtype in which the cell keeps them."""
+def _precise(cell, states, batch):
+    """The states, or the initial ones for `None`, in the dtype in which the cell keeps them."""
+    states = cell.get_initial_state(batch) if states is None else states
+    states = list(states) if isinstance(states, list | tuple) else [states]
+    expected = [(batch, size) for size in tree.flatten(cell.state_size)]
+    shapes = [tuple(np.shape(state)) for state in states]
+    if shapes != expected:
+        raise ValueError(
+            f"`states` must be those of the cell, {', '.join(map(str, expected))}. "
+            f"Received: states of the shapes {', '.join(map(str, shapes)) or 'none'}"
+        )
     dtype = getattr(cell, "state_dtype", cell.compute_dtype)
-    return [ops.convert_to_tensor(s, dtype) for s in tree.flatten(states)]
+    return [ops.convert_to_tensor(state, dtype) for state in states]
 
 
 def _step(cell, x, states):
