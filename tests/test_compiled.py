@@ -72,13 +72,14 @@ def assert_same(ours, theirs, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mask", [None, MASK])
 @pytest.mark.parametrize(
-    "options",
+    ("mask", "options"),
     [
-        {},
-        {"return_sequences": True, "go_backwards": True},
-        {"return_sequences": True, "zero_output_for_mask": True},
+        (None, {}),
+        (None, {"return_sequences": True, "go_backwards": True}),
+        (MASK, {"go_backwards": True}),
+        (MASK, {"return_sequences": True}),
+        (MASK, {"return_sequences": True, "zero_output_for_mask": True}),
     ],
 )
 def test_same_as_the_loop(kind, mask, options, random_weights, monkeypatch, runs):
@@ -331,7 +332,7 @@ def test_a_cell_that_does_not_sum(random_weights, monkeypatch, runs):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "hard_sigmoid"])
-@pytest.mark.parametrize("units", [1, 2, 5])
+@pytest.mark.parametrize("units", [1, 5])
 def test_what_a_program_knows_of_its_cell(kind, activation, units):
     """Only a reset gate between U h and the sum keeps the two apart."""
     cls, fixed = KINDS[kind]
