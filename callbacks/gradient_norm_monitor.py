@@ -27,9 +27,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     It works in a compiled `fit`, under `jit_compile`, `steps_per_execution`, gradient accumulation
     and mixed precision, and does not change a bit of the training. `grad_norm` (the median of the
-    epoch's global norms before clipping) and `clip_rate` (the share of its updates that were
-    clipped) appear in the progress bar, in `History` and to every callback after this one: put it
-    first. Each `fit` starts a new record.
+    epoch's global norms before clipping, a NaN the largest among them) and `clip_rate` (the share
+    of its updates that were clipped) appear in the progress bar, in `History` and to every callback
+    after this one: put it first. Each `fit` starts a new record.
 
     Args:
         csv: Path of a CSV file to write, one row per update, or `None`.
@@ -246,7 +246,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         record = self._record(self._epoch_start)
         if logs is not None and len(record):
-            logs["grad_norm"] = float(np.median(record.global_norm))
+            # NaN counts as larger than any number: of one update, or none, a median needs no more.
+            logs["grad_norm"] = float(np.median(np.nan_to_num(record.global_norm, nan=np.inf)))
             logs["clip_rate"] = record.clip_rate
             if self.batch_size is not None:
                 logs["noise_scale"] = record.noise_scale(self.batch_size)

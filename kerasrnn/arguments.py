@@ -20,7 +20,7 @@ RESOLVERS = {
 def own_parameters(cls):
     """The arguments the constructor of `cls` names itself, in order."""
     named = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    return {p.name: p for p in named if p.kind is not p.VAR_KEYWORD}
+    return {p.name: p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def check_spelling(owner, given, known):

@@ -20,6 +20,8 @@ import tensorflow as tf
 # Steps to a block.
 _BLOCK = 32
 
+_multiply = tf.math.multiply_no_nan
+
 
 def scan(a, b, initial):
     """All states of h_t = a_t ∘ h_{t-1} + b_t; differentiable, any number of times.
@@ -27,7 +29,8 @@ def scan(a, b, initial):
     Half precision is computed in float32.
 
     Args:
-        a: Like `b`, or (units,) if it is the same at all steps of all rows. |a_t| ≤ 1 is stable.
+        a: Like `b`, or (units,) if it is the same at all steps of all rows. |a_t| ≤ 1 is stable,
+            and 0 leaves nothing of h_{t-1}, an Inf or NaN neither.
         b: (time, batch, units), at least one step. Real tensors, or a pair (real part, imaginary
             part) of them; so `a` and `initial`.
         initial: h_0, (batch, units).
@@ -209,6 +212,11 @@ def _conj(v):
 
 
 def _times(u, v):
+    """u ∘ v, where a 0 in u leaves nothing of v, an Inf or NaN neither: so a state is reset."""
     if len(u) == 1:
-        return [u[0] * v[0]]
-    return [u[0] * v[0] - u[1] * v[1], u[0] * v[1] + u[1] * v[0]]
+        return [_multiply(v[0], u[0])]
+    (a, b), (c, d) = u, v
+    return [
+        _multiply(c, a) - _multiply(d, b),
+        _multiply(d, a) + _multiply(c, b),
+    ]

@@ -370,6 +370,22 @@ def test_a_state_passed_in_lives_until_the_first_reset(random_weights):
     np.testing.assert_allclose(y[:, 2:], layer(X[:, 2:]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in cells.CELLS if cells.get(name)(1).linear])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nothing_passes_a_reset_not_even_a_nan(name, value, random_weights):
+    """Nor an Inf, from before it in the sequence or in the initial state."""
+    layer = layers.RNN(name, units=5, return_sequences=True)
+    layer.build(X.shape)
+    random_weights(layer)
+    x, reset = X.copy(), np.zeros((3, 6), bool)
+    x[:, 1], reset[:, 3] = value, True
+    y = layer(x, reset=reset)
+    np.testing.assert_allclose(y[:, 3:], layer(X[:, 3:]), rtol=1e-5, atol=1e-6)
+    states = [np.full((3, 5), value)] * len(layer.cell.states)
+    reset = np.arange(6) == np.zeros((3, 1))
+    np.testing.assert_allclose(layer(X, states, reset=reset), layer(X), rtol=1e-5, atol=1e-6)
+
+
 def test_no_gradient_passes_a_reset(random_weights):
     layer = layers.LSTM(5)
     layer.build(X.shape)

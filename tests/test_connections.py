@@ -408,6 +408,13 @@ def test_states_where_there_are_none():
         layers.Residual(keras.layers.Dense(4))(X, initial_state=[X[:, 0]])
 
 
+def test_no_warning_that_a_mask_is_lost_which_is_not(recwarn):
+    masked = keras.layers.Masking()(X)
+    y = layers.Highway(keras.layers.Conv1D(4, 3, padding="causal"))(masked)
+    assert y._keras_mask is not None
+    assert not [w for w in recwarn if "mask" in str(w.message)]
+
+
 DEPTH = 50
 DEEP = {
     "plain": lambda dense: dense,

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrnn import layers
-from kerasrnn.callbacks import GradientNormMonitor
+from kerasrnn.callbacks import DivergenceGuard, GradientNormMonitor
 from kerasrnn.callbacks.gradient_hook import GradientHook
 
 RNG = np.random.default_rng(2)
@@ -512,6 +512,21 @@ def test_a_nan_in_training_is_named():
     monitor = GradientNormMonitor()
     model.fit(TOKENS, labels, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
     assert "NON-FINITE: update 2 was the first of 4" in monitor.verdict()
+    assert model.history.history["grad_norm"] == [np.inf]
+
+
+def test_a_median_bears_a_few_nans():
+    labels = LABELS.copy()
+    labels[20] = np.nan
+    monitor, guard = GradientNormMonitor(), DivergenceGuard()
+    model = compiled(SGD(0.5))
+    with pytest.warns(UserWarning, match="skipped"):
+        fit = model.fit(TOKENS, labels, BATCH, verbose=0, callbacks=[monitor, guard])
+    norms = monitor.history["global_norm"]
+    assert np.isnan(norms).sum() == 1
+    assert fit.history["grad_norm"] == [
+        pytest.approx(np.median([*norms[np.isfinite(norms)], np.inf]))
+    ]
 
 
 def test_nothing_recorded_yet():

@@ -136,3 +136,9 @@ def test_configuration_survives(initializer):
 def test_a_gate_s_initializer_by_itself():
     value = np.array(initializers.Chrono(50, seed=1)((UNITS,)))
     assert_chrono(value, 50)
+
+
+@pytest.mark.parametrize("option", ["kernel_initializer", "recurrent_initializer"])
+def test_what_is_for_a_bias_starts_nothing_else(option):
+    with pytest.raises(ValueError, match=f"Chrono is for `bias_initializer`.*{option}=<"):
+        layers.LSTM(3, **{option: initializers.Chrono(9)})

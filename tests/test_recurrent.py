@@ -528,3 +528,9 @@ def test_trainable_reaches_a_cell_given_by_name():
     layer.build((3, 6, 4))
     assert layer.trainable_weights == []
     assert not layer.cell.trainable
+
+
+@pytest.mark.parametrize("layer", [layers.MinGRU, layers.MinLSTM, layers.LRU])
+def test_what_has_no_place_of_its_own_is_to_be_named(layer):
+    with pytest.raises(TypeError, match=f"{layer.__name__} takes `units` alone.*8, 'tanh'"):
+        layer(8, "tanh")

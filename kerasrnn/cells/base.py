@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
-from kerasrnn.cells.configured import Configured
+from kerasrnn.cells.configured import Configured, parameters
 from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
 
@@ -189,6 +189,13 @@ class Cell(Configured):
                 "its input can be normalized by a layer before it. "
                 f"Received: normalization={self.normalization!r}"
             )
+        for option in parameters(type(self)):
+            value = getattr(self, option)
+            if option != "bias_initializer" and isinstance(value, GateBias):
+                raise ValueError(
+                    f"A {type(value).__name__} is for `bias_initializer`: it speaks of the gates' "
+                    f"biases. Received: {option}={value!r}"
+                )
         if isinstance(self.bias_initializer, GateBias) and not (
             self.use_bias and (self.keeps or self.writes)
         ):

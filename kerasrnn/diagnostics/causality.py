@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import reprlib
 from typing import Any, NamedTuple
 
 import keras
@@ -132,7 +133,7 @@ def _tensors(x):
     if any(not hasattr(part, "shape") for part in tree.flatten(x)):
         raise ValueError(
             "`x` must be an array (batch, time, ...) or a structure of them as the model takes it; "
-            f"np.array(x) makes one of lists of numbers. Received: x={x!r}"
+            f"np.array(x) makes one of lists of numbers. Received: x={reprlib.repr(x)}"
         )
     # Each a tensor of its own, though two inputs may be the same.
     return tree.map_structure(lambda part: tf.identity(tf.convert_to_tensor(part)), x)

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import re
+import warnings
 
 import keras
 from keras import ops, tree
@@ -165,7 +167,11 @@ class Connected(keras.layers.Layer):
                 nested = tree.pack_sequence_as(state_structure(layer), own)
                 options["initial_state"] = nested or None
             known = inspect.signature(layer.call).parameters
-            y = layer(x, **{k: v for k, v in options.items() if v is not None and k in known})
+            given_to = {k: v for k, v in options.items() if v is not None and k in known}
+            with warnings.catch_warnings():
+                # The mask is not lost with a layer that does not pass it on.
+                warnings.filterwarnings("ignore", f"Layer {re.escape(repr(layer.name))} .* masking")
+                y = layer(x, **given_to)
             if getattr(layer, "return_state", False):
                 y, *own = y
                 states.extend(tree.flatten(own))
@@ -440,7 +446,7 @@ class DenselyConnected(_Connection):
         go_backwards: As in `Residual`.
 
     Call arguments: `inputs`, and what the layers take of `initial_state` (their states, layer by
-    layer), `mask` and `training`.
+    layer), `mask`, `training` and `reset`.
 
     Returns:
         The output of the last layer, then the states of those layers that have `return_state`,

@@ -417,7 +417,12 @@ class _OneCell(RNN):
         if cls.__doc__:
             cls.__doc__ = cls.__doc__.replace("{further}", _further_arguments(cls))
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units, *others, **kwargs):
+        if others:
+            raise TypeError(
+                f"{type(self).__name__} takes `units` alone by its place; name what else there is, "
+                f"as return_sequences=True. Received: {', '.join(map(repr, (units, *others)))}"
+            )
         super().__init__(self.cell_name, units=units, **kwargs)
 
     def _configure(self, cls, arguments):
