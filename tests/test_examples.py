@@ -25,7 +25,11 @@ def sentiment():
     return module
 
 
-def test_sentiment(sentiment, tmp_path, capsys, quiet_tuner):
+def test_sentiment(sentiment, tmp_path, capsys, quiet_tuner, monkeypatch):
+    def small(*arguments, **options):
+        return RNNHyperModel(*arguments, **options | {"units": (8,), "depths": (1,)})
+
+    monkeypatch.setattr(sentiment, "RNNHyperModel", small)
     out = tmp_path / "runs"
     tune = ["--tune", "--trials", "1"]
     sentiment.main(["--limit", "300", "--epochs", "1", "--out", str(out), *tune])
@@ -83,21 +87,21 @@ def test_bad_flags(sentiment, capsys, flags, message):
 
 def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
     """Both accuracies, worked out again from the files."""
-    sentiment.main(["--limit", "600", "--epochs", "2", "--out", str(tmp_path)])
+    sentiment.main(["--limit", "300", "--epochs", "1", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "best first" not in printed
     assert {p.name for p in tmp_path.iterdir()} == set(sentiment.OUTPUTS) - {"tuning"}
-    texts, labels = sentiment.load_reviews(600)
+    texts, labels = sentiment.load_reviews(300)
     serve = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"]
-    probabilities = serve(text=tf.constant(texts[540:]))["output_0"].numpy()[:, 0]
-    accuracy = np.mean((probabilities > 0.5) == labels[540:])
+    probabilities = serve(text=tf.constant(texts[270:]))["output_0"].numpy()[:, 0]
+    accuracy = np.mean((probabilities > 0.5) == labels[270:])
     assert f"Test accuracy: {accuracy:.3f}" in printed
 
     tfidf = TfidfVectorizer(ngram_range=(1, 2))
     classifier = LogisticRegression(max_iter=1000).fit(
-        tfidf.fit_transform(texts[:480]), labels[:480]
+        tfidf.fit_transform(texts[:240]), labels[:240]
     )
-    baseline = classifier.score(tfidf.transform(texts[540:]), labels[540:])
+    baseline = classifier.score(tfidf.transform(texts[270:]), labels[270:])
     assert f"logistic regression: {baseline:.3f}" in printed
 
 
@@ -105,7 +109,7 @@ def test_the_best_trial_is_taken(sentiment, tmp_path, quiet_tuner):
     rng = np.random.default_rng(0)
     x, y = rng.integers(1, 9, (32, 5)), rng.integers(0, 2, 32)
     fit_on = {"x": x, "y": y, "validation_data": (x, y)}
-    hypermodel = RNNHyperModel("binary", vocabulary_size=9, units=(4,), depths=(1,))
+    hypermodel = RNNHyperModel("binary", vocabulary_size=9, cells="gru", units=(4,), depths=(1,))
     arguments = sentiment.parse(["--trials", "3", "--epochs", "1"])
     found = sentiment.search(hypermodel, fit_on, tmp_path, arguments)
     (folder,) = tmp_path.iterdir()

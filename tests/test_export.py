@@ -37,6 +37,12 @@ def model(vectorize, random_weights):
     return model
 
 
+@pytest.fixture
+def small():
+    """Where it is all about what comes into which place."""
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+
+
 def test_takes_raw_strings_in_a_process_without_this_package(model, vectorize, tmp_path):
     path = export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
     code = """
@@ -85,41 +91,41 @@ def test_a_model_as_preprocessing(functional, tmp_path, rng):
     np.testing.assert_allclose(served(**{name: x})["output_0"], model(2 * x), rtol=1e-5)
 
 
-def test_an_existing_place_is_kept_unless_told(model, tmp_path):
+def test_an_existing_place_is_kept_unless_told(small, tmp_path):
     path = tmp_path / "artifact"
     path.mkdir()
     (path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"overwrite=True.*artifact"):
-        export_saved_model(model, path)
+        export_saved_model(small, path)
     assert (path / "notes.txt").read_text() == "mine"
 
-    export_saved_model(model, path, overwrite=True)
+    export_saved_model(small, path, overwrite=True)
     assert not (path / "notes.txt").exists()
     assert tf.saved_model.contains_saved_model(path)
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
-def test_an_empty_directory_will_do(model, tmp_path):
-    export_saved_model(model, tmp_path)
+def test_an_empty_directory_will_do(small, tmp_path):
+    export_saved_model(small, tmp_path)
     assert tf.saved_model.contains_saved_model(tmp_path)
 
 
-def test_a_failure_leaves_what_was_there(model, tmp_path, monkeypatch):
-    path = export_saved_model(model, tmp_path / "artifact")
+def test_a_failure_leaves_what_was_there(small, tmp_path, monkeypatch):
+    path = export_saved_model(small, tmp_path / "artifact")
 
     def fail(*_, **__):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(type(model), "export", fail)
+    monkeypatch.setattr(type(small), "export", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        export_saved_model(model, path, overwrite=True)
+        export_saved_model(small, path, overwrite=True)
     assert tf.saved_model.contains_saved_model(path)
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
-def test_bad_arguments(model, tmp_path):
+def test_bad_arguments(small, tmp_path):
     with pytest.raises(TypeError, match=r"TextVectorization, or a functional.*preprocessing=<fun"):
-        export_saved_model(model, tmp_path / "artifact", preprocessing=lambda x: x)
+        export_saved_model(small, tmp_path / "artifact", preprocessing=lambda x: x)
     with pytest.raises(ValueError, match="must be built"):
         export_saved_model(keras.Sequential([layers.GRU(3)]), tmp_path / "artifact")
     assert list(tmp_path.iterdir()) == []
@@ -140,8 +146,8 @@ def test_an_empty_text_is_served_too(tmp_path, random_weights):
     np.testing.assert_allclose(among[1:], model(vectorize(TEXTS)), rtol=1e-5)
 
 
-def test_a_failure_at_the_last_moment_leaves_what_was_there(model, tmp_path, monkeypatch):
-    path = export_saved_model(model, tmp_path / "artifact")
+def test_a_failure_at_the_last_moment_leaves_what_was_there(small, tmp_path, monkeypatch):
+    path = export_saved_model(small, tmp_path / "artifact")
     rename = os.rename
 
     def interrupted(source, target):
@@ -151,25 +157,25 @@ def test_a_failure_at_the_last_moment_leaves_what_was_there(model, tmp_path, mon
 
     monkeypatch.setattr(os, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export_saved_model(model, path, overwrite=True)
+        export_saved_model(small, path, overwrite=True)
     assert tf.saved_model.contains_saved_model(path)
     with pytest.raises(KeyboardInterrupt):
-        export_saved_model(model, tmp_path / "other")
+        export_saved_model(small, tmp_path / "other")
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
-def test_relative_paths(model, tmp_path, monkeypatch):
+def test_relative_paths(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    export_saved_model(model, ".")
+    export_saved_model(small, ".")
     assert tf.saved_model.contains_saved_model(tmp_path)
 
 
-def test_preprocessing_that_is_not_ready(model, tmp_path):
+def test_preprocessing_that_is_not_ready(small, tmp_path):
     with pytest.raises(ValueError, match=r"call its adapt\(\)"):
-        export_saved_model(model, tmp_path / "a", keras.layers.TextVectorization())
+        export_saved_model(small, tmp_path / "a", keras.layers.TextVectorization())
     unbuilt = keras.Sequential([keras.layers.Rescaling(2.0)])
     with pytest.raises(TypeError, match="that has its Input"):
-        export_saved_model(model, tmp_path / "a", unbuilt)
+        export_saved_model(small, tmp_path / "a", unbuilt)
     assert list(tmp_path.iterdir()) == []
 
 
