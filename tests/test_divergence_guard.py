@@ -70,6 +70,25 @@ def test_a_nan_costs_one_step(mode):
         np.testing.assert_allclose(history.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
+def test_an_epoch_without_a_batch_left_has_no_loss():
+    """Of its six batches one is bad, and leaves out the half or all that is executed with it."""
+    means = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: means.append(logs["loss"])
+    )
+    fit_without(compiled(SGD(0.1)), watch, epochs=1)
+    second_half = (5 * means[4] - 2 * means[1]) / 3
+    for steps, loss in (3, second_half), (6, np.nan):
+        model = build()
+        model.compile(SGD(0.1), "mse", metrics=["mae"], steps_per_execution=steps)
+        validation = {"validation_data": (TOKENS, LABELS)}
+        with skips:
+            history = fit(model, DivergenceGuard(), labels=ILL, epochs=1, **validation).history
+        assert history["loss"] == pytest.approx([loss], rel=1e-5, nan_ok=True)
+        assert np.isnan(history["mae"]) == np.isnan(loss)
+        assert history["val_loss"][0] > 0
+
+
 def test_a_nan_costs_a_plain_fit_everything():
     model = compiled(SGD(0.1, clipnorm=0.1))
     fit(model, labels=ILL)
