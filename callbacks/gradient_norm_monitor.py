@@ -45,7 +45,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates
-            itself; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
+            itself; those of Keras's are i, f, g, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
         clip: The clip that was set when the first batch began, as `("clipnorm", 1.0)` of the
             optimizer or `("global_norm", 1.0)`, mode and value of a `GradientClipping`, or `None`.
@@ -157,8 +157,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
         ten times the average norm. It is meant for the kind of clip that was set: for one of each
         variable by itself, `clipnorm` or `GradientClipping("norm")`, it looks at each update's
-        largest variable, else at the global norm. A clip that was set and fired on more than half
-        of the updates is named what it is, a lower learning rate in disguise.
+        largest variable, else at the global norm. A clip with a fixed threshold that fired on more
+        than half of the updates is named what it is, a lower learning rate in disguise.
 
         Args:
             window: How many of the last updates to look at; `None` for all.
@@ -181,8 +181,10 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Returns:
             A few sentences: NON-FINITE gradients with their first update and variable; VANISHING
             ones (median norm under 1e-7); EXPLODING ones (99th percentile over 100 times the
-            median); CLIP TOO TIGHT, one that fires on more than half of the updates, or CLIP IDLE,
-            one that never does; or HEALTHY.
+            median); CLIP TOO TIGHT, one with a fixed threshold that fires on more than half of the
+            updates, or CLIP IDLE, one that never does; or HEALTHY. Whether a gradient vanishes
+            through time, norms over all time steps do not show: that is the matter of
+            `kerasrnn.diagnostics.health_report`.
 
         Raises:
             ValueError: no update was recorded.
