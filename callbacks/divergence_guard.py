@@ -1,12 +1,11 @@
 import math
 import numbers
-import os
 import warnings
 
 import keras
 import numpy as np
 
-from kerasrnn.arguments import positive_integer, real_number
+from kerasrnn.arguments import path, positive_integer, real_number
 from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.state_file import StateFile
@@ -115,9 +114,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.lr_factor = real_number("lr_factor", lr_factor, "lie in (0, 1]", lambda v: 0 < v <= 1)
         self.every = positive_integer("every", every)
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
-        self.directory = directory
-        if not isinstance(directory, str | os.PathLike | None):
-            raise ValueError(f"`directory` must be a path. Received: directory={directory!r}")
+        self.directory = path("directory", directory, directory=True)
         self._hook = self._gate = self._file = None
         self._forget()
 
