@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.arguments import positive_integer
+from kerasrnn.arguments import path, positive_integer
 from kerasrnn.callbacks.gradient_hook import GradientHook
 from kerasrnn.callbacks.gradient_record import GradientRecord
 from kerasrnn.callbacks.update_hook import copied_without, require_optimizer
@@ -56,8 +56,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     at the threshold.
 
     Raises:
-        ValueError: `batch_size` is no positive integer; at the start of `fit`, where the model has
-            no optimizer.
+        ValueError: `csv` or `log_dir` is no path, or leads through a file, or `batch_size` is no
+            positive integer; at the start of `fit`, where the model has no optimizer.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 
@@ -81,16 +81,16 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __init__(self, csv=None, log_dir=None, batch_size=None):
         super().__init__()
-        self.csv = csv
-        self.log_dir = log_dir
+        self.csv = path("csv", csv)
+        self.log_dir = path("log_dir", log_dir, directory=True)
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size
-        self._hook = self._csv_file = self._summaries = None
+        self._hook = self._gate = self._csv_file = self._summaries = None
         self._forget()
 
     def _forget(self):
-        self.clip = None
+        self.clip = self._skipped = None
         self.variables = []
         self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
@@ -98,11 +98,13 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __getstate__(self):
         self._read_out()
-        return copied_without(self, self._hook, self._csv_file, self._summaries)
+        return copied_without(self, self._hook, self._gate, self._csv_file, self._summaries)
 
     def _record(self, first=0):
         self._read_out()
-        return GradientRecord(self._rows[first:], self.variables, self.clip, self._gates)
+        return GradientRecord(
+            self._rows[first:], self.variables, self.clip, self._gates, self._skipped
+        )
 
     @property
     def history(self):
@@ -230,8 +232,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()
         if not self._batches:
-            # A GradientClipping may begin after this callback.
-            self.clip = self._hook.clip
+            # A GradientClipping or a DivergenceGuard may begin after this callback, and a guard end
+            # before it.
+            self.clip, self._gate = self._hook.clip, self._hook.gate
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._seen = self._seen, self._hook.count()
@@ -257,7 +260,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._read_out()
         self._hook.detach()
-        self._hook = None
+        self._hook = self._gate = None
         self._close_outputs()
         if not len(self._rows):
             warnings.warn(
@@ -269,14 +272,14 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def _open_outputs(self):
         self._close_outputs()
         if self.csv:
-            path = pathlib.Path(self.csv)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir() or (path.exists() and not _is_record(path)):
+            file = pathlib.Path(self.csv)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir() or (file.exists() and not _is_record(file)):
                 raise FileExistsError(
                     "`csv` must name a new file or a record of an earlier fit, which it replaces. "
-                    f"Received: csv={str(path)!r}, which holds something else"
+                    f"Received: csv={str(file)!r}, which holds something else"
                 )
-            self._csv_file = path.open("w", newline="", encoding="utf-8")
+            self._csv_file = file.open("w", newline="", encoding="utf-8")
         if self.log_dir:
             self._summaries = tf.summary.create_file_writer(str(self.log_dir))
 
@@ -293,6 +296,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
             return
         rows, lost = self._hook.take(self._seen)
         first, self._read = self._read + lost, self._seen
+        self._skipped = self._gate and self._gate.skipped
         if lost:
             warnings.warn(
                 f"GradientNormMonitor lost {lost} updates: more of them in one batch than its "

@@ -71,6 +71,7 @@ class GradientRecord:
         variables: The variables' paths.
         clip: The clip that was set, as of `UpdateHook`.
         gates: For the number of each recurrent kernel in `variables`, the names of its gates.
+        skipped: How many updates a `DivergenceGuard` skipped; `None` without one.
 
     Attributes:
         before, after: (updates, variables), norms per variable before and after clipping.
@@ -81,9 +82,10 @@ class GradientRecord:
         fired: (updates,), whether the clip changed anything.
     """
 
-    def __init__(self, rows, variables, clip, gates=None):
+    def __init__(self, rows, variables, clip, gates=None, skipped=None):
         self.variables = variables
         self.clip = clip
+        self._skipped = skipped
         n, names = len(variables), gates or {}
         ends = np.cumsum([n, n, sum(map(len, names.values()))])
         self.before, self.after, of_gates, self.products = np.split(rows, ends, axis=1)
@@ -176,6 +178,14 @@ class GradientRecord:
         update, column = bad[0]
         variable, updates = self.variables[column], len(np.unique(bad[:, 0]))
         clip = "clip to less" if self.clip else f"clip, `{CLIP}`"
+        if self._skipped is None:
+            guard = (
+                "Where the weights hold one now, go back to an earlier checkpoint. "
+                "`kerasrnn.callbacks.DivergenceGuard()` has such a batch cost one step and not a "
+                "run"
+            )
+        else:
+            guard = f"DivergenceGuard skipped {self._skipped} updates, which cost no more than that"
         return [
             Verdict(
                 "NON_FINITE",
@@ -183,10 +193,8 @@ class GradientRecord:
                 {"update": int(update), "variable": variable, "updates": updates},
                 f"update {update} was the first of {updates} with an Inf or NaN in its gradients, "
                 f"in {variable}.",
-                "Look for one in the inputs and labels of that batch first. Where the weights hold "
-                "one now, go back to an earlier checkpoint. "
-                "`kerasrnn.callbacks.DivergenceGuard()` has such a batch cost one step and not a "
-                f"run; if the norms rose before it came, {clip}, or lower the learning rate.",
+                f"Look for one in the inputs and labels of that batch first. {guard}; if the norms "
+                f"rose before it came, {clip}, or lower the learning rate.",
             )
         ]
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 from kerasrnn.cells import Cell
 from kerasrnn.layers.inside import layers_in
 
-# The blocks of columns in the recurrent kernels of Keras's cells, in its order. Its LSTM's candidate,
-# c there, has the name it has in this package, where c is the cell state.
+# The blocks of columns in the recurrent kernels of Keras's cells, in its order. The candidate of
+# its LSTM, c there, has the name it has in this package, where c is the cell state.
 _GATES_OF_KERAS = {
     keras.layers.SimpleRNNCell: ("h",),
     keras.layers.LSTMCell: ("i", "f", "g", "o"),

@@ -238,6 +238,9 @@ def test_the_order_of_the_callbacks_does_not_matter():
         np.testing.assert_array_equal(bad, [BAD, 6 + BAD])
         assert guard.first_nonfinite == (BAD, monitor.variables[0])
         assert f"NON-FINITE: update {BAD} was the first of 2" in monitor.verdict()
+        for one in (monitor, copy.deepcopy(monitor)):
+            assert "DivergenceGuard skipped 2 updates" in one.verdict()
+            assert "DivergenceGuard()" not in one.verdict()
     for others in results[1:]:
         for first, second in zip(results[0], others, strict=True):
             np.testing.assert_array_equal(first, second)
@@ -659,7 +662,11 @@ def test_copies_in_fit_and_outside(copier):
         ({"max_rollbacks": True}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
         ({"lr_factor": True}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=True"),
         ({"explosion": np.nan}, "`explosion` must be a number over 1. Received: explosion=nan"),
-        ({"directory": 3}, "`directory` must be a path. Received: directory=3"),
+        ({"directory": 3}, "`directory` must be a path or None. Received: directory=3"),
+        (
+            {"directory": pathlib.Path(__file__, "x")},
+            r"`directory` must be a directory, but '.*_guard.py'",
+        ),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],

@@ -306,6 +306,24 @@ def test_noise_scale_has_to_be_asked_for():
     assert np.isnan(GradientNormMonitor(batch_size=4).noise_scale)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"csv": 3}, "`csv` must be a path or None. Received: csv=3"),
+        ({"csv": ""}, "`csv` must be a path or None. Received: csv=''"),
+        (
+            {"csv": f"{__file__}/norms.csv"},
+            r"`csv` must lie in a directory, but '.*\.py' is a file",
+        ),
+        ({"log_dir": 3}, "`log_dir` must be a path or None. Received: log_dir=3"),
+        ({"log_dir": __file__}, r"`log_dir` must be a directory, but '.*\.py' is a file. Received"),
+    ],
+)
+def test_wrong_paths(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GradientNormMonitor(**arguments)
+
+
 def test_a_variable_without_gradient_counts_as_zero():
     inputs = keras.Input((3,))
     used, unused = keras.layers.Dense(1), keras.layers.Dense(1)
