@@ -26,10 +26,13 @@ class GradientNormMonitor(keras.callbacks.Callback):
         n   = (Σ_v n_v²)^½   global norm
 
     It works in a compiled `fit`, under `jit_compile`, `steps_per_execution`, gradient accumulation
-    and mixed precision, and does not change a bit of the training. `grad_norm` (the median of the
-    epoch's global norms before clipping, a NaN the largest among them) and `clip_rate` (the share
-    of its updates that were clipped) appear in the progress bar, in `History` and to every callback
-    after this one: put it first. Each `fit` starts a new record.
+    and mixed precision, and does not change a bit of the training, but for the rounding of a clip
+    that multiplies gradients by a factor, as `global_clipnorm` and `GradientClipping` do: where
+    nothing else reads the product, TensorFlow's graph optimizer may multiply factor and learning
+    rate first. `grad_norm` (the median of the epoch's global norms before clipping, a NaN the
+    largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
+    progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
+    a new record.
 
     Args:
         csv: Path of a CSV file to write, one row per update, or `None`.

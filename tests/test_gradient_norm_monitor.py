@@ -653,6 +653,20 @@ def test_a_fit_without_updates_says_so():
         fit(model, GradientNormMonitor())
 
 
+@pytest.mark.parametrize("arithmetic", [True, False])
+def test_a_clip_by_a_factor_is_the_same_but_for_its_rounding(arithmetic):
+    """Which the graph optimizer's arithmetic alone brings about. A rate of 0.5 would hide it."""
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": arithmetic})
+    try:
+        watched, plain = (compiled(SGD(0.3, global_clipnorm=0.2)) for _ in range(2))
+        fit(watched, GradientNormMonitor())
+        fit(plain)
+    finally:
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+    for mine, other in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6 * arithmetic)
+
+
 def test_ema_and_weight_decay_are_the_same_to_the_bit():
     def optimizer():
         return keras.optimizers.AdamW(0.01, use_ema=True, ema_overwrite_frequency=4, clipnorm=0.1)
