@@ -10,7 +10,7 @@ from kerasrnn.callbacks.update_hook import on_first_replica
 # Norms that a percentile is taken of.
 _WINDOW = 1000
 # Of ZClip: updates without a clip, decay of the averages, and what keeps z finite.
-_WARMUP, _DECAY, _TINY = 25, 0.97, 1e-6
+WARMUP, _DECAY, _TINY = 25, 0.97, 1e-6
 # Of AGC: the least norm of a unit's weights, so that weights of zero can leave it.
 _LEAST_NORM = 1e-3
 
@@ -148,7 +148,7 @@ class ZScore(FromHistory):
     def threshold(self, norm):
         deviation = tf.sqrt(self.variance)
         z = (norm - self.mean) / (deviation + _TINY)
-        warm = self.count >= _WARMUP
+        warm = self.count >= WARMUP
         spike = warm & (z > self.value)
         threshold = tf.where(spike, self.mean + self.value**2 / z * deviation, math.inf)
         self._take_in(norm, tf.minimum(norm, threshold), warm)

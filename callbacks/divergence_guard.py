@@ -1,12 +1,11 @@
 import math
 import numbers
-import os
 import warnings
 
 import keras
 import numpy as np
 
-from kerasrnn.arguments import positive_integer, real_number
+from kerasrnn.arguments import path, positive_integer, real_number
 from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.state_file import StateFile
@@ -37,7 +36,12 @@ class DivergenceGuard(keras.callbacks.Callback):
     looked at after it, the optimizer's variables and all other weights with every copy and at the
     end of every epoch; put it before callbacks that save then. A good state is one that was finite,
     and was followed by `every` batches without a skip or an explosion; before that, the first there
-    was. Under `steps_per_execution` all this is done between executions, whose mean loss counts.
+    was.
+
+    Under `steps_per_execution` all this is done between executions, whose mean loss counts, and the
+    metrics leave out all batches of an execution in which one was skipped. Where none is left of an
+    epoch, its metrics are NaN to callbacks after this one and in `History`; in the logs of batches
+    they are 0 until one counts, as Keras has it.
 
     Good states are two copies in memory of the model's weights, of what its stateful layers hold
     and of the optimizer's variables. With a `directory` the one it would go back to is also in a
@@ -110,15 +114,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.lr_factor = real_number("lr_factor", lr_factor, "lie in (0, 1]", lambda v: 0 < v <= 1)
         self.every = positive_integer("every", every)
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
-        self.directory = directory
-        if not isinstance(directory, str | os.PathLike | None):
-            raise ValueError(f"`directory` must be a path. Received: directory={directory!r}")
+        self.directory = path("directory", directory, directory=True)
         self._hook = self._gate = self._file = None
         self._forget()
 
     def _forget(self):
         self.skipped = self.rollbacks = self._well = 0
         self.first_nonfinite = self._first_loss = None
+        self._measured = False
         self._good = self._newer = self._metrics = None
 
     def __getstate__(self):
@@ -138,6 +141,9 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._forget()
         self._hook, self._gate = hook, Gate(self.model)
         self._hook.guard_by(self._gate)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._measured = False
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not sooner: at the start of `fit` a callback behind this one may load a backup.
@@ -162,14 +168,25 @@ class DivergenceGuard(keras.callbacks.Callback):
             self._well = 0
             self._leave_out(logs)
             trouble = self._too_many_skips()
+        elif math.isinf(loss := self._loss(logs)):
+            self._well += 1
+            # The mean would stay infinite, and hide what comes after.
+            self._leave_out(logs)
+            trouble = "the loss of a batch was infinite"
         else:
             self._well += 1
-            trouble = self._loss_exploded(logs)
+            self._measured = True
+            trouble = self._loss_exploded(loss)
         trouble = trouble or self._weights_spoilt()
         if trouble:
             self._go_back(trouble)
 
     def on_epoch_end(self, epoch, logs=None):
+        if logs and not self._measured:
+            # Keras gives 0 as the mean of nothing.
+            logs.update(
+                {name: math.nan for name in self.model.get_metrics_result() if name in logs}
+            )
         if not Copy(self._state()).finite:
             self._go_back(_SPOILT)
 
@@ -194,14 +211,9 @@ class DivergenceGuard(keras.callbacks.Callback):
             return f"{in_a_row} batches in a row had an Inf or NaN in their gradients"
         return None
 
-    def _loss_exploded(self, logs):
-        loss = self._loss(logs)
+    def _loss_exploded(self, loss):
         if self._first_loss is None and math.isfinite(loss):
             self._first_loss = abs(loss)
-        if math.isinf(loss):
-            # The mean would stay infinite, and hide what comes after.
-            self._leave_out(logs)
-            return "the loss of a batch was infinite"
         if self._first_loss and loss > self.explosion * self._first_loss:
             return f"the loss of a batch rose from {self._first_loss:.3g} to {loss:.3g}"
         return None

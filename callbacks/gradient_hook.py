@@ -44,6 +44,10 @@ class GradientHook:
     def clip(self):
         return self._hook.clip
 
+    @property
+    def gate(self):
+        return self._hook.gate
+
     def announce(self):
         self._hook.announce()
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.arguments import positive_integer
+from kerasrnn.arguments import path, positive_integer
 from kerasrnn.callbacks.gradient_hook import GradientHook
 from kerasrnn.callbacks.gradient_record import GradientRecord
 from kerasrnn.callbacks.update_hook import copied_without, require_optimizer
@@ -26,10 +26,13 @@ class GradientNormMonitor(keras.callbacks.Callback):
         n   = (Σ_v n_v²)^½   global norm
 
     It works in a compiled `fit`, under `jit_compile`, `steps_per_execution`, gradient accumulation
-    and mixed precision, and does not change a bit of the training. `grad_norm` (the median of the
-    epoch's global norms before clipping, a NaN the largest among them) and `clip_rate` (the share
-    of its updates that were clipped) appear in the progress bar, in `History` and to every callback
-    after this one: put it first. Each `fit` starts a new record.
+    and mixed precision, and does not change a bit of the training, but for the rounding of a clip
+    that multiplies gradients by a factor, as `global_clipnorm` and `GradientClipping` do: where
+    nothing else reads the product, TensorFlow's graph optimizer may multiply factor and learning
+    rate first. `grad_norm` (the median of the epoch's global norms before clipping, a NaN the
+    largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
+    progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
+    a new record.
 
     Args:
         csv: Path of a CSV file to write, one row per update, or `None`.
@@ -45,7 +48,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates
-            itself; those of Keras's are i, f, c, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
+            itself; those of Keras's are i, f, g, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
         clip: The clip that was set when the first batch began, as `("clipnorm", 1.0)` of the
             optimizer or `("global_norm", 1.0)`, mode and value of a `GradientClipping`, or `None`.
@@ -56,8 +59,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     at the threshold.
 
     Raises:
-        ValueError: `batch_size` is no positive integer; at the start of `fit`, where the model has
-            no optimizer.
+        ValueError: `csv` or `log_dir` is no path, or leads through a file, or `batch_size` is no
+            positive integer; at the start of `fit`, where the model has no optimizer.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 
@@ -81,16 +84,16 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __init__(self, csv=None, log_dir=None, batch_size=None):
         super().__init__()
-        self.csv = csv
-        self.log_dir = log_dir
+        self.csv = path("csv", csv)
+        self.log_dir = path("log_dir", log_dir, directory=True)
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size
-        self._hook = self._csv_file = self._summaries = None
+        self._hook = self._gate = self._csv_file = self._summaries = None
         self._forget()
 
     def _forget(self):
-        self.clip = None
+        self.clip = self._skipped = None
         self.variables = []
         self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
@@ -98,11 +101,13 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __getstate__(self):
         self._read_out()
-        return copied_without(self, self._hook, self._csv_file, self._summaries)
+        return copied_without(self, self._hook, self._gate, self._csv_file, self._summaries)
 
     def _record(self, first=0):
         self._read_out()
-        return GradientRecord(self._rows[first:], self.variables, self.clip, self._gates)
+        return GradientRecord(
+            self._rows[first:], self.variables, self.clip, self._gates, self._skipped
+        )
 
     @property
     def history(self):
@@ -157,8 +162,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Mikolov & Bengio (2013, section 3.2) saw training converge with thresholds of a half to
         ten times the average norm. It is meant for the kind of clip that was set: for one of each
         variable by itself, `clipnorm` or `GradientClipping("norm")`, it looks at each update's
-        largest variable, else at the global norm. A clip that was set and fired on more than half
-        of the updates is named what it is, a lower learning rate in disguise.
+        largest variable, else at the global norm. A clip with a fixed threshold that fired on more
+        than half of the updates is named what it is, a lower learning rate in disguise.
 
         Args:
             window: How many of the last updates to look at; `None` for all.
@@ -181,8 +186,10 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Returns:
             A few sentences: NON-FINITE gradients with their first update and variable; VANISHING
             ones (median norm under 1e-7); EXPLODING ones (99th percentile over 100 times the
-            median); CLIP TOO TIGHT, one that fires on more than half of the updates, or CLIP IDLE,
-            one that never does; or HEALTHY.
+            median); CLIP TOO TIGHT, one with a fixed threshold that fires on more than half of the
+            updates, or CLIP IDLE, one that never does; or HEALTHY. Whether a gradient vanishes
+            through time, norms over all time steps do not show: that is the matter of
+            `kerasrnn.diagnostics.health_report`.
 
         Raises:
             ValueError: no update was recorded.
@@ -228,8 +235,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()
         if not self._batches:
-            # A GradientClipping may begin after this callback.
-            self.clip = self._hook.clip
+            # A GradientClipping or a DivergenceGuard may begin after this callback, and a guard end
+            # before it.
+            self.clip, self._gate = self._hook.clip, self._hook.gate
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._seen = self._seen, self._hook.count()
@@ -255,7 +263,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._read_out()
         self._hook.detach()
-        self._hook = None
+        self._hook = self._gate = None
         self._close_outputs()
         if not len(self._rows):
             warnings.warn(
@@ -267,14 +275,14 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def _open_outputs(self):
         self._close_outputs()
         if self.csv:
-            path = pathlib.Path(self.csv)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir() or (path.exists() and not _is_record(path)):
+            file = pathlib.Path(self.csv)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir() or (file.exists() and not _is_record(file)):
                 raise FileExistsError(
                     "`csv` must name a new file or a record of an earlier fit, which it replaces. "
-                    f"Received: csv={str(path)!r}, which holds something else"
+                    f"Received: csv={str(file)!r}, which holds something else"
                 )
-            self._csv_file = path.open("w", newline="", encoding="utf-8")
+            self._csv_file = file.open("w", newline="", encoding="utf-8")
         if self.log_dir:
             self._summaries = tf.summary.create_file_writer(str(self.log_dir))
 
@@ -291,6 +299,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
             return
         rows, lost = self._hook.take(self._seen)
         first, self._read = self._read + lost, self._seen
+        self._skipped = self._gate and self._gate.skipped
         if lost:
             warnings.warn(
                 f"GradientNormMonitor lost {lost} updates: more of them in one batch than its "

@@ -69,6 +69,7 @@ class UpdateHook:
     Attributes:
         clip: What clips, as `("global_norm", 1.0)`, GradientClipping's mode and value, as
             `("clipnorm", 1.0)`, the optimizer's own, or `None`.
+        gate: What lets updates through, or `None`.
     """
 
     def __init__(self, model, fit):
@@ -76,7 +77,7 @@ class UpdateHook:
         self.fit = fit
         self.optimizer = innermost(model.optimizer)
         self.observers = []
-        self._gate = self._clip = None
+        self.gate = self._clip = None
         self.clip = clip_of(self.optimizer)
         self._variables = []
         self._announced = False
@@ -110,7 +111,7 @@ class UpdateHook:
         self.clip = mode, value
 
     def guard_by(self, gate):
-        self._gate = self._only_one("DivergenceGuard", self._gate, gate)
+        self.gate = self._only_one("DivergenceGuard", self.gate, gate)
         self.observe(gate)
 
     def _only_one(self, name, present, part):
@@ -122,8 +123,8 @@ class UpdateHook:
         """Takes off what a callback has put in, and all of the hook once nothing is left in it."""
         self.observers = [observer for observer in self.observers if observer is not part]
         self._clip = None if self._clip is part else self._clip
-        self._gate = None if self._gate is part else self._gate
-        if not (self.observers or self._clip or self._gate):
+        self.gate = None if self.gate is part else self.gate
+        if not (self.observers or self._clip or self.gate):
             self.remove()
         self.retrace()
 
@@ -179,14 +180,14 @@ class UpdateHook:
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
-        if self._gate is None:
+        if self.gate is None:
             self._keras_apply(grads, trainable_variables)
         else:
             self._through_gate(grads)
 
     def _through_gate(self, grads):
         replica = tf.distribute.get_replica_context()
-        flags = self._gate.flags(grads)
+        flags = self.gate.flags(grads)
         flags = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(flags, "float32")) > 0
         # A branch in which replicas speak to each other has to be opened outside of all of them.
         replica.merge_call(self._branch, args=(flags, grads))
@@ -198,10 +199,10 @@ class UpdateHook:
             strategy.extended.call_for_each_replica(
                 lambda grads: self._keras_apply(grads, self._variables), args=(grads,)
             )
-            self._gate.let_through(self._variables)
+            self.gate.let_through(self._variables)
 
         def skip():
-            self._gate.skip(self._variables, flags)
+            self.gate.skip(self._variables, flags)
             # Keras counts one up after this, whatever happened here.
             self.optimizer._iterations.assign_sub(1)
             strategy.extended.call_for_each_replica(

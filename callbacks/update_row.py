@@ -8,10 +8,11 @@ import tensorflow as tf
 from kerasrnn.cells import Cell
 from kerasrnn.layers.inside import layers_in
 
-# The blocks of columns in the recurrent kernels of Keras's cells, in its order.
+# The blocks of columns in the recurrent kernels of Keras's cells, in its order. The candidate of
+# its LSTM, c there, has the name it has in this package, where c is the cell state.
 _GATES_OF_KERAS = {
     keras.layers.SimpleRNNCell: ("h",),
-    keras.layers.LSTMCell: ("i", "f", "c", "o"),
+    keras.layers.LSTMCell: ("i", "f", "g", "o"),
     keras.layers.GRUCell: ("z", "r", "h"),
 }
 # A sum of squares from here on has lost nothing that counts to float32's least number, 1e-38.

@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
         layer: Path of the layer or variable it is about; `None` for the training as a whole.
         numbers: What was measured, by name.
         meaning: One sentence.
-        remedy: What to change; empty where there is nothing to.
+        remedy: What to change or look at next; empty where there is nothing to.
 
     Example:
 

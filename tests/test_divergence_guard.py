@@ -70,6 +70,25 @@ def test_a_nan_costs_one_step(mode):
         np.testing.assert_allclose(history.history["loss"], expected.history["loss"], rtol=1e-5)
 
 
+def test_an_epoch_without_a_batch_left_has_no_loss():
+    """Of its six batches one is bad, and leaves out the half or all that is executed with it."""
+    means = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: means.append(logs["loss"])
+    )
+    fit_without(compiled(SGD(0.1)), watch, epochs=1)
+    second_half = (5 * means[4] - 2 * means[1]) / 3
+    for steps, loss in (3, second_half), (6, np.nan):
+        model = build()
+        model.compile(SGD(0.1), "mse", metrics=["mae"], steps_per_execution=steps)
+        validation = {"validation_data": (TOKENS, LABELS)}
+        with skips:
+            history = fit(model, DivergenceGuard(), labels=ILL, epochs=1, **validation).history
+        assert history["loss"] == pytest.approx([loss], rel=1e-5, nan_ok=True)
+        assert np.isnan(history["mae"]) == np.isnan(loss)
+        assert history["val_loss"][0] > 0
+
+
 def test_a_nan_costs_a_plain_fit_everything():
     model = compiled(SGD(0.1, clipnorm=0.1))
     fit(model, labels=ILL)
@@ -219,6 +238,9 @@ def test_the_order_of_the_callbacks_does_not_matter():
         np.testing.assert_array_equal(bad, [BAD, 6 + BAD])
         assert guard.first_nonfinite == (BAD, monitor.variables[0])
         assert f"NON-FINITE: update {BAD} was the first of 2" in monitor.verdict()
+        for one in (monitor, copy.deepcopy(monitor)):
+            assert "DivergenceGuard skipped 2 updates" in one.verdict()
+            assert "DivergenceGuard()" not in one.verdict()
     for others in results[1:]:
         for first, second in zip(results[0], others, strict=True):
             np.testing.assert_array_equal(first, second)
@@ -640,7 +662,11 @@ def test_copies_in_fit_and_outside(copier):
         ({"max_rollbacks": True}, "`max_rollbacks` must be an integer, 0 or more. Received: max_"),
         ({"lr_factor": True}, r"`lr_factor` must lie in \(0, 1\]. Received: lr_factor=True"),
         ({"explosion": np.nan}, "`explosion` must be a number over 1. Received: explosion=nan"),
-        ({"directory": 3}, "`directory` must be a path. Received: directory=3"),
+        ({"directory": 3}, "`directory` must be a path or None. Received: directory=3"),
+        (
+            {"directory": pathlib.Path(__file__, "x")},
+            r"`directory` must be a directory, but '.*_guard.py'",
+        ),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],

@@ -113,7 +113,7 @@ BY_HAND = {
 
 @pytest.fixture(autouse=True)
 def _short_warmup(monkeypatch):
-    monkeypatch.setattr(clips, "_WARMUP", 4)
+    monkeypatch.setattr(clips, "WARMUP", 4)
 
 
 def expected(mode, **options):

@@ -241,7 +241,7 @@ def test_gate_norms():
     kernels = [v for v in model.trainable_variables if v.path.endswith("/recurrent_kernel")]
     kernels = [v for v in kernels if "indrnn" not in v.path]
     assert set(monitor.gate_norms) == {v.path for v in kernels}
-    gates = {"both": "zrg", "deep": "ifgo", "ran": "if", "of_keras": "ifco"}
+    gates = {"both": "zrg", "deep": "ifgo", "ran": "if", "of_keras": "ifgo"}
     gates |= {"gru_cell": "zrh", "simple_rnn_cell": "h"}
     for update in range(2):
         batch = slice(update * BATCH, (update + 1) * BATCH)
@@ -304,6 +304,24 @@ def test_noise_scale_has_to_be_asked_for():
     with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
         GradientNormMonitor(batch_size=0)
     assert np.isnan(GradientNormMonitor(batch_size=4).noise_scale)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"csv": 3}, "`csv` must be a path or None. Received: csv=3"),
+        ({"csv": ""}, "`csv` must be a path or None. Received: csv=''"),
+        (
+            {"csv": f"{__file__}/norms.csv"},
+            r"`csv` must lie in a directory, but '.*\.py' is a file",
+        ),
+        ({"log_dir": 3}, "`log_dir` must be a path or None. Received: log_dir=3"),
+        ({"log_dir": __file__}, r"`log_dir` must be a directory, but '.*\.py' is a file. Received"),
+    ],
+)
+def test_wrong_paths(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GradientNormMonitor(**arguments)
 
 
 def test_a_variable_without_gradient_counts_as_zero():
@@ -633,6 +651,20 @@ def test_a_fit_without_updates_says_so():
     model = compiled(SGD(0.5, gradient_accumulation_steps=100))
     with pytest.warns(UserWarning, match="recorded nothing"):
         fit(model, GradientNormMonitor())
+
+
+@pytest.mark.parametrize("arithmetic", [True, False])
+def test_a_clip_by_a_factor_is_the_same_but_for_its_rounding(arithmetic):
+    """Which the graph optimizer's arithmetic alone brings about. A rate of 0.5 would hide it."""
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": arithmetic})
+    try:
+        watched, plain = (compiled(SGD(0.3, global_clipnorm=0.2)) for _ in range(2))
+        fit(watched, GradientNormMonitor())
+        fit(plain)
+    finally:
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+    for mine, other in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6 * arithmetic)
 
 
 def test_ema_and_weight_decay_are_the_same_to_the_bit():
