@@ -23,7 +23,7 @@ from kerasrnn.diagnostics.flow import (
     check_compiled,
 )
 from kerasrnn.diagnostics.gates import GateRecorder, known_gates
-from kerasrnn.diagnostics.reach import gradient_reach
+from kerasrnn.diagnostics.reach import HUGE, gradient_reach, layer_paths
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
 from kerasrnn.verdict import CODES, Verdict
 
@@ -153,11 +153,13 @@ class HealthReport:
 def health_report(model, x, y, monitor=None):
     """Says what is wrong with the gradients of a model, and what to change.
 
-    NON_FINITE: There is an Inf or NaN in the gradients, during training or at (x, y).
+    NON_FINITE: There is an Inf or NaN in the gradients, during training or at (x, y), and no
+        recurrence that explodes is its cause.
     DEAD: No weight of a layer gets a gradient.
     EXPLODING: The gradient through time grows more than tenfold over the T steps of the sequences:
         a slope over 0, by log 10 / (T - 1) for noise. Or in training: the 99th percentile of the
-        gradient norm is over 100 times the median.
+        gradient norm is over 100 times the median. Or the states, or the gradient through time,
+        grow over 1e9, and the loss or its gradient overflows.
     VANISHING: The half-life of the gradient through time is under T/10, so that over the sequence
         less than a thousandth of it is left. Or in training: the median norm is under 1e-7.
     SATURATED: More than half of the values of a gate are under 0.05 or over 0.95.
@@ -214,9 +216,10 @@ def health_report(model, x, y, monitor=None):
 
     flow, layers = None, {}
     loss, reach = gradient_reach(model, x, y)
-    if broken := _non_finite(model, x, loss, reach):
+    if broken := _non_finite(model, x, y, loss, reach):
         # What happened first says more.
-        findings += [] if any(f.code == "NON_FINITE" for f in findings) else broken
+        known = any(finding.code == "NON_FINITE" for finding in findings)
+        findings += [f for f in broken if not (known and f.code == "NON_FINITE")]
     else:
         dead = _dead(reach)
         flow, layers = _through_time(model, x, y)
@@ -226,6 +229,8 @@ def health_report(model, x, y, monitor=None):
                 findings += _of_flow(path, layer)
             findings += _of_gates(path, layer)
     notes = [note for path, layer in layers.items() for note in _of_spectrum(path, layer)]
+    paths = layer_paths(model)
+    findings = [f._replace(layer=paths.get(f.layer, f.layer)) for f in findings]
     findings.sort(key=lambda finding: CODES.index(finding.code))
     norms = None if monitor is None else page.narrowed(monitor.plot())
     verdicts = findings or [_healthy(layers, monitor)]
@@ -256,34 +261,91 @@ def _of_training(model, monitor):
     return [verdict for verdict in monitor.verdicts() if verdict.code != "HEALTHY"]
 
 
-def _non_finite(model, x, loss, reach):
-    """What is not finite at (x, y): the inputs, the weights, the loss or a gradient."""
-    inputs = [part for part in tree.flatten(x) if part.dtype.is_floating]
-    norms = {v: norm for of_layer in reach.values() for v, norm in of_layer.gradients.items()}
-    bad = [v for v, norm in norms.items() if not math.isfinite(norm)]
+def _non_finite(model, x, y, loss, reach):
+    """What is not finite at (x, y), or where that comes from: the data, the weights, a recurrence
+    that explodes, or else the loss or a gradient."""
+    bad = [
+        variable
+        for of_layer in reach.values()
+        for variable, norm in of_layer.gradients.items()
+        if not math.isfinite(norm)
+    ]
+    broken = bad or not math.isfinite(loss)
     weights = [v.path for v in model.variables if not _finite(v.value)]
-    if not all(map(_finite, inputs)):
-        what, remedy = "`x` holds", "Clean or mask the data."
+    guard = "`kerasrnn.callbacks.DivergenceGuard()` lets no update through that holds one."
+    in_x, in_y = _sample_not_finite(x), _sample_not_finite(y)
+    numbers = {"loss": loss, "weights": len(weights), "gradients": len(bad)}
+    layer = None
+    if in_x is not None:
+        what = f"`x` holds an Inf or NaN, first in sample {in_x},"
+        remedy = f"Clean or mask the data. {guard}"
+    elif broken and in_y is not None:
+        what = f"`y` holds an Inf or NaN, first in sample {in_y},"
+        remedy = f"Clean the data. {guard}"
     elif weights:
-        what = f"{weights[0]} holds"
+        layer = weights[0]
+        what = f"{weights[0]} holds an Inf or NaN"
         remedy = (
             "Go back to an earlier checkpoint; then clip the gradients, "
-            f"`{CLIP}`, or lower the learning rate. `kerasrnn.callbacks.DivergenceGuard()` lets no "
-            "update through that holds one."
+            f"`{CLIP}`, or lower the learning rate. {guard}"
         )
-    elif bad or not math.isfinite(loss):
-        what = f"the gradient of {bad[0]} has" if bad else "the loss gives"
-        remedy = "Look for one in `y`, and for a logarithm, root or division of zero in the loss."
-    else:
+    elif not broken:
         return []
-    numbers = {"loss": loss, "weights": len(weights), "gradients": len(bad)}
-    meaning = f"{what} an Inf or NaN at this batch, so that no update can be told from it."
-    return [Verdict("NON_FINITE", next(iter(weights + bad), None), numbers, meaning, remedy)]
+    elif overflow := _overflow(model, x, y, loss, reach):
+        return [overflow]
+    else:
+        layer = next(iter(bad), None)
+        what = f"the gradient of {layer} has an Inf or NaN" if bad else f"the loss is {loss}"
+        remedy = (
+            "`x`, `y` and the weights have none, nor does a recurrence explode. Look for a "
+            "logarithm, root or division of zero in the model and its loss, and for numbers too "
+            "large to be squared."
+        )
+    meaning = f"{what} at this batch, so that no update can be told from it."
+    return [Verdict("NON_FINITE", layer, numbers, meaning, remedy)]
+
+
+def _overflow(model, x, y, loss, reach):
+    """The recurrence whose states, or the gradient on its way back through it, have grown out of
+    all bounds, if there is one."""
+    found = next((path for path, of_layer in reach.items() if of_layer.explodes), None)
+    if found:
+        largest = reach[found].gave
+        upto = f"up to {largest:.3g}" if math.isfinite(largest) else "beyond all numbers"
+        meaning = f"in {found} the states grow {upto}, so that the loss or its gradient overflows."
+    else:
+        try:
+            flow = Measurement(model, trace=False)(x, y)
+        except NoRecurrentLayer:
+            return None
+        peaks = {path: n[np.isfinite(n)].max(initial=0) for path, n in flow.per_sample.items()}
+        huge = [path for path, peak in peaks.items() if peak > HUGE]
+        if not huge:
+            return None
+        # The others get theirs from the one that lies nearest to the loss.
+        found, largest = huge[-1], float(peaks[huge[-1]])
+        meaning = (
+            f"in {found} the gradient grows beyond {largest:.3g} on its way back over "
+            f"{flow.steps[found]} steps, until it overflows."
+        )
+    remedy = (
+        f"Clip, `{CLIP}`, and start anew from smaller recurrent weights, "
+        'recurrent_initializer="orthogonal", with an activation that is bounded, "tanh"; or take a '
+        "cell with gates, `kerasrnn.layers.LSTM` or `GRU`."
+    )
+    return Verdict("EXPLODING", found, {"largest": largest, "loss": loss}, meaning, remedy)
 
 
 def _finite(tensor):
     floats = tensor.dtype.is_floating
     return not floats or bool(tf.reduce_all(tf.math.is_finite(tensor)))
+
+
+def _sample_not_finite(batch):
+    """The first sample that holds an Inf or NaN, if any."""
+    parts = [part for part in tree.flatten(batch) if part is not None and not _finite(part)]
+    samples = [np.argwhere(~np.isfinite(np.array(part)))[0, 0] for part in parts]
+    return int(min(samples)) if samples else None
 
 
 def _dead(reach):
