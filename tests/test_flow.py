@@ -360,6 +360,35 @@ def test_slopes_without_a_gradient():
 
 
 @PACKAGES
+@KINDS
+def test_a_gradient_that_is_no_number_has_no_slope(package, kind):
+    model = compiled(getattr(package, kind)(4, name="rnn"))
+    y = Y.copy()
+    y[1] = np.nan
+    for measured in (gradient_flow(model, X * np.nan, Y), gradient_flow(model, X, y)):
+        assert np.isnan(measured.norms["rnn"]).all()
+        assert np.isnan(measured.profile["rnn"]).all()
+        assert np.isnan([measured.slope["rnn"], measured.half_life["rnn"]]).all()
+
+
+def test_lag_0_is_left_out_where_the_gradient_comes_back_in_another_state(random_weights):
+    """An LSTM's h is read and its c is kept: only from lag 1 on does the profile follow c."""
+    layer = layers.LSTM(5, name="rnn")
+    model = compiled(layer)
+    random_weights(layer)
+    for steps, first in ((2, 0), (3, 1), (TIME, 1)):
+        x = X[:, :steps]
+        with tf.GradientTape(persistent=True) as tape:
+            kept = unroll(layer.cell, x)
+            loss = mse(model, kept[-1][0])
+        back = norms(tape, loss, of(kept))[:, ::-1]
+        measured = gradient_flow(model, x, Y)
+        equal(measured.profile["rnn"], np.exp(np.log(back / back[:, :1]).mean(axis=0)))
+        slope = np.polyfit(np.arange(first, steps), np.log(back[:, first:]).T, 1)[0].mean()
+        assert measured.slope["rnn"] == pytest.approx(slope, rel=1e-4)
+
+
+@PACKAGES
 def test_the_model_is_left_as_it_was(package):
     layer = package.LSTM(4, stateful=True, return_sequences=True, dropout=0.5)
     model = compiled(layer, keras.layers.BatchNormalization())

@@ -260,8 +260,8 @@ def _over_lags(flow, path, layer):
     lags = np.arange(len(profile))
     axis.plot(profile, "ko", markersize=3, label="measured, geometric mean over the batch")
     if np.isfinite(layer.slope):
-        # The line has the slope that was fitted to all samples.
-        middle = np.exp(np.mean(np.log(profile)) + layer.slope * (lags - lags.mean()))
+        # The line has the slope that was fitted to all samples, maybe without lag 0.
+        middle = np.exp(np.median(np.log(profile) - layer.slope * lags) + layer.slope * lags)
         slope = f"slope {layer.slope:+.3f} per step, half-life {layer.half_life:.3g} steps"
         axis.plot(middle, "k-", linewidth=1, label=slope)
     if layer.bound is not None:
