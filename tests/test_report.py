@@ -83,6 +83,40 @@ def test_an_exploding_simple_rnn(package):
     assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in only(report).remedy
 
 
+def test_what_a_layer_already_has_is_not_advised():
+    orthogonal = 'recurrent_initializer="orthogonal"'
+    shrinks = "tanh", 20 * X[:, ::-1]
+    for (activation, x), code, kernel, gain, advised in (
+        (shrinks, "VANISHING", None, 1.0, False),
+        (shrinks, "VANISHING", None, 0.5, True),
+        (shrinks, "VANISHING", "glorot_uniform", None, True),
+        (("linear", X), "EXPLODING", None, 1.5, True),
+        (("linear", X), "EXPLODING", None, 1.0, False),
+    ):
+        layer = simple(layers, gain or 1.0, activation)
+        if kernel:
+            layer = layers.SimpleRNN(UNITS, recurrent_initializer=kernel, name="rnn")
+        model = compiled(layer)
+        if code == "EXPLODING":
+            # As a training may have made it.
+            w, _, b = layer.get_weights()
+            layer.set_weights([w, 1.5 * np.eye(UNITS), b])
+        verdict = next(v for v in health_report(model, x, Y).verdicts if v.code == code)
+        assert (orthogonal in verdict.remedy) == advised
+        assert "kerasrnn.layers.LSTM" in verdict.remedy or advised
+        assert ("and not 1.5" in verdict.remedy) == (gain == 1.5)
+
+
+def test_the_half_life_of_a_healthy_layer_in_words():
+    falls = health_report(compiled(simple(layers, 0.9, "linear")), X, Y)
+    assert (
+        f"with a half-life of {np.log(0.5) / np.log(0.9):.3g} steps in rnn; over {TIME} steps it "
+        f"should be {TIME / 10} or more." in only(falls).meaning
+    )
+    grows = health_report(compiled(simple(layers, 1.01, "linear")), X, Y)
+    assert "all recurrent layers, and do not shrink on the way." in only(grows).meaning
+
+
 @pytest.mark.parametrize(("growth", "code"), [(8, "HEALTHY"), (12, "EXPLODING")])
 def test_the_margin_of_an_explosion(growth, code):
     model = compiled(simple(layers, growth ** (1 / (TIME - 1)), "linear"))

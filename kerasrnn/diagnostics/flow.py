@@ -51,9 +51,9 @@ class GradientFlow:
             at a single step s; the geometric mean over the batch. Lags too long to have a gradient
             above 1e-30 are left out. All NaN where a gradient of any sample is NaN or infinite.
         slope: What one step further back adds to log ‖∂J/∂h‖: the slope of the log of the profile,
-            fitted to all samples; for a cell that keeps more than h, as an LSTM, from lag 1 on where
-            there are three lags or more, since h is read at lag 0 and c is not. -inf where no
-            gradient gets back a step, NaN without two steps or where the profile is NaN.
+            fitted to all samples. For a cell that keeps more than h, as an LSTM, from lag 1 on where
+            there are three lags or more: at lag 0 h is read, and c is not. -inf where no gradient
+            gets back a step, NaN without two steps or where the profile is NaN.
         half_life: The steps in which the gradient falls to half, -log 2 / slope; infinite where it
             does not fall, NaN where the slope is.
         steps: The number of steps of the longest sample, masked ones left out.

@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -32,6 +33,7 @@ from kerasrnn.verdict import CODES, Verdict
 GROWTH = 10
 # A gate is saturated if more of its values are.
 SATURATED = 0.5
+_ORTHOGONAL = 'recurrent_initializer="orthogonal"'
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
 _SAMPLES = 4
 
@@ -50,6 +52,8 @@ class LayerHealth(NamedTuple):
         bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
             only and a gradient comes to it; else `None`.
         remembers: Whether its cell has a gate that keeps or writes its state.
+        gain: That of the orthogonal initializer its recurrent weights came from; `None` with
+            another.
     """
 
     kind: str
@@ -62,6 +66,7 @@ class LayerHealth(NamedTuple):
     bound: Any
     bound_over_time: Any
     remembers: bool
+    gain: float | None
 
     @property
     def log_radius(self):
@@ -329,9 +334,9 @@ def _overflow(model, x, y, loss, reach):
             f"{flow.steps[found]} steps, until it overflows."
         )
     remedy = (
-        f"Clip, `{CLIP}`, and start anew from smaller recurrent weights, "
-        'recurrent_initializer="orthogonal", with an activation that is bounded, "tanh"; or take a '
-        "cell with gates, `kerasrnn.layers.LSTM` or `GRU`."
+        f"Start anew from smaller recurrent weights, {_ORTHOGONAL} and an activation that is "
+        f'bounded, "tanh", and clip, `{CLIP}`; or take a cell with gates, `kerasrnn.layers.LSTM` or '
+        "`GRU`."
     )
     return Verdict("EXPLODING", found, {"largest": largest, "loss": loss}, meaning, remedy)
 
@@ -420,7 +425,14 @@ def _layer_health(flow, run, gates):
         bound,
         None if bound is None else _over_time(flow, run, bound),
         bool(keeps or writes),
+        _gain(run.cell),
     )
+
+
+def _gain(cell):
+    initializer = getattr(cell, "recurrent_initializer", None)
+    orthogonal = isinstance(initializer, keras.initializers.Orthogonal)
+    return initializer.gain if orthogonal else None
 
 
 def _exponent(run):
@@ -457,10 +469,10 @@ def _of_flow(path, layer):
         if layer.remembers:
             remedy = f"Start its gates so that they keep: {bias}, in a layer of kerasrnn.layers."
         else:
+            start = "" if layer.gain and layer.gain >= 1 else f"{_ORTHOGONAL} and "
             remedy = (
                 "Take a cell with gates that keep its state, `kerasrnn.layers.LSTM` or `GRU`, with "
-                f'{bias}; a SimpleRNN reaches further with recurrent_initializer="orthogonal" and '
-                "small inputs."
+                f"{bias}; a SimpleRNN reaches further with {start}small inputs."
             )
     elif trend == "EXPLODING":
         growth = layer.slope * (layer.steps - 1) / math.log(10)
@@ -471,12 +483,21 @@ def _of_flow(path, layer):
             "the others."
         )
         remedy = (
-            f'Start from recurrent_initializer="orthogonal" and clip, `{CLIP}`; '
+            f"{_start_smaller(layer)}, and clip, `{CLIP}`; "
             "`GradientNormMonitor.suggest_clipnorm()` finds the threshold."
         )
     else:
         return []
     return [Verdict(trend, path, numbers, meaning, remedy)]
+
+
+def _start_smaller(layer):
+    if layer.gain is None:
+        return f"Start from {_ORTHOGONAL}"
+    if layer.gain > 1:
+        return f"Start from {_ORTHOGONAL}, whose gain is 1 and not {layer.gain:.3g}"
+    gates = "" if layer.remembers else "a cell with gates, `kerasrnn.layers.LSTM` or `GRU`, or "
+    return f"Take {gates}smaller recurrent weights"
 
 
 def _of_gates(path, layer):
@@ -517,13 +538,19 @@ def _of_spectrum(path, layer):
 
 def _healthy(layers, monitor):
     numbers, said = {}, []
-    half_lives = [layer for layer in layers.values() if not math.isnan(layer.half_life)]
-    if half_lives:
-        layer = min(half_lives, key=lambda layer: layer.half_life)
+    reached = {path: one for path, one in layers.items() if not math.isnan(one.half_life)}
+    if reached:
+        path = min(reached, key=lambda path: reached[path].half_life)
+        layer = reached[path]
         numbers = {"half_life": layer.half_life, "steps": layer.steps}
         said.append(
-            f"gradients come back through all recurrent layers, with a half-life of "
-            f"{layer.half_life:.3g} steps of {layer.steps} or more"
+            "gradients come back through all recurrent layers, "
+            + (
+                "and do not shrink on the way"
+                if math.isinf(layer.half_life)
+                else f"with a half-life of {layer.half_life:.3g} steps in {path}; over "
+                f"{layer.steps} steps it should be {layer.steps / 10:.3g} or more"
+            )
         )
     if monitor is not None:
         (of_training,) = monitor.verdicts()
