@@ -449,8 +449,36 @@ def test_what_is_no_batch(look):
     for x, y, shape in ((X, Y[:2], r"\(2, 1\)"), (X[:2], Y, r"\(3, 1\)")):
         with pytest.raises(ValueError, match=rf"`y` must hold as many samples as `x`.*{shape}"):
             look(model, x, y)
+    with pytest.raises(ValueError, match=r"`x` must hold at least one sample"):
+        look(model, X[:0], Y[:0])
+    with pytest.raises(ValueError, match=r"`y` must hold the targets.* Received: y=None"):
+        look(model, X, None)
     with pytest.raises(ValueError, match=r"`sample_weight` must hold .*\(2,\)"):
         gradient_flow(model, X, Y, np.ones(2))
+
+
+@pytest.mark.parametrize("look", [gradient_flow, health_report])
+def test_a_loss_without_targets(look):
+    class Own(keras.Model):
+        def __init__(self, adds):
+            super().__init__()
+            self.rnn, self.adds = layers.GRU(3, name="rnn"), adds
+
+        def call(self, x):
+            h = self.rnn(x)
+            if self.adds:
+                self.add_loss(keras.ops.mean(h**2))
+            return h
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            if self.adds:
+                return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return keras.ops.mean(y_pred**2)
+
+    for adds in (True, False):
+        model = Own(adds)
+        model.compile("sgd", None if adds else "mse")
+        look(model, X, None)
 
 
 def test_plot(random_weights):

@@ -51,7 +51,7 @@ class GradientFlow:
             at a single step s; the geometric mean over the batch. Lags too long to have a gradient
             above 1e-30 are left out. All NaN where a gradient of any sample is NaN or infinite.
         slope: What one step further back adds to log ‖∂J/∂h‖: the slope of the log of the profile,
-            fitted to all samples. For a cell that keeps more than h, as an LSTM, from lag 1 on where
+            fitted to all samples. For a cell that keeps more than h, as an LSTM, from lag 1 on if
             there are three lags or more: at lag 0 h is read, and c is not. -inf where no gradient
             gets back a step, NaN without two steps or where the profile is NaN.
         half_life: The steps in which the gradient falls to half, -log 2 / slope; infinite where it
@@ -136,7 +136,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
     Raises:
         ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
-            that takes part; or a part of the batch is none of arrays, or has other samples than x.
+            that takes part; or a part of the batch is none of arrays, has other samples than x or
+            none, or is missing: y, where the loss needs it.
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
     where nothing is masked. What a cell of the user's own
@@ -173,7 +174,7 @@ class Measurement:
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
-        x, y, sample_weight = as_tensors(x=x, y=y, sample_weight=sample_weight)
+        x, y, sample_weight = as_batch(self.model, x=x, y=y, sample_weight=sample_weight)
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
@@ -367,11 +368,12 @@ def check_compiled(model):
         )
 
 
-def as_tensors(**parts):
+def as_batch(model, **parts):
     """Each of a batch's parts by its name, x, y or weights, with tensors for its arrays.
 
     Raises:
-        ValueError: A part has something else than arrays, or they differ in their samples.
+        ValueError: A part has something else than arrays, they differ in their samples or have
+            none, or the model has a loss of targets that are missing.
     """
     arrays = [
         (name, array)
@@ -394,6 +396,15 @@ def as_tensors(**parts):
                 f"`{name}` must hold as many samples as `x`, {samples}. Received: an array of the "
                 f"shape {tuple(array.shape)}"
             )
+    if not samples:
+        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    # A model may take its loss from its layers, or compute it in its own way.
+    of_targets = model.loss is not None and type(model).compute_loss is keras.Model.compute_loss
+    if of_targets and parts["y"] is None:
+        raise ValueError(
+            "`y` must hold the targets, which the loss the model is compiled with needs. "
+            "Received: y=None"
+        )
     return [
         tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
         for part in parts.values()

@@ -20,7 +20,7 @@ from kerasrnn.diagnostics.flow import (
     GradientFlow,
     Measurement,
     NoRecurrentLayer,
-    as_tensors,
+    as_batch,
     check_compiled,
 )
 from kerasrnn.diagnostics.gates import GateRecorder, known_gates
@@ -131,9 +131,12 @@ class HealthReport:
             path: Path of the file, in a folder that is there.
 
         Raises:
+            TypeError: `path` is no path.
             IsADirectoryError: `path` is that of a folder.
             FileNotFoundError: the folder is missing.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
         path = pathlib.Path(path)
         if path.is_dir():
             raise IsADirectoryError(
@@ -193,7 +196,8 @@ def health_report(model, x, y, monitor=None):
 
     Raises:
         ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
-            and y differ in their samples, `monitor` has recorded nothing or another model.
+            and y differ in their samples, y is missing though the loss needs it, `monitor` has
+            recorded nothing or another model.
         TypeError: `monitor` is no `GradientNormMonitor`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
@@ -212,9 +216,7 @@ def health_report(model, x, y, monitor=None):
     [('VANISHING', 'rnn')]
     """
     check_compiled(model)
-    x, y = as_tensors(x=x, y=y)
-    if not all(part.shape[0] for part in tree.flatten(x)):
-        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    x, y = as_batch(model, x=x, y=y)
     findings = _of_training(model, monitor)
     if not model.built:
         model(x)
@@ -335,8 +337,8 @@ def _overflow(model, x, y, loss, reach):
         )
     remedy = (
         f"Start anew from smaller recurrent weights, {_ORTHOGONAL} and an activation that is "
-        f'bounded, "tanh", and clip, `{CLIP}`; or take a cell with gates, `kerasrnn.layers.LSTM` or '
-        "`GRU`."
+        f'bounded, "tanh", and clip, `{CLIP}`; or take a cell with gates, `kerasrnn.layers.LSTM` '
+        "or `GRU`."
     )
     return Verdict("EXPLODING", found, {"largest": largest, "loss": loss}, meaning, remedy)
 
@@ -544,11 +546,11 @@ def _healthy(layers, monitor):
         layer = reached[path]
         numbers = {"half_life": layer.half_life, "steps": layer.steps}
         said.append(
-            "gradients come back through all recurrent layers, "
+            "gradients come back through all recurrent layers"
             + (
-                "and do not shrink on the way"
+                " and do not shrink on the way"
                 if math.isinf(layer.half_life)
-                else f"with a half-life of {layer.half_life:.3g} steps in {path}; over "
+                else f", with a half-life of {layer.half_life:.3g} steps in {path}; over "
                 f"{layer.steps} steps it should be {layer.steps / 10:.3g} or more"
             )
         )
