@@ -283,6 +283,13 @@ def test_gradients_that_overflow_where_states_do_not():
     assert verdict.numbers["largest"] > 6.0**40
 
 
+def test_data_too_large_to_be_squared_are_no_explosion():
+    verdict = only(health_report(healthy_lstm(), X, 1e30 * Y))
+    assert (verdict.code, verdict.layer) == ("NON_FINITE", None)
+    assert "the loss is inf" in verdict.meaning
+    assert "too large to be squared" in verdict.remedy
+
+
 @pytest.mark.parametrize("steps", [False, True])
 def test_a_logarithm_of_zero_is_no_explosion(steps):
     """Its gradient comes to some steps only where a layer is read at every one."""

@@ -321,12 +321,16 @@ def _overflow(model, x, y, loss, reach):
         upto = f"up to {largest:.3g}" if math.isfinite(largest) else "beyond all numbers"
         meaning = f"in {found} the states grow {upto}, so that the loss or its gradient overflows."
     else:
+        runs = []
         try:
-            flow = Measurement(model, trace=False)(x, y)
+            flow = Measurement(model, trace=False, watch=runs.append)(x, y)
         except NoRecurrentLayer:
             return None
-        peaks = {path: n[np.isfinite(n)].max(initial=0) for path, n in flow.per_sample.items()}
-        huge = [path for path, peak in peaks.items() if peak > HUGE]
+        finite = {p: np.where(np.isfinite(n), n, 0) for p, n in flow.per_sample.items()}
+        peaks = {run.path: finite[run.path].max() for run in runs}
+        # What comes from the loss is not of the recurrence's making.
+        came = {run.path: finite[run.path][:, 0 if run.flipped else -1].max() for run in runs}
+        huge = [path for path, peak in peaks.items() if peak > HUGE * max(1, came[path])]
         if not huge:
             return None
         # The others get theirs from the one that lies nearest to the loss.
