@@ -284,10 +284,12 @@ def test_gradients_that_overflow_where_states_do_not():
 
 
 def test_data_too_large_to_be_squared_are_no_explosion():
-    verdict = only(health_report(healthy_lstm(), X, 1e30 * Y))
-    assert (verdict.code, verdict.layer) == ("NON_FINITE", None)
-    assert "the loss is inf" in verdict.meaning
-    assert "too large to be squared" in verdict.remedy
+    linear = compiled(simple(layers, 1.0, "linear"))
+    for model, x, y in ((healthy_lstm(), X, 1e30 * Y), (linear, 1e25 * X, Y)):
+        verdict = only(health_report(model, x, y))
+        assert (verdict.code, verdict.layer) == ("NON_FINITE", None)
+        assert "the loss is inf" in verdict.meaning
+        assert "too large to be squared" in verdict.remedy
 
 
 @pytest.mark.parametrize("steps", [False, True])
