@@ -301,8 +301,9 @@ def _non_finite(model, x, y, loss, reach):
     elif overflow := _overflow(model, x, y, loss, reach):
         return [overflow]
     else:
-        layer = next(iter(bad), None)
-        what = f"the gradient of {layer} has an Inf or NaN" if bad else f"the loss is {loss}"
+        # A gradient of a loss that is none says nothing of its layer.
+        layer = bad[0] if math.isfinite(loss) else None
+        what = f"the gradient of {layer} has an Inf or NaN" if layer else f"the loss is {loss}"
         remedy = (
             "`x`, `y` and the weights have none, nor does a recurrence explode. Look for a "
             "logarithm, root or division of zero in the model and its loss, and for numbers too "
