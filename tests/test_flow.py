@@ -360,6 +360,35 @@ def test_slopes_without_a_gradient():
 
 
 @PACKAGES
+@KINDS
+def test_a_gradient_that_is_no_number_has_no_slope(package, kind):
+    model = compiled(getattr(package, kind)(4, name="rnn"))
+    y = Y.copy()
+    y[1] = np.nan
+    for measured in (gradient_flow(model, X * np.nan, Y), gradient_flow(model, X, y)):
+        assert np.isnan(measured.norms["rnn"]).all()
+        assert np.isnan(measured.profile["rnn"]).all()
+        assert np.isnan([measured.slope["rnn"], measured.half_life["rnn"]]).all()
+
+
+def test_lag_0_is_left_out_where_the_gradient_comes_back_in_another_state(random_weights):
+    """An LSTM's h is read and its c is kept: only from lag 1 on does the profile follow c."""
+    layer = layers.LSTM(5, name="rnn")
+    model = compiled(layer)
+    random_weights(layer)
+    for steps, first in ((2, 0), (3, 1), (TIME, 1)):
+        x = X[:, :steps]
+        with tf.GradientTape(persistent=True) as tape:
+            kept = unroll(layer.cell, x)
+            loss = mse(model, kept[-1][0])
+        back = norms(tape, loss, of(kept))[:, ::-1]
+        measured = gradient_flow(model, x, Y)
+        equal(measured.profile["rnn"], np.exp(np.log(back / back[:, :1]).mean(axis=0)))
+        slope = np.polyfit(np.arange(first, steps), np.log(back[:, first:]).T, 1)[0].mean()
+        assert measured.slope["rnn"] == pytest.approx(slope, rel=1e-4)
+
+
+@PACKAGES
 def test_the_model_is_left_as_it_was(package):
     layer = package.LSTM(4, stateful=True, return_sequences=True, dropout=0.5)
     model = compiled(layer, keras.layers.BatchNormalization())
@@ -420,8 +449,36 @@ def test_what_is_no_batch(look):
     for x, y, shape in ((X, Y[:2], r"\(2, 1\)"), (X[:2], Y, r"\(3, 1\)")):
         with pytest.raises(ValueError, match=rf"`y` must hold as many samples as `x`.*{shape}"):
             look(model, x, y)
+    with pytest.raises(ValueError, match=r"`x` must hold at least one sample"):
+        look(model, X[:0], Y[:0])
+    with pytest.raises(ValueError, match=r"`y` must hold the targets.* Received: y=None"):
+        look(model, X, None)
     with pytest.raises(ValueError, match=r"`sample_weight` must hold .*\(2,\)"):
         gradient_flow(model, X, Y, np.ones(2))
+
+
+@pytest.mark.parametrize("look", [gradient_flow, health_report])
+def test_a_loss_without_targets(look):
+    class Own(keras.Model):
+        def __init__(self, adds):
+            super().__init__()
+            self.rnn, self.adds = layers.GRU(3, name="rnn"), adds
+
+        def call(self, x):
+            h = self.rnn(x)
+            if self.adds:
+                self.add_loss(keras.ops.mean(h**2))
+            return h
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            if self.adds:
+                return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return keras.ops.mean(y_pred**2)
+
+    for adds in (True, False):
+        model = Own(adds)
+        model.compile("sgd", None if adds else "mse")
+        look(model, X, None)
 
 
 def test_plot(random_weights):

@@ -82,6 +82,14 @@ def test_what_is_recorded_and_when():
     assert len(seldom.history) == 1
 
 
+def test_a_label_that_is_no_number():
+    y = Y[:4].copy()
+    y[2] = np.nan
+    monitor = GradientFlowMonitor(X[:4], y)
+    fit(model(), monitor)
+    assert np.isnan([[f.slope["rnn"], f.half_life["rnn"]] for f in monitor.history]).all()
+
+
 def test_copies_in_fit_and_outside():
     """keras-tuner copies callbacks for every trial."""
     monitor, copies = GradientFlowMonitor(X[:8], Y[:8], every=2), []

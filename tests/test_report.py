@@ -83,6 +83,40 @@ def test_an_exploding_simple_rnn(package):
     assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in only(report).remedy
 
 
+def test_what_a_layer_already_has_is_not_advised():
+    orthogonal = 'recurrent_initializer="orthogonal"'
+    shrinks = "tanh", 20 * X[:, ::-1]
+    for (activation, x), code, kernel, gain, advised in (
+        (shrinks, "VANISHING", None, 1.0, False),
+        (shrinks, "VANISHING", None, 0.5, True),
+        (shrinks, "VANISHING", "glorot_uniform", None, True),
+        (("linear", X), "EXPLODING", None, 1.5, True),
+        (("linear", X), "EXPLODING", None, 1.0, False),
+    ):
+        layer = simple(layers, gain or 1.0, activation)
+        if kernel:
+            layer = layers.SimpleRNN(UNITS, recurrent_initializer=kernel, name="rnn")
+        model = compiled(layer)
+        if code == "EXPLODING":
+            # As a training may have made it.
+            w, _, b = layer.get_weights()
+            layer.set_weights([w, 1.5 * np.eye(UNITS), b])
+        verdict = next(v for v in health_report(model, x, Y).verdicts if v.code == code)
+        assert (orthogonal in verdict.remedy) == advised
+        assert "kerasrnn.layers.LSTM" in verdict.remedy or advised
+        assert ("and not 1.5" in verdict.remedy) == (gain == 1.5)
+
+
+def test_the_half_life_of_a_healthy_layer_in_words():
+    falls = health_report(compiled(simple(layers, 0.9, "linear")), X, Y)
+    assert (
+        f"with a half-life of {np.log(0.5) / np.log(0.9):.3g} steps in rnn; over {TIME} steps it "
+        f"should be {TIME / 10} or more." in only(falls).meaning
+    )
+    grows = health_report(compiled(simple(layers, 1.01, "linear")), X, Y)
+    assert "all recurrent layers and do not shrink on the way." in only(grows).meaning
+
+
 @pytest.mark.parametrize(("growth", "code"), [(8, "HEALTHY"), (12, "EXPLODING")])
 def test_the_margin_of_an_explosion(growth, code):
     model = compiled(simple(layers, growth ** (1 / (TIME - 1)), "linear"))
@@ -195,18 +229,87 @@ def test_what_is_not_finite(where):
         layer = model.get_layer("rnn")
         layer.set_weights([np.full_like(w, np.nan) for w in layer.get_weights()])
     else:
-        {"x": x, "y": y}[where][3] = np.nan
+        {"x": x, "y": y}[where][[3, 5]] = np.nan
     report = health_report(model, x, y)
-    assert [code for code, _ in found(report)] == ["NON_FINITE"]
-    meaning = only(report).meaning
-    assert ("`x` holds" in meaning, "rnn/lstm_cell/kernel holds" in meaning) == (
-        where == "x",
-        where == "weights",
-    )
-    assert ("`y`" in only(report).remedy) == (where == "y")
-    for callback in ('GradientClipping("global_norm", 1.0)', "DivergenceGuard()"):
-        own = f"`kerasrnn.callbacks.{callback}`"
-        assert (own in only(report).remedy) == (where == "weights")
+    assert found(report) == [("NON_FINITE", "rnn" if where == "weights" else None)]
+    what, remedy = {
+        "x": ("`x` holds an Inf or NaN, first in sample 3,", "Clean or mask"),
+        "y": ("`y` holds an Inf or NaN, first in sample 3,", "Clean"),
+        "weights": ("rnn/lstm_cell/kernel holds an Inf or NaN", "Go back to an earlier checkpoint"),
+    }[where]
+    assert what in only(report).meaning
+    assert only(report).remedy.startswith(remedy)
+    assert "`kerasrnn.callbacks.DivergenceGuard()`" in only(report).remedy
+    clip = '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`'
+    assert (clip in only(report).remedy) == (where == "weights")
+
+
+def test_weights_that_no_gradient_goes_to_are_of_a_layer_too():
+    model = compiled(keras.layers.BatchNormalization(name="norm"), keras.layers.Flatten())
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(np.full(FEATURES, np.nan))
+    for trainable in (True, False):
+        norm.trainable = trainable
+        verdict = only(health_report(model, X, Y))
+        assert (verdict.code, verdict.layer) == ("NON_FINITE", "norm")
+        assert "norm/moving_mean holds" in verdict.meaning
+
+
+@PACKAGES
+def test_states_that_overflow(package):
+    """The upper layer only gets what the lower one has made huge."""
+    x = np.repeat(X, 5, axis=1)
+    lower = simple(package, 6.0, "relu", return_sequences=True)
+    upper = package.SimpleRNN(4, "linear", recurrent_initializer="orthogonal", name="upper")
+    model = compiled(lower, upper, shape=x.shape[1:])
+    verdict = only(health_report(model, x, Y))
+    assert (verdict.code, verdict.layer) == ("EXPLODING", "rnn")
+    largest = np.max(lower(x))
+    assert verdict.numbers["largest"] == pytest.approx(float(largest), rel=1e-3)
+    assert largest > 1e20
+    assert "GradientClipping" in verdict.remedy
+    assert "logarithm" not in verdict.remedy
+
+
+def test_gradients_that_overflow_where_states_do_not():
+    """At rest a tanh multiplies gradients by W_h, and its states stay zero."""
+    x = np.zeros((4, 60, FEATURES), "float32")
+    options = {"kernel_initializer": "zeros", "return_sequences": True}
+    lower = layers.SimpleRNN(5, name="lower", **options)
+    model = compiled(lower, simple(layers, 6.0), shape=x.shape[1:])
+    verdict = only(health_report(model, x, Y[:4] + 1))
+    assert (verdict.code, verdict.layer) == ("EXPLODING", "rnn")
+    assert np.isfinite(verdict.numbers["loss"])
+    assert verdict.numbers["largest"] > 6.0**40
+
+
+def test_data_too_large_to_be_squared_are_no_explosion():
+    linear = compiled(simple(layers, 1.0, "linear"))
+    for model, x, y in ((healthy_lstm(), X, 1e30 * Y), (linear, 1e25 * X, Y)):
+        verdict = only(health_report(model, x, y))
+        assert (verdict.code, verdict.layer) == ("NON_FINITE", None)
+        assert "the loss is inf" in verdict.meaning
+        assert "too large to be squared" in verdict.remedy
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_logarithm_of_zero_is_no_explosion(steps):
+    """Its gradient comes to some steps only where a layer is read at every one."""
+    model = compiled(simple(layers, 1.0, return_sequences=steps))
+    y = np.repeat(Y[:, None], TIME, 1) if steps else Y
+
+    def loss(y, prediction):
+        at = prediction[:, 5] if steps else prediction
+        zero = at - keras.ops.stop_gradient(at)
+        return keras.ops.mean(keras.ops.square(prediction - y)) + keras.ops.mean(
+            keras.ops.sqrt(zero)
+        )
+
+    model.compile("sgd", loss, run_eagerly=True)
+    verdict = only(health_report(model, X, y))
+    assert (verdict.code, verdict.layer) == ("NON_FINITE", "rnn")
+    assert "the gradient of" in verdict.meaning
+    assert "logarithm, root or division of zero" in verdict.remedy
 
 
 def test_the_update_and_the_variable_that_were_not_finite():
@@ -217,7 +320,7 @@ def test_the_update_and_the_variable_that_were_not_finite():
     model.fit(X, y, batch_size=4, shuffle=False, verbose=0, callbacks=[monitor])
     verdict = only(health_report(model, X, Y, monitor))
     assert (verdict.code, verdict.numbers["update"]) == ("NON_FINITE", 2)
-    assert verdict.layer == verdict.numbers["variable"] == monitor.variables[0]
+    assert (verdict.layer, verdict.numbers["variable"]) == ("head", monitor.variables[0])
 
 
 def sigmoid(v):
@@ -422,6 +525,9 @@ def test_nothing_half_written_stays(plain, tmp_path, monkeypatch):
 def test_where_no_page_can_be_saved(plain, tmp_path, monkeypatch):
     # Before it is drawn.
     monkeypatch.delattr(page, "document")
+    for path in (None, 3):
+        with pytest.raises(TypeError, match=f"`path` must be .* path={path}$"):
+            plain.save(path)
     with pytest.raises(IsADirectoryError, match="`path` must name a file"):
         plain.save(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"`path` must .*missing"):
@@ -515,8 +621,6 @@ def test_what_cannot_be_reported(monitored):
     model, _ = monitored
     with pytest.raises(ValueError, match="compiled Keras model"):
         health_report(keras.Sequential([layers.GRU(3)]), X, Y)
-    with pytest.raises(ValueError, match="at least one sample"):
-        health_report(model, X[:0], Y[:0])
     with pytest.raises(TypeError, match=r"GradientNormMonitor.*GradientFlowMonitor"):
         health_report(model, X, Y, GradientFlowMonitor(X, Y))
     with pytest.raises(ValueError, match="pass it to fit"):

@@ -177,6 +177,13 @@ def test_errors():
         recurrent_jacobian(simple, X[:, None])
     with pytest.raises(ValueError, match="rank 3"):
         lyapunov_exponent(simple, X)
+    for layer in (simple, lstm):
+        with pytest.raises(ValueError, match=r"`x` must have the 4 features.*\(3, 2\)"):
+            recurrent_jacobian(layer, X[:, :2])
+        with pytest.raises(ValueError, match=r"`x` must have the 4 features.*\(3, 1, 2\)"):
+            lyapunov_exponent(layer, X[:, None, :2])
+    with pytest.raises(ValueError, match=r"`x` must have a time step or more.*\(3, 0, 4\)"):
+        lyapunov_exponent(simple, X[:, None][:, :0])
     for warmup in (1, 0.5, -1, "1", True):
         with pytest.raises(ValueError, match=rf"from 0 to 0.*warmup={warmup!r}"):
             lyapunov_exponent(simple, X[:, None], warmup=warmup)

@@ -49,11 +49,13 @@ class GradientFlow:
         norms: (time,): its mean over the batch.
         profile: (lags,): ‖∂J/∂h_{s-k}‖ / ‖∂J/∂h_s‖ for each lag k, where J reads the layer's output
             at a single step s; the geometric mean over the batch. Lags too long to have a gradient
-            above 1e-30 are left out.
+            above 1e-30 are left out. All NaN where a gradient of any sample is NaN or infinite.
         slope: What one step further back adds to log ‖∂J/∂h‖: the slope of the log of the profile,
-            fitted to all samples. -inf where no gradient gets back a step, NaN without two steps.
+            fitted to all samples. For a cell that keeps more than h, as an LSTM, from lag 1 on if
+            there are three lags or more: at lag 0 h is read, and c is not. -inf where no gradient
+            gets back a step, NaN without two steps or where the profile is NaN.
         half_life: The steps in which the gradient falls to half, -log 2 / slope; infinite where it
-            does not fall.
+            does not fall, NaN where the slope is.
         steps: The number of steps of the longest sample, masked ones left out.
 
     Example:
@@ -134,7 +136,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
     Raises:
         ValueError: The model is not compiled or has no recurrent layer, of (batch, time, features),
-            that takes part; or a part of the batch is none of arrays, or has other samples than x.
+            that takes part; or a part of the batch is none of arrays, has other samples than x or
+            none, or is missing: y, where the loss needs it.
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
     where nothing is masked. What a cell of the user's own
@@ -171,7 +174,7 @@ class Measurement:
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
-        x, y, sample_weight = as_tensors(x=x, y=y, sample_weight=sample_weight)
+        x, y, sample_weight = as_batch(self.model, x=x, y=y, sample_weight=sample_weight)
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
@@ -185,7 +188,7 @@ class Measurement:
             per_state[path] = {name: of_state[:, along] for name, of_state in whole.items()}
             per_sample[path] = _of_h(per_state[path])
             norms[path] = per_sample[path].mean(axis=0)
-            profile[path], slope[path] = _profile(_lags(_of_h(single), valid))
+            profile[path], slope[path] = _profile(single, valid)
             grows = slope[path] >= 0
             half_life[path] = np.inf if grows else float(-np.log(2) / slope[path])
             steps[path] = int(valid.sum(axis=1).max())
@@ -365,11 +368,12 @@ def check_compiled(model):
         )
 
 
-def as_tensors(**parts):
+def as_batch(model, **parts):
     """Each of a batch's parts by its name, x, y or weights, with tensors for its arrays.
 
     Raises:
-        ValueError: A part has something else than arrays, or they differ in their samples.
+        ValueError: A part has something else than arrays, they differ in their samples or have
+            none, or the model has a loss of targets that are missing.
     """
     arrays = [
         (name, array)
@@ -392,6 +396,15 @@ def as_tensors(**parts):
                 f"`{name}` must hold as many samples as `x`, {samples}. Received: an array of the "
                 f"shape {tuple(array.shape)}"
             )
+    if not samples:
+        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    # A model may take its loss from its layers, or compute it in its own way.
+    of_targets = model.loss is not None and type(model).compute_loss is keras.Model.compute_loss
+    if of_targets and parts["y"] is None:
+        raise ValueError(
+            "`y` must hold the targets, which the loss the model is compiled with needs. "
+            "Received: y=None"
+        )
     return [
         tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
         for part in parts.values()
@@ -462,14 +475,22 @@ def _lags(norms, valid):
     return lags
 
 
-def _profile(lags):
-    """The mean over the batch, and the slope over the lags."""
+def _profile(states, valid):
+    """The mean of the lags over the batch, and the slope, from the norms of each state."""
+    norms = _of_h(states)
+    if not np.isfinite(norms).all():
+        return np.full(norms.shape[1], np.nan), np.nan
+    lags = _lags(norms, valid)
     some = np.isfinite(lags)
     counts = some.sum(axis=0)
     length = np.flatnonzero(counts)[-1] + 1 if counts.any() else 0
-    means = np.where(some, lags, 0).sum(axis=0)[:length] / counts[:length]
+    profile = np.exp(np.where(some, lags, 0).sum(axis=0)[:length] / counts[:length])
+    if length < 2:
+        no_way_back = np.isneginf(lags).any() or not length
+        return profile, -np.inf if no_way_back else np.nan
+    # The loss reads h; what is kept beside it carries gradients from step to step, and does so from
+    # the first step back on.
+    if length > 2 and "h" in states and len(states) > 1:
+        some[:, 0] = False
     _, k = np.nonzero(some)
-    if length > 1:
-        return np.exp(means), float(np.polyfit(k, lags[some], 1)[0])
-    no_way_back = np.isneginf(lags).any() or not length
-    return np.exp(means), -np.inf if no_way_back else np.nan
+    return profile, float(np.polyfit(k, lags[some], 1)[0])

@@ -17,7 +17,9 @@ _SIZE = (4.8, 4.2)
 # Under the table of layers.
 KEY = (
     "T and half-life in steps; slope of the gradient, log ρ(W_h) and Lyapunov exponent λ in natural"
-    " log per step, under 0 where gradients vanish; saturated: the gate with the most such values."
+    " log per step, under 0 where gradients vanish, the latter two only of a layer with a single"
+    " recurrent matrix (an LSTM or GRU has one per gate); saturated: the gate with the most such"
+    " values."
 )
 
 _STYLE = """
@@ -260,9 +262,10 @@ def _over_lags(flow, path, layer):
     lags = np.arange(len(profile))
     axis.plot(profile, "ko", markersize=3, label="measured, geometric mean over the batch")
     if np.isfinite(layer.slope):
-        # The line has the slope that was fitted to all samples.
-        middle = np.exp(np.mean(np.log(profile)) + layer.slope * (lags - lags.mean()))
-        slope = f"slope {layer.slope:+.3f} per step, half-life {layer.half_life:.3g} steps"
+        # The line has the slope that was fitted to all samples, maybe without lag 0.
+        middle = np.exp(np.median(np.log(profile) - layer.slope * lags) + layer.slope * lags)
+        falls = f", half-life {layer.half_life:.3g} steps" if np.isfinite(layer.half_life) else ""
+        slope = f"slope {layer.slope:+.3f} per step{falls}"
         axis.plot(middle, "k-", linewidth=1, label=slope)
     if layer.bound is not None:
         bound = r"bound, $(\Vert W_h\Vert\,\gamma)^k$"

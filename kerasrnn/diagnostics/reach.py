@@ -1,27 +1,47 @@
-"""Which layers the gradient of the loss reaches, and which are dead."""
+"""Which layers the gradient of the loss reaches, which are dead, and which give huge numbers."""
 
+import collections
 import contextlib
 import functools
+import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
 from kerasrnn.diagnostics.flow import gradients, left_as_it_was
 from kerasrnn.layers.inside import layers_directly_in
 
+# No data that are scaled come near it: what is larger has grown.
+HUGE = 1e9
+
 
 class Reach(NamedTuple):
-    """What arrives at the weights of one layer.
+    """What arrives at the weights of one layer, and at the layer.
 
     Attributes:
+        layer: The layer.
         gradients: The L2 norm of the gradient of each trainable variable, by its path.
-        silent: Whether the layer gave nothing but zeros though it was given something else.
+        given, gave: The largest absolute value of its inputs and of its outputs, infinite where one
+            is no finite number.
     """
 
+    layer: keras.layers.Layer
     gradients: dict
-    silent: bool
+    given: float
+    gave: float
+
+    @property
+    def silent(self):
+        """Whether the layer gave nothing but zeros though it was given something else."""
+        return self.given > 0 and not self.gave
+
+    @property
+    def explodes(self):
+        """Whether its recurrence made huge numbers of others."""
+        return isinstance(self.layer, keras.layers.RNN) and self.gave > HUGE * max(1, self.given)
 
     @property
     def starved(self):
@@ -41,16 +61,17 @@ def gradient_reach(model, x, y):
         The loss, and a `Reach` for each layer by its path.
     """
     layers = {}
-    for path, layer, own in _with_weights(model):
-        layers.setdefault(id(layer), (path, layer, own))
-    given, gave = set(), set()
+    for path, layer, weights in _with_weights(model):
+        if own := [v for v in weights if any(v is one for one in layer.trainable_variables)]:
+            layers.setdefault(id(layer), (path, layer, own))
+    given, gave = collections.Counter(), collections.Counter()
 
     def heard(path, original):
         @functools.wraps(original)
         def call(*args, **kwargs):
             outputs = original(*args, **kwargs)
-            given.update([path] * _any(args))
-            gave.update([path] * _any(outputs))
+            given[path] = max(given[path], _largest(args))
+            gave[path] = max(gave[path], _largest(outputs))
             return outputs
 
         return call
@@ -61,35 +82,47 @@ def gradient_reach(model, x, y):
         loss = model.compute_loss(x, y, prediction, training=False)
         # A regularizer moves a dead weight, too.
         of_data = loss - sum(model.losses)
-    variables = {path: own for path, _, own in layers.values()}
-    values = {path: [v.value for v in own] for path, own in variables.items()}
+    values = {path: [v.value for v in own] for path, _, own in layers.values()}
     found = gradients(model, tape, of_data, values)
     return float(loss), {
         path: Reach(
+            layer,
             {v.path: float(tf.norm(g)) for v, g in zip(own, found[path], strict=True)},
-            path in given - gave,
+            given[path],
+            gave[path],
         )
-        for path, own in variables.items()
+        for path, layer, own in layers.values()
     }
 
 
+def layer_paths(model):
+    """The path of the layer that each variable of the model is of, by the variable's path."""
+    return {v.path: path for path, _, own in _with_weights(model) for v in own}
+
+
 def _with_weights(layer, path=()):
-    """The path of each layer with trainable weights of its own, the layer, and these; a recurrent
-    one has its cell's."""
+    """The path of each layer with weights of its own, the layer, and these; a recurrent one has its
+    cell's."""
     for part in layers_directly_in(layer):
         here = (*path, part.name)
         inside = [] if isinstance(part, keras.layers.RNN) else list(_with_weights(part, here))
         theirs = {id(v) for _, _, variables in inside for v in variables}
-        own = [v for v in part.trainable_variables if id(v) not in theirs]
+        own = [v for v in part.variables if id(v) not in theirs]
         if own:
             yield "/".join(here), part, own
         yield from inside
 
 
-def _any(structure):
-    """Whether any number in it is not zero, as far as it has numbers here and not in a graph."""
-    tensors = [t for t in tree.flatten(structure) if tf.is_tensor(t) and t.dtype != tf.bool]
-    return any(tf.is_symbolic_tensor(t) or bool(tf.reduce_any(t != 0)) for t in tensors)
+def _largest(structure):
+    """The largest absolute value in it; 1 for what has its numbers in a graph and not here."""
+    largest = 0.0
+    for tensor in tree.flatten(structure):
+        if tf.is_symbolic_tensor(tensor):
+            largest = max(largest, 1.0)
+        elif tf.is_tensor(tensor) and tensor.dtype != tf.bool:
+            values = np.abs(np.array(tensor)).astype("float64")
+            largest = max(largest, values.max(initial=0) if np.isfinite(values).all() else math.inf)
+    return float(largest)
 
 
 @contextlib.contextmanager

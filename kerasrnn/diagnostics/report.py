@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
@@ -19,11 +20,11 @@ from kerasrnn.diagnostics.flow import (
     GradientFlow,
     Measurement,
     NoRecurrentLayer,
-    as_tensors,
+    as_batch,
     check_compiled,
 )
 from kerasrnn.diagnostics.gates import GateRecorder, known_gates
-from kerasrnn.diagnostics.reach import gradient_reach
+from kerasrnn.diagnostics.reach import HUGE, gradient_reach, layer_paths
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
 from kerasrnn.verdict import CODES, Verdict
 
@@ -32,6 +33,7 @@ from kerasrnn.verdict import CODES, Verdict
 GROWTH = 10
 # A gate is saturated if more of its values are.
 SATURATED = 0.5
+_ORTHOGONAL = 'recurrent_initializer="orthogonal"'
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
 _SAMPLES = 4
 
@@ -50,6 +52,8 @@ class LayerHealth(NamedTuple):
         bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
             only and a gradient comes to it; else `None`.
         remembers: Whether its cell has a gate that keeps or writes its state.
+        gain: That of the orthogonal initializer its recurrent weights came from; `None` with
+            another.
     """
 
     kind: str
@@ -62,6 +66,7 @@ class LayerHealth(NamedTuple):
     bound: Any
     bound_over_time: Any
     remembers: bool
+    gain: float | None
 
     @property
     def log_radius(self):
@@ -126,9 +131,12 @@ class HealthReport:
             path: Path of the file, in a folder that is there.
 
         Raises:
+            TypeError: `path` is no path.
             IsADirectoryError: `path` is that of a folder.
             FileNotFoundError: the folder is missing.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
         path = pathlib.Path(path)
         if path.is_dir():
             raise IsADirectoryError(
@@ -153,11 +161,13 @@ class HealthReport:
 def health_report(model, x, y, monitor=None):
     """Says what is wrong with the gradients of a model, and what to change.
 
-    NON_FINITE: There is an Inf or NaN in the gradients, during training or at (x, y).
+    NON_FINITE: There is an Inf or NaN in the gradients, during training or at (x, y), and no
+        recurrence that explodes is its cause.
     DEAD: No weight of a layer gets a gradient.
     EXPLODING: The gradient through time grows more than tenfold over the T steps of the sequences:
         a slope over 0, by log 10 / (T - 1) for noise. Or in training: the 99th percentile of the
-        gradient norm is over 100 times the median.
+        gradient norm is over 100 times the median. Or the states, or the gradient through time,
+        grow over 1e9, and the loss or its gradient overflows.
     VANISHING: The half-life of the gradient through time is under T/10, so that over the sequence
         less than a thousandth of it is left. Or in training: the median norm is under 1e-7.
     SATURATED: More than half of the values of a gate are under 0.05 or over 0.95.
@@ -186,7 +196,8 @@ def health_report(model, x, y, monitor=None):
 
     Raises:
         ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
-            and y differ in their samples, `monitor` has recorded nothing or another model.
+            and y differ in their samples, y is missing though the loss needs it, `monitor` has
+            recorded nothing or another model.
         TypeError: `monitor` is no `GradientNormMonitor`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
@@ -205,18 +216,17 @@ def health_report(model, x, y, monitor=None):
     [('VANISHING', 'rnn')]
     """
     check_compiled(model)
-    x, y = as_tensors(x=x, y=y)
-    if not all(part.shape[0] for part in tree.flatten(x)):
-        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
+    x, y = as_batch(model, x=x, y=y)
     findings = _of_training(model, monitor)
     if not model.built:
         model(x)
 
     flow, layers = None, {}
     loss, reach = gradient_reach(model, x, y)
-    if broken := _non_finite(model, x, loss, reach):
+    if broken := _non_finite(model, x, y, loss, reach):
         # What happened first says more.
-        findings += [] if any(f.code == "NON_FINITE" for f in findings) else broken
+        known = any(finding.code == "NON_FINITE" for finding in findings)
+        findings += [f for f in broken if not (known and f.code == "NON_FINITE")]
     else:
         dead = _dead(reach)
         flow, layers = _through_time(model, x, y)
@@ -226,6 +236,8 @@ def health_report(model, x, y, monitor=None):
                 findings += _of_flow(path, layer)
             findings += _of_gates(path, layer)
     notes = [note for path, layer in layers.items() for note in _of_spectrum(path, layer)]
+    paths = layer_paths(model)
+    findings = [f._replace(layer=paths.get(f.layer, f.layer)) for f in findings]
     findings.sort(key=lambda finding: CODES.index(finding.code))
     norms = None if monitor is None else page.narrowed(monitor.plot())
     verdicts = findings or [_healthy(layers, monitor)]
@@ -256,34 +268,96 @@ def _of_training(model, monitor):
     return [verdict for verdict in monitor.verdicts() if verdict.code != "HEALTHY"]
 
 
-def _non_finite(model, x, loss, reach):
-    """What is not finite at (x, y): the inputs, the weights, the loss or a gradient."""
-    inputs = [part for part in tree.flatten(x) if part.dtype.is_floating]
-    norms = {v: norm for of_layer in reach.values() for v, norm in of_layer.gradients.items()}
-    bad = [v for v, norm in norms.items() if not math.isfinite(norm)]
+def _non_finite(model, x, y, loss, reach):
+    """What is not finite at (x, y), or where that comes from: the data, the weights, a recurrence
+    that explodes, or else the loss or a gradient."""
+    bad = [
+        variable
+        for of_layer in reach.values()
+        for variable, norm in of_layer.gradients.items()
+        if not math.isfinite(norm)
+    ]
+    broken = bad or not math.isfinite(loss)
     weights = [v.path for v in model.variables if not _finite(v.value)]
-    if not all(map(_finite, inputs)):
-        what, remedy = "`x` holds", "Clean or mask the data."
+    guard = "`kerasrnn.callbacks.DivergenceGuard()` lets no update through that holds one."
+    in_x, in_y = _sample_not_finite(x), _sample_not_finite(y)
+    numbers = {"loss": loss, "weights": len(weights), "gradients": len(bad)}
+    layer = None
+    if in_x is not None:
+        what = f"`x` holds an Inf or NaN, first in sample {in_x},"
+        remedy = f"Clean or mask the data. {guard}"
+    elif broken and in_y is not None:
+        what = f"`y` holds an Inf or NaN, first in sample {in_y},"
+        remedy = f"Clean the data. {guard}"
     elif weights:
-        what = f"{weights[0]} holds"
+        layer = weights[0]
+        what = f"{weights[0]} holds an Inf or NaN"
         remedy = (
             "Go back to an earlier checkpoint; then clip the gradients, "
-            f"`{CLIP}`, or lower the learning rate. `kerasrnn.callbacks.DivergenceGuard()` lets no "
-            "update through that holds one."
+            f"`{CLIP}`, or lower the learning rate. {guard}"
         )
-    elif bad or not math.isfinite(loss):
-        what = f"the gradient of {bad[0]} has" if bad else "the loss gives"
-        remedy = "Look for one in `y`, and for a logarithm, root or division of zero in the loss."
-    else:
+    elif not broken:
         return []
-    numbers = {"loss": loss, "weights": len(weights), "gradients": len(bad)}
-    meaning = f"{what} an Inf or NaN at this batch, so that no update can be told from it."
-    return [Verdict("NON_FINITE", next(iter(weights + bad), None), numbers, meaning, remedy)]
+    elif overflow := _overflow(model, x, y, loss, reach):
+        return [overflow]
+    else:
+        # A gradient of a loss that is none says nothing of its layer.
+        layer = bad[0] if math.isfinite(loss) else None
+        what = f"the gradient of {layer} has an Inf or NaN" if layer else f"the loss is {loss}"
+        remedy = (
+            "`x`, `y` and the weights have none, nor does a recurrence explode. Look for a "
+            "logarithm, root or division of zero in the model and its loss, and for numbers too "
+            "large to be squared."
+        )
+    meaning = f"{what} at this batch, so that no update can be told from it."
+    return [Verdict("NON_FINITE", layer, numbers, meaning, remedy)]
+
+
+def _overflow(model, x, y, loss, reach):
+    """The recurrence whose states, or the gradient on its way back through it, have grown out of
+    all bounds, if there is one."""
+    found = next((path for path, of_layer in reach.items() if of_layer.explodes), None)
+    if found:
+        largest = reach[found].gave
+        upto = f"up to {largest:.3g}" if math.isfinite(largest) else "beyond all numbers"
+        meaning = f"in {found} the states grow {upto}, so that the loss or its gradient overflows."
+    else:
+        runs = []
+        try:
+            flow = Measurement(model, trace=False, watch=runs.append)(x, y)
+        except NoRecurrentLayer:
+            return None
+        finite = {p: np.where(np.isfinite(n), n, 0) for p, n in flow.per_sample.items()}
+        peaks = {run.path: finite[run.path].max() for run in runs}
+        # What comes from the loss is not of the recurrence's making.
+        came = {run.path: finite[run.path][:, 0 if run.flipped else -1].max() for run in runs}
+        huge = [path for path, peak in peaks.items() if peak > HUGE * max(1, came[path])]
+        if not huge:
+            return None
+        # The others get theirs from the one that lies nearest to the loss.
+        found, largest = huge[-1], float(peaks[huge[-1]])
+        meaning = (
+            f"in {found} the gradient grows beyond {largest:.3g} on its way back over "
+            f"{flow.steps[found]} steps, until it overflows."
+        )
+    remedy = (
+        f"Start anew from smaller recurrent weights, {_ORTHOGONAL} and an activation that is "
+        f'bounded, "tanh", and clip, `{CLIP}`; or take a cell with gates, `kerasrnn.layers.LSTM` '
+        "or `GRU`."
+    )
+    return Verdict("EXPLODING", found, {"largest": largest, "loss": loss}, meaning, remedy)
 
 
 def _finite(tensor):
     floats = tensor.dtype.is_floating
     return not floats or bool(tf.reduce_all(tf.math.is_finite(tensor)))
+
+
+def _sample_not_finite(batch):
+    """The first sample that holds an Inf or NaN, if any."""
+    parts = [part for part in tree.flatten(batch) if part is not None and not _finite(part)]
+    samples = [np.argwhere(~np.isfinite(np.array(part)))[0, 0] for part in parts]
+    return int(min(samples)) if samples else None
 
 
 def _dead(reach):
@@ -358,7 +432,14 @@ def _layer_health(flow, run, gates):
         bound,
         None if bound is None else _over_time(flow, run, bound),
         bool(keeps or writes),
+        _gain(run.cell),
     )
+
+
+def _gain(cell):
+    initializer = getattr(cell, "recurrent_initializer", None)
+    orthogonal = isinstance(initializer, keras.initializers.Orthogonal)
+    return initializer.gain if orthogonal else None
 
 
 def _exponent(run):
@@ -395,10 +476,10 @@ def _of_flow(path, layer):
         if layer.remembers:
             remedy = f"Start its gates so that they keep: {bias}, in a layer of kerasrnn.layers."
         else:
+            start = "" if layer.gain and layer.gain >= 1 else f"{_ORTHOGONAL} and "
             remedy = (
                 "Take a cell with gates that keep its state, `kerasrnn.layers.LSTM` or `GRU`, with "
-                f'{bias}; a SimpleRNN reaches further with recurrent_initializer="orthogonal" and '
-                "small inputs."
+                f"{bias}; a SimpleRNN reaches further with {start}small inputs."
             )
     elif trend == "EXPLODING":
         growth = layer.slope * (layer.steps - 1) / math.log(10)
@@ -409,12 +490,21 @@ def _of_flow(path, layer):
             "the others."
         )
         remedy = (
-            f'Start from recurrent_initializer="orthogonal" and clip, `{CLIP}`; '
+            f"{_start_smaller(layer)}, and clip, `{CLIP}`; "
             "`GradientNormMonitor.suggest_clipnorm()` finds the threshold."
         )
     else:
         return []
     return [Verdict(trend, path, numbers, meaning, remedy)]
+
+
+def _start_smaller(layer):
+    if layer.gain is None:
+        return f"Start from {_ORTHOGONAL}"
+    if layer.gain > 1:
+        return f"Start from {_ORTHOGONAL}, whose gain is 1 and not {layer.gain:.3g}"
+    gates = "" if layer.remembers else "a cell with gates, `kerasrnn.layers.LSTM` or `GRU`, or "
+    return f"Take {gates}smaller recurrent weights"
 
 
 def _of_gates(path, layer):
@@ -455,13 +545,19 @@ def _of_spectrum(path, layer):
 
 def _healthy(layers, monitor):
     numbers, said = {}, []
-    half_lives = [layer for layer in layers.values() if not math.isnan(layer.half_life)]
-    if half_lives:
-        layer = min(half_lives, key=lambda layer: layer.half_life)
+    reached = {path: one for path, one in layers.items() if not math.isnan(one.half_life)}
+    if reached:
+        path = min(reached, key=lambda path: reached[path].half_life)
+        layer = reached[path]
         numbers = {"half_life": layer.half_life, "steps": layer.steps}
         said.append(
-            f"gradients come back through all recurrent layers, with a half-life of "
-            f"{layer.half_life:.3g} steps of {layer.steps} or more"
+            "gradients come back through all recurrent layers"
+            + (
+                " and do not shrink on the way"
+                if math.isinf(layer.half_life)
+                else f", with a half-life of {layer.half_life:.3g} steps in {path}; over "
+                f"{layer.steps} steps it should be {layer.steps / 10:.3g} or more"
+            )
         )
     if monitor is not None:
         (of_training,) = monitor.verdicts()

@@ -11,6 +11,8 @@ from kerasrnn.cells import Cell
 # The largest slopes of the activations.
 _GAMMAS = {"linear": 1.0, "relu": 1.0, "tanh": 1.0, "sigmoid": 0.25}
 
+_KERAS_CELLS = keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell
+
 
 def recurrent_jacobian(layer, x, states=None):
     """The Jacobian of one step, ∂s_t/∂s_{t-1}, s the state or all states of the cell side by side.
@@ -27,8 +29,8 @@ def recurrent_jacobian(layer, x, states=None):
         (batch, n, n), n the sum of the states' sizes; row i is the gradient of new state i.
 
     Raises:
-        ValueError: `layer` is no built cell or layer with one, `x` has not two axes, or `states`
-            are not those of the cell.
+        ValueError: `layer` is no built cell or layer with one, `x` has not two axes or not the
+            layer's features, or `states` are not those of the cell.
 
     Source: Pascanu, Mikolov & Bengio (2013), equation 5, where σ stands before W.
 
@@ -46,6 +48,7 @@ def recurrent_jacobian(layer, x, states=None):
             "`x` must be the input of one step, (batch, features). "
             f"Received: x.shape={tuple(x.shape)}"
         )
+    _check_features(cell, x)
     states = _precise(cell, states, x.shape[0])
     return _step(cell, x, states)[0]
 
@@ -70,8 +73,9 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
         λ, in natural log per step, the mean over the batch.
 
     Raises:
-        ValueError: `layer` is no built cell or layer with one, `x` has not three axes, or `warmup`
-            is no whole number from 0 to time - 1, or `states` are not those of the cell.
+        ValueError: `layer` is no built cell or layer with one, `x` has not three axes, no time step
+            or not the layer's features, or `warmup` is no whole number from 0 to time - 1, or
+            `states` are not those of the cell.
 
     Source: Vogt, Puelma Touzel, Shlizerman & Lajoie (2020), "On Lyapunov exponents for RNNs"; of
     their spectrum this is the first.
@@ -89,7 +93,10 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
         raise ValueError(
             f"`x` must have rank 3, (batch, time, features). Received: x.shape={tuple(x.shape)}"
         )
+    _check_features(cell, x)
     batch, time, _ = x.shape
+    if not time:
+        raise ValueError(f"`x` must have a time step or more. Received: x.shape={tuple(x.shape)}")
     warmup = time // 4 if warmup is None else warmup
     rule = f"leave a step to count, as a whole number from 0 to {time - 1}"
     warmup = real_number("warmup", warmup, rule, range(time).__contains__)
@@ -199,6 +206,15 @@ def _cell(layer):
             f"Received: layer={layer!r}"
         )
     return cell
+
+
+def _check_features(cell, x):
+    # What the weights of a cell of the user's own are, only that cell knows.
+    if isinstance(cell, (Cell, *_KERAS_CELLS)) and x.shape[-1] != cell.kernel.shape[0]:
+        raise ValueError(
+            f"`x` must have the {cell.kernel.shape[0]} features that `layer` was built for, as its "
+            f"last axis. Received: x.shape={tuple(x.shape)}"
+        )
 
 
 def _precise(cell, states, batch):
