@@ -1,6 +1,6 @@
 """What connections do for deep stacks: 8 layers, plain and connected, and what they cost.
 
-    python benchmarks/depth.py            # trains; under an hour on two cores, and can be resumed
+    python benchmarks/depth.py            # trains; about an hour on two cores, and can be resumed
     python benchmarks/depth.py --cost     # times a step of training; two minutes
 
 Prints tables in Markdown. Every finished run is a line of runs/depth.jsonl, with all that it was
