@@ -374,7 +374,9 @@ class GradientRecord:
         label = "gradient norm before clipping"
         if together > 1:
             label += f", largest of {together} updates"
-        figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
+        bar = figure.colorbar(image, ax=axis, orientation="horizontal", label=label, aspect=40)
+        # Within a power of ten there are many.
+        bar.ax.tick_params(which="minor", labelsize=6)
 
 
 def _without_common_part(paths):
