@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
-from kerasrnn.cells.configured import Configured, parameters
+from kerasrnn.cells.configured import Configured
 from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
 
@@ -189,7 +189,7 @@ class Cell(Configured):
                 "its input can be normalized by a layer before it. "
                 f"Received: normalization={self.normalization!r}"
             )
-        for option in parameters(type(self)):
+        for option in self._parameters:
             value = getattr(self, option)
             if option != "bias_initializer" and isinstance(value, GateBias):
                 raise ValueError(
