@@ -117,20 +117,20 @@ def test_squares_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "initializer",
+    ("option", "initializer"),
     [
-        initializers.Chrono(9, seed=1),
-        initializers.ForgetBias(2.0),
-        initializers.PerGate("he_normal"),
+        ("bias_initializer", initializers.Chrono(9, seed=1)),
+        ("bias_initializer", initializers.ForgetBias(2.0)),
+        ("recurrent_initializer", initializers.PerGate("he_normal")),
     ],
 )
-def test_configuration_survives(initializer):
+def test_configuration_survives(option, initializer):
     config = keras.saving.serialize_keras_object(initializer)
     copy = keras.saving.deserialize_keras_object(config)
     assert keras.saving.serialize_keras_object(copy) == config
-    layer = layers.LSTM(3, recurrent_initializer=initializer, bias_initializer=initializer)
+    layer = layers.LSTM(3, **{option: initializer})
     again = layers.LSTM.from_config(layer.get_config())
-    assert type(again.bias_initializer) is type(initializer)
+    assert type(getattr(again, option)) is type(initializer)
 
 
 def test_a_gate_s_initializer_by_itself():
