@@ -84,3 +84,6 @@ def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner, capsys):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})
     assert capsys.readouterr().out
+    if list(tmp_path.iterdir()):
+        # Once more, as a reader does who changes something.
+        exec(snippet, {})

@@ -448,9 +448,11 @@ def test_mixed_precision(connection, policy):
     assert {w.dtype for w in stack.weights} == {"float32"}
 
 
-def test_trains_and_is_served(tmp_path):
+# A highway is a shortcut, as a residual connection is; what is dense has a list of its own.
+@pytest.mark.parametrize("connection", ["highway", "dense"])
+def test_trains_and_is_served(connection, tmp_path):
     """Through `fit`, which runs the compiled programs, and as a SavedModel."""
-    stack = layers.RNNStack("gru", 16, 2, "dense", True, "layer", project=True, dropout=0.1)
+    stack = layers.RNNStack("gru", 16, 2, connection, True, "layer", project=True, dropout=0.1)
     model = keras.Sequential([keras.Input((6, 4)), stack, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01), "mse")
     x = np.tile(X, (8, 1, 1))
