@@ -87,21 +87,21 @@ def test_bad_flags(sentiment, capsys, flags, message):
 
 def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
     """Both accuracies, worked out again from the files."""
-    sentiment.main(["--limit", "300", "--epochs", "1", "--out", str(tmp_path)])
+    sentiment.main(["--limit", "600", "--epochs", "2", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "best first" not in printed
     assert {p.name for p in tmp_path.iterdir()} == set(sentiment.OUTPUTS) - {"tuning"}
-    texts, labels = sentiment.load_reviews(300)
+    texts, labels = sentiment.load_reviews(600)
     serve = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"]
-    probabilities = serve(text=tf.constant(texts[270:]))["output_0"].numpy()[:, 0]
-    accuracy = np.mean((probabilities > 0.5) == labels[270:])
+    probabilities = serve(text=tf.constant(texts[540:]))["output_0"].numpy()[:, 0]
+    accuracy = np.mean((probabilities > 0.5) == labels[540:])
     assert f"Test accuracy: {accuracy:.3f}" in printed
 
     tfidf = TfidfVectorizer(ngram_range=(1, 2))
     classifier = LogisticRegression(max_iter=1000).fit(
-        tfidf.fit_transform(texts[:240]), labels[:240]
+        tfidf.fit_transform(texts[:480]), labels[:480]
     )
-    baseline = classifier.score(tfidf.transform(texts[270:]), labels[270:])
+    baseline = classifier.score(tfidf.transform(texts[540:]), labels[540:])
     assert f"logistic regression: {baseline:.3f}" in printed
 
 

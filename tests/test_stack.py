@@ -448,8 +448,7 @@ def test_mixed_precision(connection, policy):
     assert {w.dtype for w in stack.weights} == {"float32"}
 
 
-# A highway is a shortcut, as a residual connection is; what is dense has a list of its own.
-@pytest.mark.parametrize("connection", ["highway", "dense"])
+@CONNECTIONS
 def test_trains_and_is_served(connection, tmp_path):
     """Through `fit`, which runs the compiled programs, and as a SavedModel."""
     stack = layers.RNNStack("gru", 16, 2, connection, True, "layer", project=True, dropout=0.1)

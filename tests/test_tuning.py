@@ -63,7 +63,7 @@ def test_every_task_trains(task, outputs, labels, rng):
 
 
 def test_a_search(tmp_path, rng, quiet_tuner):
-    hypermodel = RNNHyperModel("binary", vocabulary_size=9, cells="gru", units=4, depths=1)
+    hypermodel = RNNHyperModel("binary", vocabulary_size=9, units=(4, 8), depths=(1, 2))
     tuner = keras_tuner.BayesianOptimization(
         hypermodel, "loss", max_trials=3, num_initial_points=2, directory=tmp_path, seed=0
     )
