@@ -10,7 +10,7 @@ from kerasrnn.callbacks.gate import Gate
 from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
 from kerasrnn.callbacks.state_file import StateFile
 from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
-from kerasrnn.layers.inside import kept_states
+from kerasrnn.inside import kept_states
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 _SPOILT = "the weights or the optimizer's variables held an Inf or NaN"

@@ -4,7 +4,7 @@ from keras import tree
 
 from kerasrnn.arguments import positive_integer
 from kerasrnn.callbacks.update_hook import copied_without
-from kerasrnn.layers.inside import layers_in
+from kerasrnn.inside import layers_in
 
 
 class GradientFlowMonitor(keras.callbacks.Callback):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.layers.inside import stateful_layers
+from kerasrnn.inside import stateful_layers
 
 
 class StatesBefore:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.cells import Cell
-from kerasrnn.layers.inside import layers_in
+from kerasrnn.inside import layers_in
 
 # The blocks of columns in the recurrent kernels of Keras's cells, in its order. The candidate of
 # its LSTM, c there, has the name it has in this package, where c is the cell state.

@@ -5,8 +5,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from kerasrnn import layers, recurrence
-from kerasrnn.layers import inside
+from kerasrnn import inside, layers, recurrence
 from kerasrnn.layers.recurrent import Marks
 
 
@@ -55,7 +54,7 @@ def test_a_layer_s_own_inner_loop_comes_first():
 
 
 def test_layers_list_those_inside_them():
-    """By `_flatten_layers`, which kerasrnn.layers.inside asks for all of this package."""
+    """By `_flatten_layers`, which kerasrnn.inside asks for all of this package."""
     both = keras.layers.Bidirectional(keras.layers.LSTM(2))
     net = keras.Sequential([keras.Input((None, 3)), both])
     parameters = list(inspect.signature(keras.layers.Layer._flatten_layers).parameters)
@@ -67,7 +66,7 @@ def test_layers_list_those_inside_them():
 
 
 def test_keras_lists_no_states_of_stateful_layers():
-    """kerasrnn.layers.inside finds them, in `states`, for DivergenceGuard and the diagnostics."""
+    """kerasrnn.inside finds them, in `states`, for DivergenceGuard and the diagnostics."""
     stateful, stacked = keras.layers.LSTM(2, stateful=True), [keras.layers.GRUCell(2) for _ in "ab"]
     stacked = keras.layers.RNN(stacked, stateful=True, return_sequences=True)
     net = keras.Sequential([stacked, stateful, keras.layers.Dense(1)])

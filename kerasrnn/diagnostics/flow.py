@@ -12,7 +12,7 @@ from keras import tree
 
 from kerasrnn import recurrence
 from kerasrnn.cells import Cell
-from kerasrnn.layers.inside import kept_states, layers_directly_in, layers_in
+from kerasrnn.inside import kept_states, layers_directly_in, layers_in
 from kerasrnn.layers.recurrent import RNN, Marks
 
 # Below, float32 has no digits left to tell how fast a norm falls.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.diagnostics.flow import gradients, left_as_it_was
-from kerasrnn.layers.inside import layers_directly_in
+from kerasrnn.inside import layers_directly_in
 
 # No data that are scaled come near it: what is larger has grown.
 HUGE = 1e9

@@ -9,7 +9,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import boolean, real_number
-from kerasrnn.layers.inside import layers_directly_in
+from kerasrnn.inside import layers_directly_in
 from kerasrnn.layers.recurrent import RNN, Marks, checked_reset, nested_shapes
 from kerasrnn.recurrence import borders
 
