@@ -14,6 +14,32 @@ def layers_in(layer):
     return layer._flatten_layers()
 
 
+def recurrent_layers(layer):
+    """Each recurrent layer in a layer or model, Keras's too: its path, the layer, and whether it
+    runs against the time of the model's input.
+
+    A path is the names on the way to the layer, as "encoder/lstm", with "forward" and "backward"
+    for the layers of a Bidirectional.
+    """
+    if isinstance(layer, keras.layers.RNN):
+        return [(layer.name, layer, layer.go_backwards)]
+    return list(_recurrent_layers(layer, (), getattr(layer, "go_backwards", False)))
+
+
+def _recurrent_layers(layer, path, flipped):
+    for part in layers_directly_in(layer):
+        name = part.name
+        if isinstance(layer, keras.layers.Bidirectional):
+            name = {id(layer.forward_layer): "forward", id(layer.backward_layer): "backward"}.get(
+                id(part), name
+            )
+        against = flipped != getattr(part, "go_backwards", False)
+        if isinstance(part, keras.layers.RNN):
+            yield "/".join((*path, name)), part, against
+        else:
+            yield from _recurrent_layers(part, (*path, name), against)
+
+
 def stateful_layers(layer):
     """The recurrent layers, Keras's too, that keep their states from batch to batch."""
     rnns = (one for one in layers_in(layer) if isinstance(one, keras.layers.RNN))

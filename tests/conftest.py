@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+
+from kerasrnn import recurrence
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,17 @@ def random_weights(rng):
         layer.set_weights([rng.normal(0, scale, w.shape) for w in layer.weights])
 
     return randomize
+
+
+@pytest.fixture
+def take_path(monkeypatch):
+    """Has every pass from then on take one path, or with `None` the first that does not refuse."""
+    run = recurrence.run
+
+    def take(path):
+        monkeypatch.setattr(recurrence, "run", functools.partial(run, path=path))
+
+    return take
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import layers, recurrence
+from kerasrnn import layers
 
 X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
 MASKS = {
@@ -68,8 +68,8 @@ def test_same_as_keras(kind, return_sequences, merge_mode, mask, make, rng):
 
 @pytest.mark.parametrize("path", ["graph", "xla", "programs"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
-def test_every_path_is_keras_s(kind, path, make, rng, monkeypatch):
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+def test_every_path_is_keras_s(kind, path, make, rng, take_path):
+    take_path("programs" if path == "programs" else "loop")
     run = tf.function(outputs_and_gradients, jit_compile=path == "xla")
     assert_same_as_keras(*make(kind, return_sequences=True), rng, run, MASKS["holes"])
 

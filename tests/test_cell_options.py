@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 import twins
 
-from kerasrnn import cells, layers, recurrence
+from kerasrnn import cells, layers
+from kerasrnn.recurrence import prefix_scan
 
 X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
 MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 0]], bool)
@@ -87,8 +88,8 @@ def test_zoneout_of_a_linear_recurrence(
     assert 0.1 < drawn.mean() < 0.5
     noise = cells.base.Noise(zones={"h": drawn} if training else None)
     monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
-    scans, scan = [], recurrence.linear.scan
-    monkeypatch.setattr(recurrence.linear, "scan", lambda *a: scans.append(1) or scan(*a))
+    scans, scan = [], prefix_scan.scan
+    monkeypatch.setattr(prefix_scan, "scan", lambda *a: scans.append(1) or scan(*a))
     y = layer(X, training=training)
     assert scans
 
@@ -540,7 +541,7 @@ def test_options_survive_a_file(make, tmp_path, random_weights):
 
 
 @pytest.mark.parametrize("name", cells.CELLS)
-def test_every_cell_trains_in_a_graph_with_a_mask(name):
+def test_every_cell_trains_in_a_graph_with_a_mask(name, take_path):
     """Without the programs, which have tests of their own."""
     layer = layers.RNN(name, units=5, return_sequences=True, initial_state="learned")
     layer.build(X.shape)
@@ -552,11 +553,8 @@ def test_every_cell_trains_in_a_graph_with_a_mask(name):
             loss = tf.reduce_sum(tf.sin(y))
         return y, tape.gradient(loss, layer.trainable_weights, unconnected_gradients="zero")
 
-    threshold, recurrence.WORTH_COMPILING = recurrence.WORTH_COMPILING, np.inf
-    try:
-        y, gradients = step()
-    finally:
-        recurrence.WORTH_COMPILING = threshold
+    take_path("scan" if layer.cell.linear else "loop")
+    y, gradients = step()
     assert all(np.isfinite(g).all() for g in gradients)
     for t in range(1, 6):
         skipped = ~MASK[:, t]

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import compiled as compiled_programs
-from kerasrnn import layers, recurrence
+from kerasrnn import layers
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import flow, gradient_flow, health_report
 from kerasrnn.diagnostics.reach import gradient_reach
+from kerasrnn.recurrence import programs
 
 BATCH, TIME, FEATURES = 3, 7, 4
 rng = np.random.default_rng(0)
@@ -230,17 +230,15 @@ def test_tracing_changes_nothing(random_weights):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "lru"])
-def test_the_fast_path_measures_the_same(kind, monkeypatch, random_weights):
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0)
-    runs, original = [], compiled_programs.run
-    monkeypatch.setattr(
-        compiled_programs, "run", lambda given: runs.append(given.cell) or original(given)
-    )
+def test_the_fast_path_measures_the_same(kind, monkeypatch, random_weights, take_path):
+    runs, original = [], programs.run
+    monkeypatch.setattr(programs, "run", lambda p: runs.append(p.cell) or original(p))
     both = layers.Bidirectional(layers.RNN(kind, units=5, return_sequences=True), name="both")
     model = compiled(both)
     random_weights(both, 0.3)
     eager = gradient_flow(model, X, Y)
     assert not runs
+    take_path("programs")
     traced = flow.Measurement(model, trace=True)(X, Y)
     assert {id(cell) for cell in runs} == {
         id(layer.cell) for layer in (both.forward_layer, both.backward_layer)

@@ -1,4 +1,5 @@
-"""The time loop itself, by what gates promise: information can be kept for as long as one likes."""
+"""The front door to the paths, and what gates promise on all of them: information can be kept for
+as long as one likes."""
 
 import keras
 import numpy as np
@@ -7,7 +8,49 @@ import tensorflow as tf
 import twins
 
 from kerasrnn import cells, diagnostics, initializers, layers, recurrence
-from kerasrnn.layers.connections import state_sizes
+from kerasrnn.layers.states import state_sizes
+
+
+def test_the_paths_are_named_as_their_files():
+    for name, path in recurrence.PATHS.items():
+        assert path.__name__ == f"kerasrnn.recurrence.{name}"
+        assert callable(path.refuses)
+        assert callable(path.run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "fast"}, "`path` must be None, 'cudnn', 'programs', 'scan' or 'loop'.*'fast'"),
+        (
+            {"path": "scan"},
+            "path='scan' cannot be met here: GRUCell is no linear recurrence. path=None takes "
+            "another path where it must. Received: path='scan' for gru",
+        ),
+        ({"path": "programs", "unroll": True}, "path='programs' cannot be met here: unroll=True"),
+        ({"path": "cudnn"}, "path='cudnn' cannot be met here: no GPU is visible. path=None"),
+        ({"use_cudnn": True}, "use_cudnn=True cannot be met here: no GPU.* use_cudnn='auto' takes"),
+    ],
+)
+def test_a_path_that_cannot_be_taken(options, message):
+    cell = cells.GRUCell(3, name="gru")
+    cell.build((None, 2))
+    with pytest.raises(ValueError, match=message):
+        recurrence.run(cell, np.ones((1, 4, 2)), cell.get_initial_state(1), **options)
+
+
+@pytest.mark.parametrize("path", ["programs", "scan", "loop"])
+def test_every_path_in_an_eager_call(path, rng, random_weights):
+    cell = cells.QRNNCell(3, dtype="float64")
+    cell.build((None, 2))
+    random_weights(cell)
+    x, c = rng.normal(size=(2, 7, 2)), rng.normal(size=(2, 3))
+    last, outputs, states = recurrence.run(cell, x, [c], path=path)
+    expected, final = twins.run(twins.qrnn, cell.get_weights(), x, [c])
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    np.testing.assert_allclose(last, expected[:, -1], rtol=1e-12)
+    np.testing.assert_allclose(states[0], final[0], rtol=1e-12)
+
 
 STEPS = 10_000
 
@@ -56,20 +99,13 @@ LINEAR = {
 BITS = {"mixed_float16": 2**-10, "mixed_bfloat16": 2**-7}
 
 
-def zero_taps(cell, states, steps):
-    return [tf.zeros((steps, *state.shape), state.dtype) for state in states]
-
-
 @pytest.fixture
-def on_path(monkeypatch):
-    """Calls a function in the graph of a step of training, on one of the three paths."""
+def on_path(take_path):
+    """Calls a function in the graph of a step of training, on one path."""
 
     def on_path(path, function):
-        monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
-        if path != "loop":
-            return tf.function(function)()
-        with recurrence.tapped(zero_taps):
-            return tf.function(function)()
+        take_path(path)
+        return tf.function(function)()
 
     return on_path
 

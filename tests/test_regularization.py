@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import compiled, layers
+from kerasrnn import layers
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow
 from kerasrnn.diagnostics.flow import left_as_it_was
+from kerasrnn.recurrence import programs
 
 BATCH, TIME, FEATURES, UNITS = 3, 6, 4, 5
 LAMBDA = 0.7
@@ -227,8 +228,8 @@ def test_it_lengthens_the_half_life():
 
 
 def test_only_training_with_it_leaves_the_fast_path(monkeypatch):
-    runs, original = [], compiled.run
-    monkeypatch.setattr(compiled, "run", lambda given: runs.append(1) or original(given))
+    runs, original = [], programs.run
+    monkeypatch.setattr(programs, "run", lambda p: runs.append(1) or original(p))
     x, y = rng.normal(size=(2, 16, 3)), rng.normal(size=(2, 1))
     fast = {}
     for weight in (0.0, LAMBDA):

@@ -1,12 +1,14 @@
 """The Keras internals this package touches, named: a Keras that moves one breaks a test here."""
 
 import inspect
+import re
 
 import keras
 import tensorflow as tf
 
-from kerasrnn import inside, layers, recurrence
-from kerasrnn.layers.recurrent import Marks
+from kerasrnn import inside, layers
+from kerasrnn.layers.checks import MaskAndReset
+from kerasrnn.recurrence import sequence
 
 
 def test_rnn_calls_inner_loop():
@@ -18,7 +20,7 @@ def test_rnn_calls_inner_loop():
 
 
 def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
-    """`Marks`, the mask and the resets in one, gets through Keras's layers to `inner_loop`."""
+    """A `MaskAndReset` gets through Keras's layers to `inner_loop`."""
     seen = []
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
@@ -26,12 +28,12 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
         return keras.layers.RNN.inner_loop(self, sequences, initial_state, None, training)
 
     monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
-    marks = Marks(None, tf.constant([[False, True]]))
+    marks = MaskAndReset(None, tf.constant([[False, True]]))
     keras.layers.LSTM(2)(tf.ones((1, 2, 3)), mask=marks)
     keras.layers.Bidirectional(keras.layers.LSTM(2))(tf.ones((1, 2, 3)), mask=marks)
     assert len(seen) == 3
     for mask in seen:
-        assert isinstance(mask, Marks)
+        assert isinstance(mask, MaskAndReset)
         assert mask.mask is None
         assert mask.reset.numpy().tolist() == [[False, True]]
 
@@ -79,7 +81,7 @@ def test_keras_lists_no_states_of_stateful_layers():
 
 
 def test_layers_know_the_model_that_was_called():
-    """kerasrnn.regularization finds the optimizer that scales the loss by way of it."""
+    """kerasrnn.recurrence.regularization finds the optimizer that scales the loss by way of it."""
     seen = []
 
     class Layer(keras.layers.Layer):
@@ -101,11 +103,14 @@ def test_layers_know_the_model_that_was_called():
 
 
 def test_keras_s_layers_reach_cudnn_in_inner_loop():
-    """On a GPU, LSTM and GRU lend their cell to a layer of Keras's and call this."""
+    """kerasrnn.recurrence.cudnn calls it on what stands for a layer, with all that it asks for."""
+    answered = {"cell", "use_cudnn", "dropout", "recurrent_dropout", "return_sequences"}
+    answered |= {"go_backwards", "unroll"}
     for kind in (keras.layers.LSTM, keras.layers.GRU):
         parameters = list(inspect.signature(kind.inner_loop).parameters)
         assert parameters == ["self", "sequences", "initial_state", "mask", "training"]
-        assert "kernel=self.cell.kernel" in inspect.getsource(kind.inner_loop)
+        asked = set(re.findall(r"self\.(\w+)", inspect.getsource(kind.inner_loop)))
+        assert asked == answered | {"supports_jit"}
 
 
 def test_keras_s_cells_ask_for_their_gates_one_by_one():
@@ -162,8 +167,8 @@ def test_what_the_trainer_calls_the_functions_it_traces():
     """The XLA programs run in the graph of a step of fit, evaluate or predict."""
     model = keras.Model
     made = inspect.getsource(model._make_function) + inspect.getsource(model.make_predict_function)
-    steps = {name for name in recurrence._KERAS_STEPS if f"def {name}(" in made}
-    assert steps == recurrence._KERAS_STEPS
+    steps = {name for name in sequence.KERAS_STEPS if f"def {name}(" in made}
+    assert steps == sequence.KERAS_STEPS
 
 
 def test_graphs_know_the_graph_around_them():

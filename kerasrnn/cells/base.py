@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
+from kerasrnn.cells import options
 from kerasrnn.cells.configured import Configured
 from kerasrnn.cells.noise import Noise, draw
 from kerasrnn.initializers import GateBias
@@ -17,8 +18,6 @@ NO_RECURRENT_KERNEL = (
     "recurrent_constraint",
     "vanishing_gradient_regularization",
 )
-# Of layer normalization's variance, as in the code of Ba et al. (2016).
-_EPSILON = 1e-5
 
 
 class _Product:
@@ -50,9 +49,7 @@ class Cell(Configured):
     A further cell is a subclass with `gates`, `states` and `step`; this class gives it weights,
     dropout, zoneout, normalization, masks of all sorts, a configuration, and Keras's own cell
     protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
-    then draws new dropout masks at every step). A linear recurrence, h_t = a_t ∘ h_{t-1} + b_t, has
-    `coefficients` in the place of `step`, and where all else is in half precision states in
-    float32; it gives half precision for half precision, which Keras's loop needs.
+    then draws new dropout masks at every step). A linear recurrence is a `LinearCell`.
 
     Class attributes:
         gates: A name per block of `units` columns of W and p, in the order of the weights. Here and
@@ -61,15 +58,22 @@ class Cell(Configured):
         bias_gates: The same for b. Default: `gates`.
         states: The names of the states; the first is also the output, unless `output` says else.
         candidate: The gate that `product.drop` marks, `None` if there is none.
-        keeps, writes: The gates that, open, keep the state and that write it; what an initializer
-            for long memory goes by.
+        keeps, writes: The gates that, open, keep the state, and those that, open, write it. Three
+            readers go by them: an initializer for long memory starts the ones open and the others
+            closed; the health report does not call a gate SATURATED for values by which the cell
+            remembers, near 1 of a gate that keeps and near 0 of one that writes; and against a
+            gradient that vanishes it advises such an initializer for a cell with a gate of either
+            kind, and a cell with such gates for another. A cell with gates names one of them.
         gated: The gates that a step takes `recurrent_activation` of, in that order, which
             diagnostics watch. Default: all but the candidate.
         zoned: The states that zoneout may act on. Default: `states`. A linear recurrence has one,
             of which `states` are the parts.
+        linear: Whether the cell, as configured, is a linear recurrence.
         normalized_together: The groups of gates that share a mean and a variance. Default: all.
         normalizations: What `normalization` may be.
         learnable: The states whose initial value may be learned. Default: `states`.
+        outside_step: The arguments that a step depends on by nothing but the weights, masks and
+            states that it is handed; cells that differ in no other share their XLA programs.
         lacks, identity: As in `Configured`.
         paper: Author and year.
         linear_if: When the cell is a linear recurrence if not always.
@@ -107,11 +111,11 @@ class Cell(Configured):
         initial_state: `"zeros"`, or `"learned"`: a weight per state, at first zero.
         vanishing_gradient_regularization: λ of Ω, which prefers U that carry ∂J/∂h_t back in time
             neither shrunk nor grown (Pascanu et al., 2013, section 3.3): λ ∂⁺Ω/∂U is added to U's
-            gradient, not to the loss, when a layer of this package trains
-            (`kerasrnn.regularization` has the equations). Clip the gradients beside it. It steps
-            through the sequence without the fast paths. Where the loss is scaled, λ is with it, by
-            the optimizer that the model was compiled with; in a training loop of your own around
-            a model that is not compiled, scale λ yourself. Default: 0.
+            gradient, not to the loss, when a layer of this package trains (the equations are in
+            `kerasrnn.recurrence.regularization`). Clip the gradients beside it. Training then runs
+            in the plain loop. Where the loss is scaled, λ is with it, by the optimizer that the
+            model was compiled with; in a training loop of your own around a model that is not
+            compiled, scale λ yourself. Default: 0.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -123,7 +127,16 @@ class Cell(Configured):
     keeps = writes = ()
     normalizations = (None, "layer")
     paper = ""
-    linear_if = "no"
+    linear, linear_if = False, "no"
+    outside_step = frozenset(
+        {
+            *("kernel_initializer", "recurrent_initializer", "bias_initializer"),
+            *("kernel_regularizer", "recurrent_regularizer", "bias_regularizer"),
+            *("kernel_constraint", "recurrent_constraint", "bias_constraint"),
+            *("dropout", "recurrent_dropout", "recurrent_dropout_form", "implementation"),
+            *("initial_state", "vanishing_gradient_regularization", "seed", "name"),
+        }
+    )
     # What a cell has that lacks the argument.
     vanishing_gradient_regularization = 0.0
 
@@ -171,7 +184,7 @@ class Cell(Configured):
         one_of(("state", "candidate"), "recurrent_dropout_form", self.recurrent_dropout_form)
         one_of(("zeros", "learned"), "initial_state", self.initial_state)
         self._check_options()
-        self.zone_rates = self._zone_rates(self.zoneout)
+        self.zone_rates = options.zone_rates(self)
 
         self.state_size = self.units if len(self.states) == 1 else [self.units] * len(self.states)
         self.output_size = self.units
@@ -181,61 +194,8 @@ class Cell(Configured):
             self.autocast = False
 
     def _check_options(self):
-        """What this cell, as it is, cannot have."""
-        name = type(self).__name__
-        if self.normalization and not self.recurrent_gates:
-            raise ValueError(
-                f"`normalization` needs a product with the state, which {name} does not have; "
-                "its input can be normalized by a layer before it. "
-                f"Received: normalization={self.normalization!r}"
-            )
-        for option in self._parameters:
-            value = getattr(self, option)
-            if option != "bias_initializer" and isinstance(value, GateBias):
-                raise ValueError(
-                    f"A {type(value).__name__} is for `bias_initializer`: it speaks of the gates' "
-                    f"biases. Received: {option}={value!r}"
-                )
-        if isinstance(self.bias_initializer, GateBias) and not (
-            self.use_bias and (self.keeps or self.writes)
-        ):
-            raise ValueError(
-                f"{name} with use_bias={self.use_bias} has no bias of a gate that keeps or writes "
-                "its state. "
-                f"Received: bias_initializer={type(self.bias_initializer).__name__}"
-            )
-        if self.vanishing_gradient_regularization and self.compute_dtype == "float16":
-            raise ValueError(
-                "`vanishing_gradient_regularization` cannot go with float16, whose range the scale "
-                "of the loss may leave; take bfloat16, or float32 for this layer. Received: "
-                f"vanishing_gradient_regularization={self.vanishing_gradient_regularization}"
-            )
-        if not self.recurrent_dropout:
-            return
-        if self.recurrent_dropout_form == "candidate" and not self.candidate:
-            raise ValueError(
-                "recurrent_dropout_form='candidate' needs a candidate apart from the state, which "
-                f"{name} does not have. Received: recurrent_dropout={self.recurrent_dropout}"
-            )
-        if self.recurrent_dropout_form == "state" and not self.recurrent_gates:
-            raise ValueError(
-                f"`recurrent_dropout` needs a product with the state, which {name} does not have"
-                + ("; recurrent_dropout_form='candidate' does not" * bool(self.candidate))
-                + f". Received: recurrent_dropout={self.recurrent_dropout}"
-            )
-
-    def _zone_rates(self, zoneout):
-        """The rate of each state, or nothing."""
-        if not isinstance(zoneout, dict):
-            zoneout = dict.fromkeys(self.zoned, fraction("zoneout", zoneout))
-        for state in zoneout:
-            if state not in self.zoned:
-                raise ValueError(
-                    f"`zoneout` of {type(self).__name__} can act on the states "
-                    f"{', '.join(self.zoned)}. Received: a zoneout of {state!r}"
-                )
-        rates = {state: fraction("zoneout", rate) for state, rate in zoneout.items()}
-        return {state: rate for state, rate in rates.items() if rate}
+        """Raises a `ValueError` for an option that the cell cannot have."""
+        options.check(self)
 
     @property
     def recurrent_gates(self):
@@ -260,18 +220,9 @@ class Cell(Configured):
         return self.states
 
     @property
-    def linear(self):
-        """Whether the cell, as configured, is the linear recurrence of its `coefficients`."""
-        return type(self).coefficients is not Cell.coefficients
-
-    @property
     def state_dtype(self):
-        """What the cell computes in after the product with the input, the states among it: the
-        compute dtype, but for a linear recurrence no half precision, in which an a_t near 1 would
-        be 1 or more, and a sum of many steps would not grow."""
-        if not self.linear:
-            return self.compute_dtype
-        return keras.backend.result_type(self.compute_dtype, "float32")
+        """What the cell computes in after the product with the input, the states among it."""
+        return self.compute_dtype
 
     def build(self, input_shape):
         if input_shape[-1] is None:
@@ -363,7 +314,7 @@ class Cell(Configured):
         blocks = self._blocks(self.kernel, self.gates, masks, self.gates)
         y = self._multiply(x, blocks, masks)
         if self.normalization:
-            y = self._normalized(y, self.gates, self.gates, self.kernel_gain)
+            y = options.normalized(self, y, self.gates, self.gates, self.kernel_gain)
         return self._plus(ops.cast(y, self.state_dtype), self.input_bias(), slice(None))
 
     def product(self, gates, v, masks=(None,), blocks=None):
@@ -394,7 +345,7 @@ class Cell(Configured):
         """What the runner's `product(gates, v)`, y, is to the step."""
         if not self.normalization:
             return y
-        y = self._normalized(y, gates, self.recurrent_gates, self.recurrent_gain)
+        y = options.normalized(self, y, gates, self.recurrent_gates, self.recurrent_gain)
         return self._plus_recurrent_bias(y, gates)
 
     def _blocks(self, kernel, gates, masks, among):
@@ -416,26 +367,10 @@ class Cell(Configured):
     def _plus_recurrent_bias(self, y, gates):
         return self._plus(y, self.recurrent_bias(), self.columns(gates, self.recurrent_gates))
 
-    def _normalized(self, y, gates, among, gain):
-        groups = [tuple(g for g in group if g in gates) for group in self.normalized_together]
-        groups = [group for group in groups if group]
-        parts = [
-            self.layer_norm(part, gain[self.columns(group, among)])
-            for group, part in zip(groups, self.split(y, *groups), strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-
     @property
     def normalized_together(self):
         """The groups of gates whose columns share a mean and a variance, in W x as in U v."""
         return (self.gates,)
-
-    def layer_norm(self, y, gain):
-        """LN(y): mean 0 and variance 1 over the last axis, times `gain`."""
-        wide = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
-        mean, variance = ops.moments(wide, axes=-1, keepdims=True)
-        y = ops.cast((wide - mean) * ops.rsqrt(variance + _EPSILON), y.dtype)
-        return y * ops.cast(gain, y.dtype)
 
     def columns(self, gates, among=None):
         """The columns of neighbouring `gates` in the kernel, or in what has the gates `among`."""
@@ -448,8 +383,7 @@ class Cell(Configured):
         return ops.split(x, ends, axis=-1) if ends else [x]
 
     def step(self, x, states, product):
-        """One step; that of a linear recurrence, of which the complex ones have the two states re,
-        im, follows from its coefficients.
+        """One step of the equations, without the cell's options.
 
         Args:
             x: This step's projected input, (batch, gates * units).
@@ -459,26 +393,6 @@ class Cell(Configured):
 
         Returns:
             The new states, in the same order.
-        """
-        a, b = self.coefficients(x)
-        if len(states) == 1:
-            (h,) = states
-            return (a * h + product.drop(b),)
-        (re, im), (a_re, a_im), (b_re, b_im) = states, a, b
-        return (
-            a_re * re - a_im * im + product.drop(b_re),
-            a_re * im + a_im * re + product.drop(b_im),
-        )
-
-    def coefficients(self, x):
-        """a_t and b_t of a linear recurrence h_t = a_t ∘ h_{t-1} + b_t.
-
-        Args:
-            x: The projected input of one step or of many, (..., gates * units).
-
-        Returns:
-            a and b, each (..., units), or where the states are complex each a pair (re, im) of
-            such. Where a does not depend on the step it is (units,).
         """
         raise NotImplementedError
 
@@ -493,14 +407,8 @@ class Cell(Configured):
         Returns:
             The new states.
         """
-        new = list(self.step(x, states, _Product(self, product, candidate)))
-        for zoned, rate in self.zone_rates.items():
-            z = rate if zones is None else zones[zoned]
-            for i, state in enumerate(self.states):
-                # The states of a linear recurrence are the parts of one.
-                if self.linear or state == zoned:
-                    new[i] = z * states[i] + (1 - z) * new[i]
-        return new
+        new = self.step(x, states, _Product(self, product, candidate))
+        return options.zoned_out(self, zones, states, new)
 
     def output(self, x, states):
         """What the cell shows after a step.

@@ -4,14 +4,15 @@ import keras
 from keras import ops
 
 from kerasrnn.arguments import real_number
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 # The real and the imaginary part share what one part would have, 1 / features.
 _HALF_THE_VARIANCE = {"class_name": "VarianceScaling", "config": {"scale": 0.5, "mode": "fan_in"}}
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class LRUCell(Cell):
+class LRUCell(LinearCell):
     """Linear recurrent unit (Orvieto et al., 2023, section 3): a linear recurrence with a complex
     diagonal matrix.
 
@@ -50,6 +51,8 @@ class LRUCell(Cell):
     zoned = ("h",)
     lacks = (*NO_RECURRENT_KERNEL, "activation", "recurrent_activation")
     identity = ("activation",)
+    # They say where the weights start.
+    outside_step = LinearCell.outside_step | {"r_min", "r_max", "max_phase", "output_initializer"}
     paper = "Orvieto et al., 2023"
 
     def __init__(

@@ -44,6 +44,7 @@ class LSTMCell(Cell):
     candidate = "g"
     keeps = ("f",)
     writes = ("i",)
+    outside_step = Cell.outside_step | {"unit_forget_bias"}
     paper = "Hochreiter & Schmidhuber, 1997; Gers et al., 2000"
 
     def __init__(

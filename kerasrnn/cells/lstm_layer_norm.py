@@ -1,6 +1,7 @@
 import keras
 
 from kerasrnn.cells.lstm import LSTMCell
+from kerasrnn.cells.options import layer_norm
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -45,4 +46,4 @@ class LayerNormLSTMCell(LSTMCell):
         self.c_bias = self.add_weight((self.units,), "zeros", name="c_bias")
 
     def show(self, c):
-        return self.layer_norm(c, self.c_gain) + self.cast(self.c_bias)
+        return layer_norm(c, self.c_gain) + self.cast(self.c_bias)

@@ -1,10 +1,11 @@
 import keras
 
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class MinGRUCell(Cell):
+class MinGRUCell(LinearCell):
     """Minimal GRU (Feng et al., 2024, section 3.1): a linear recurrence.
 
         z_t = σ(W_z x_t + b_z)                         update gate: how much to write

@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class MinLSTMCell(Cell):
+class MinLSTMCell(LinearCell):
     """Minimal LSTM (Feng et al., 2024, section 3.2): a linear recurrence.
 
         f_t = σ(W_f x_t + b_f)                         forget gate

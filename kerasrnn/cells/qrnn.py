@@ -1,10 +1,11 @@
 import keras
 
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class QRNNCell(Cell):
+class QRNNCell(LinearCell):
     """Quasi-recurrent network with fo-pooling (Bradbury et al., 2017), a linear recurrence.
 
         z_t = tanh(W_z x_t + b_z)                      candidate

@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class RGLRUCell(Cell):
+class RGLRUCell(LinearCell):
     """Real-gated linear recurrent unit (De et al., 2024, "Griffin", section 2.4, equations 1 to
     4): a linear recurrence.
 

@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
-from kerasrnn.cells.base import NO_RECURRENT_KERNEL, Cell
+from kerasrnn.cells.base import NO_RECURRENT_KERNEL
+from kerasrnn.cells.linear import LinearCell
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class SRUCell(Cell):
+class SRUCell(LinearCell):
     """Simple recurrent unit (Lei et al., 2018).
 
         g_t = W_g x_t + b_g                                      candidate, the paper's W x_t
@@ -59,7 +60,7 @@ class SRUCell(Cell):
 
     @property
     def linear(self):
-        return super().linear and not self.peephole
+        return not self.peephole
 
     def build_own(self, input_shape):
         if self.peephole:

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn import recurrence
 from kerasrnn.cells import Cell
 from kerasrnn.inside import kept_states, layers_directly_in, layers_in
-from kerasrnn.layers.recurrent import RNN, Marks
+from kerasrnn.layers.checks import MaskAndReset
+from kerasrnn.layers.rnn import RNN
+from kerasrnn.recurrence import sequence
 
 # Below, float32 has no digits left to tell how fast a norm falls.
 _TINY = 1e-30
@@ -277,14 +278,14 @@ class _Probe:
     def inner_loop(self, original, layer, path, flipped, sequences, initial_state, mask, **options):
         if len(sequences.shape) != 3:
             return original(sequences, initial_state, mask, **options)
-        steps = mask.mask if isinstance(mask, Marks) else mask
+        steps = mask.mask if isinstance(mask, MaskAndReset) else mask
         valid = tf.ones(_shape(sequences)[:2], "bool")
         if steps is not None:
             valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
         if layer.go_backwards:
             valid = tf.reverse(valid, [1])
         tap = functools.partial(self._tap, layer, path, flipped, sequences, valid)
-        with recurrence.tapped(tap):
+        with sequence.tapped(tap):
             last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
         if layer.return_sequences:
             outputs = self._read(outputs)

@@ -2,7 +2,8 @@
 
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.connections import DenselyConnected, Highway, Residual
-from kerasrnn.layers.recurrent import GRU, LRU, LSTM, RNN, MinGRU, MinLSTM, SimpleRNN
+from kerasrnn.layers.named import GRU, LRU, LSTM, MinGRU, MinLSTM, SimpleRNN
+from kerasrnn.layers.rnn import RNN
 from kerasrnn.layers.stack import RNNStack
 
 __all__ = [

@@ -2,15 +2,9 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.connections import (
-    Connected,
-    check_reset,
-    reset_state,
-    state_sizes,
-    state_structure,
-    take_states_as_given,
-)
-from kerasrnn.layers.recurrent import Marks
+from kerasrnn.layers.checks import MaskAndReset
+from kerasrnn.layers.group import Connected, check_reset, reset_state, take_states_unrounded
+from kerasrnn.layers.states import state_sizes, state_structure
 
 MERGES = ("concat", "sum", "mul", "ave", "gate", None)
 
@@ -75,7 +69,7 @@ class Bidirectional(keras.layers.Bidirectional):
         # Keras merges to what the gate then takes apart.
         merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
-        take_states_as_given(self)
+        take_states_unrounded(self)
 
     def build(self, sequences_shape, initial_state_shape=None):
         shapes = [
@@ -104,7 +98,7 @@ class Bidirectional(keras.layers.Bidirectional):
         if reset is not None:
             for layer in (self.forward_layer, self.backward_layer):
                 check_reset(layer)
-            mask = Marks(mask, reset)
+            mask = MaskAndReset(mask, reset)
         if initial_state is not None:
             structure, states = state_structure(self), tree.flatten(initial_state)
             count = len(state_sizes(self))

@@ -17,14 +17,10 @@ from kerasrnn.arguments import (
 from kerasrnn.cells.configured import parameters
 from kerasrnn.initializers import numbered
 from kerasrnn.layers.bidirectional import Bidirectional
-from kerasrnn.layers.connections import (
-    Connected,
-    DenselyConnected,
-    Highway,
-    Normalized,
-    Residual,
-)
-from kerasrnn.layers.recurrent import RNN, fitted_mask
+from kerasrnn.layers.checks import fitted_mask
+from kerasrnn.layers.connections import DenselyConnected, Highway, Normalized, Residual
+from kerasrnn.layers.group import Connected
+from kerasrnn.layers.rnn import RNN
 
 CONNECTIONS = (None, "residual", "highway", "dense")
 NORMALIZATIONS = (None, "layer")

@@ -1,4 +1,4 @@
-"""Linear recurrences: all states of a diagonal one, without a step of the cell in the loop.
+"""All states of a diagonal linear recurrence at once, without a step of a cell in the loop.
 
     forward     h_t = a_t ∘ h_{t-1} + b_t
     backward    δ_t = g_t + conj(a_{t+1}) ∘ δ_{t+1}     g_t: what reaches h_t from outside
@@ -11,8 +11,8 @@ computes: so blocks of time run side by side, each from the state that those bef
 (Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). It only multiplies
 and adds: there is no logarithm for an a_t near 0 to break, and no quotient.
 
-In the XLA programs of `kerasrnn.program` a step costs little, and a linear recurrence's has no
-product in it.
+In the XLA programs of `kerasrnn.recurrence.program` a step costs little, and a linear recurrence's
+has no product in it.
 """
 
 import tensorflow as tf
@@ -41,18 +41,18 @@ def scan(a, b, initial):
     Raises:
         ValueError: If `a`, `b` and `initial` do not fit each other.
 
-    >>> from kerasrnn import linear
+    >>> from kerasrnn.recurrence.prefix_scan import scan
     >>> a, b = np.full((3, 1, 1), 0.5), np.ones((3, 1, 1))
-    >>> linear.scan(a, b, np.zeros((1, 1))).numpy().ravel().tolist()
+    >>> scan(a, b, np.zeros((1, 1))).numpy().ravel().tolist()
     [1.0, 1.5, 1.75]
     """
     paired = isinstance(b, (tuple, list))
-    given = [list(v) if isinstance(v, (tuple, list)) else [v] for v in (a, b, initial)]
-    given = tf.nest.map_structure(tf.convert_to_tensor, given)
-    _check(*given)
-    dtype = given[1][0].dtype
+    parts = [list(v) if isinstance(v, (tuple, list)) else [v] for v in (a, b, initial)]
+    parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
+    _check(*parts)
+    dtype = parts[1][0].dtype
     precise = tf.float32 if dtype.size < 4 else dtype
-    states = _scan(*tf.nest.map_structure(lambda v: tf.cast(v, precise), given))
+    states = _scan(*tf.nest.map_structure(lambda v: tf.cast(v, precise), parts))
     states = tuple(tf.cast(h, dtype) for h in states)
     return states if paired else states[0]
 
@@ -123,14 +123,14 @@ def _by_equations(a, initial, h, g):
 
 def _steps(a, b, initial):
     """One state after the other."""
-    length = _length(b[0])
-    arrays = [tf.TensorArray(v.dtype, length, element_shape=v.shape) for v in initial]
+    count = length(b[0])
+    arrays = [tf.TensorArray(v.dtype, count, element_shape=v.shape) for v in initial]
 
     def turn(t, h, arrays):
         h = step(_at(a, t), h, _at(b, t))
         return t + 1, h, [array.write(t, v) for array, v in zip(arrays, h, strict=True)]
 
-    _, _, arrays = tf.while_loop(lambda t, *_: t < length, turn, (0, initial, arrays))
+    _, _, arrays = tf.while_loop(lambda t, *_: t < count, turn, (0, initial, arrays))
     return [array.stack() for array in arrays]
 
 
@@ -171,7 +171,8 @@ def _before(initial, h):
     return [tf.concat([v[None], vs[:-1]], 0) for v, vs in zip(initial, h, strict=True)]
 
 
-def _length(v):
+def length(v):
+    """The size of the first axis, a number where it is known."""
     return v.shape[0] if v.shape[0] is not None else tf.shape(v)[0]
 
 
@@ -187,19 +188,6 @@ def _same(a):
 
 def _at(values, t):
     return values if _same(values) else [tf.gather(v, t) for v in values]
-
-
-def repeated(output, mask):
-    """What a masked step shows: the output of the last step that is not masked, before any zeros. A
-    linear recurrence, too.
-
-    Args:
-        output: (time, batch, units).
-        mask: (time, batch, 1) booleans.
-    """
-    zeros = tf.zeros_like(output)
-    keep = tf.where(mask, zeros, tf.ones_like(output))
-    return scan(keep, tf.where(mask, output, zeros), zeros[0])
 
 
 def step(a, h, b):

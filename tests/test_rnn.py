@@ -131,9 +131,9 @@ PATHS = {
 
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-def test_one_rule_for_masked_steps(path, zeros, rng, random_weights, monkeypatch):
+def test_one_rule_for_masked_steps(path, zeros, rng, random_weights, take_path):
     """A masked step changes no state; its output is that of the step before, or zeros."""
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+    take_path("programs" if path == "programs" else "loop")
     options = {"return_sequences": True, "zero_output_for_mask": zeros, "return_state": True}
     inner = cells.GRUCell(5)
     layer = layers.RNN(
@@ -174,8 +174,8 @@ def test_stateful(pair, make, rng):
 
 @over_pairs
 @pytest.mark.parametrize("path", ["graph", "xla", "programs"])
-def test_every_path_is_keras_s(pair, path, make, rng, monkeypatch):
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0 if path == "programs" else np.inf)
+def test_every_path_is_keras_s(pair, path, make, rng, take_path):
+    take_path("programs" if path == "programs" else "loop")
     ours, theirs = make(pair, return_sequences=True, return_state=True, go_backwards=True)
     run = tf.function(outputs_and_gradients, jit_compile=path == "xla")
     for mask in ("none", "holes"):
@@ -406,10 +406,10 @@ def test_both_directions_need_all_their_states():
             layer(np.ones((3, 6, 4), "float32"), initial_state=given)
 
 
-def test_a_mask_for_all_rows(make, rng, monkeypatch):
+def test_a_mask_for_all_rows(make, rng, take_path):
     ours, theirs = make("gru", return_sequences=True)
     assert_same_under(MASKS["holes"][:1], ours, theirs, rng)
-    monkeypatch.setattr(recurrence, "WORTH_COMPILING", 0)
+    take_path("programs")
     run = tf.function(outputs_and_gradients)
     assert_same_under(MASKS["holes"][:1], ours, theirs, rng, run, training=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrnn import linear
+from kerasrnn.recurrence import prefix_scan, sequence
 
 MODES = {
     "eager": lambda f: f,
@@ -60,7 +60,7 @@ def test_states_and_gradients(rng, steps, constant, mode, imaginary):
     a, b, initial, w = problem(rng, steps, imaginary, constant)
 
     def run(a, b, initial, w):
-        return gradients(lambda *v: linear.scan(*v), a, b, initial, w)
+        return gradients(lambda *v: prefix_scan.scan(*v), a, b, initial, w)
 
     h, found = MODES[mode](run)(*(paired(v) for v in (a, b, initial, w)))
     tensors = [tf.constant(v) for v in (a, b, initial, w.conj())]
@@ -73,7 +73,7 @@ def test_states_and_gradients(rng, steps, constant, mode, imaginary):
 @kinds
 def test_gradients_are_finite_differences(rng, imaginary):
     a, b, initial, w = problem(rng, 40, imaginary)
-    _, found = gradients(lambda *v: linear.scan(*v), *map(paired, (a, b, initial, w)))
+    _, found = gradients(lambda *v: prefix_scan.scan(*v), *map(paired, (a, b, initial, w)))
 
     def loss(values):
         h = by_equation(*values)
@@ -103,7 +103,7 @@ def test_second_gradients(rng, mode, constant, imaginary):
             loss = sum(tf.reduce_sum(tf.math.real(d * tf.math.conj(d))) for d in first)
         return tape.gradient(loss, given[:3])
 
-    scan = MODES[mode](lambda *v: run(lambda *u: linear.scan(*u), *v))
+    scan = MODES[mode](lambda *v: run(lambda *u: prefix_scan.scan(*u), *v))
     found = scan(*(paired(v) for v in (a, b, initial, w)))
     expected = run(
         lambda *u: by_equation(*u, tf.stack), *map(tf.constant, (a, b, initial, w.conj()))
@@ -131,7 +131,7 @@ def test_long_sequences_in_single_precision(rng, constant, near):
     given = [tf.constant(v) for v in (a, b, initial)]
     with tf.GradientTape() as tape:
         tape.watch(given)
-        h = linear.scan(*given)
+        h = prefix_scan.scan(*given)
         loss = tf.reduce_sum(h * w)
     d_a, d_b, d_initial = tape.gradient(loss, given)
 
@@ -155,9 +155,9 @@ def test_both_ways_start_exactly_like_single_steps(rng):
     a, b, initial, _ = (v.astype("float32") for v in problem(rng, 32))
     h, states = tf.constant(initial), []
     for t in range(32):
-        h = linear.scan(a[t : t + 1], b[t : t + 1], h)[0]
+        h = prefix_scan.scan(a[t : t + 1], b[t : t + 1], h)[0]
         states.append(h)
-    whole = linear.scan(a, b, initial)
+    whole = prefix_scan.scan(a, b, initial)
     np.testing.assert_allclose(whole, tf.stack(states), rtol=1e-6, atol=1e-6)
 
 
@@ -167,7 +167,8 @@ def test_what_a_masked_step_repeats(rng):
     for y_t, mask_t in zip(y, mask, strict=True):
         last = np.where(mask_t, y_t, last)
         expected.append(last)
-    np.testing.assert_array_equal(linear.repeated(tf.constant(y), tf.constant(mask)), expected)
+    shown = sequence.shown(tf.constant(y), tf.constant(mask), zero_output_for_mask=False)
+    np.testing.assert_array_equal(shown, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -176,7 +177,7 @@ def test_half_precision_is_rounded_once(rng, dtype):
     given = [tf.cast(v, "float64").numpy() for v in (a, b, initial)]
     with tf.GradientTape() as tape:
         tape.watch([a, b, initial])
-        h = linear.scan(a, b, initial)
+        h = prefix_scan.scan(a, b, initial)
     assert [d.dtype for d in tape.gradient(h, [a, b, initial])] == [tf.as_dtype(dtype)] * 3
     assert h.dtype == dtype
     expected = tf.cast(by_equation(*given), dtype)
@@ -193,7 +194,7 @@ def test_unknown_batch_and_time(rng, mode, imaginary):
     signature = [(v, v) if imaginary else v for v in (part, part, first, part)]
 
     def run(a, b, initial, w):
-        h, found = gradients(lambda *v: linear.scan(*v), a, b, initial, w)
+        h, found = gradients(lambda *v: prefix_scan.scan(*v), a, b, initial, w)
         assert tf.nest.flatten(h)[0].shape.as_list() == [None, None, 4]
         return h, found
 
@@ -212,7 +213,7 @@ def test_plain_operations_can_be_exported(rng, tmp_path):
     module = tf.Module()
     part = tf.TensorSpec([None, None, 4], "float64")
     module.scan = tf.function(
-        lambda a, b, initial: linear.scan(a, b, initial),
+        lambda a, b, initial: prefix_scan.scan(a, b, initial),
         input_signature=[part, part, tf.TensorSpec([None, 4], "float64")],
     )
     tf.saved_model.save(module, tmp_path)
@@ -226,17 +227,17 @@ def test_a_tape_records_the_whole_as_one(rng):
     """And none of its steps, which it would hold on to."""
     given = [tf.constant(v) for v in problem(rng, 64)[:3]]
     kept = []
-    record = linear._steps
+    record = prefix_scan._steps
 
     def watched(*args, **options):
         kept.append(record(*args, **options))
         return kept[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "_steps", watched)
+        patch.setattr(prefix_scan, "_steps", watched)
         with tf.GradientTape() as tape:
             tape.watch(given)
-            linear.scan(*given)
+            prefix_scan.scan(*given)
     assert len(kept) == 2
     assert tape.gradient(kept, given) == [None] * 3
 
@@ -254,12 +255,12 @@ def test_a_tape_records_the_whole_as_one(rng):
 def test_wrong_shapes(change, message):
     shapes = {"a": (5, 3, 4), "b": (5, 3, 4), "initial": (3, 4)} | change
     with pytest.raises(ValueError, match=message):
-        linear.scan(**{k: np.zeros(v) for k, v in shapes.items()})
+        prefix_scan.scan(**{k: np.zeros(v) for k, v in shapes.items()})
 
 
 def test_pairs_must_be_pairs_throughout():
     b, initial = np.zeros((5, 3, 4)), np.zeros((3, 4))
     with pytest.raises(ValueError, match="a pair if `b` is one"):
-        linear.scan(b, (b, b), (initial, initial))
+        prefix_scan.scan(b, (b, b), (initial, initial))
     with pytest.raises(ValueError, match="a pair if `b` is one"):
-        linear.scan(b, b, (initial, initial))
+        prefix_scan.scan(b, b, (initial, initial))

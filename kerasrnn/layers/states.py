@@ -1,0 +1,97 @@
+"""The states of recurrent layers: their sizes, their way back to the start, and their file."""
+
+import os
+
+import numpy as np
+from keras import ops, tree
+
+_FILE = "states.npz"
+
+
+def state_structure(layer):
+    """The sizes of a layer's states, nested as it takes them."""
+    if hasattr(layer, "forward_layer"):
+        return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
+    sizes = list(getattr(layer, "state_size", []))
+    # Keras's ConvLSTM says so of its two states, whose size depends on the input.
+    return sizes * 2 if sizes == [-1] else sizes
+
+
+def state_sizes(layer):
+    """The sizes of a layer's states, in the order in which it takes and returns them."""
+    return tree.flatten(state_structure(layer))
+
+
+def reset_states(layer, rows=None):
+    """Sets the states that a stateful recurrent layer keeps back to their initial values.
+
+    Args:
+        layer: A recurrent layer, of this package or of Keras.
+        rows: Which samples of the batch, as indices or as a boolean per sample; all by default.
+
+    Raises:
+        ValueError: `rows` names a sample that the batch does not have, or the layer has no states.
+    """
+    if layer.states is None:
+        if rows is None:
+            return
+        raise ValueError(
+            "`rows` needs a layer with states: stateful=True, and built. "
+            f"Received: rows={rows!r} for layer {layer.name}"
+        )
+    states = tree.flatten(layer.states)
+    size = states[0].shape[0]
+    chosen = np.ones(size, bool) if rows is None else _chosen(rows, size)
+    for state, initial in zip(states, tree.flatten(layer.get_initial_state(size)), strict=True):
+        of_rows = chosen.reshape(-1, *[1] * (len(state.shape) - 1))
+        state.assign(ops.where(of_rows, initial, state))
+
+
+def _chosen(rows, size):
+    """Whether `rows` names it, for each of `size` samples."""
+    # NumPy takes an empty list for floats.
+    named = np.asarray(rows) if np.size(rows) else np.zeros(0, int)
+    indices = named.dtype.kind in "iu" and named.ndim < 2 and np.isin(named, range(size)).all()
+    if not indices and (named.dtype, named.shape) != (bool, (size,)):
+        raise ValueError(
+            f"`rows` must index the {size} samples of the batch, from 0 to {size - 1}, or be a "
+            f"boolean for each. Received: rows={rows!r}"
+        )
+    chosen = np.zeros(size, bool)
+    chosen[named] = True
+    return chosen
+
+
+def save_states(layer, directory):
+    """Writes the states that a stateful layer keeps into a file of their own: a file of weights
+    serves layers of any batch size, and Keras's."""
+    if layer.states is not None:
+        # What holds the values of every dtype, and NumPy knows.
+        values = [ops.cast(state, "float64") for state in tree.flatten(layer.states)]
+        np.savez(os.path.join(directory, _FILE), *map(ops.convert_to_numpy, values))
+
+
+def load_states(layer, directory):
+    """Takes up what `save_states` has written, where it has.
+
+    Raises:
+        ValueError: those states have other shapes than the layer's.
+    """
+    # Keras gives no directory where the file holds assets of other layers only.
+    if directory is None or layer.states is None:
+        return
+    path = os.path.join(directory, _FILE)
+    if not os.path.exists(path):
+        return
+    with np.load(path) as file:
+        values = list(file.values())
+    states = tree.flatten(layer.states)
+    stored, expected = ([tuple(v.shape) for v in vs] for vs in (values, states))
+    if stored != expected:
+        raise ValueError(
+            "A stateful layer takes stored states of its own shapes, the batch size included; "
+            f"a file of weights alone (save_weights) serves any. Layer: {layer.name}, with "
+            f"states of the shapes {expected}. Received: stored states of the shapes {stored}"
+        )
+    for state, value in zip(states, values, strict=True):
+        state.assign(value)

@@ -1,0 +1,113 @@
+"""Keras's path to cuDNN, for any layer or stack around an LSTM or GRU cell that its kernels know.
+
+cuDNN computes a whole sequence in one kernel: with tanh and sigmoid, biases, and a GRU's reset gate
+after the product. Passes with masks and resets take another path, where a masked step shows what it
+shows on a CPU.
+"""
+
+import functools
+import types
+
+import keras
+import tensorflow as tf
+
+from kerasrnn.cells import GRUCell, LSTMCell
+
+# A subclass may take a step of its own.
+_LAYERS = {LSTMCell: keras.layers.LSTM, GRUCell: keras.layers.GRU}
+# What cuDNN computes, by the argument of a cell, where it has it.
+_COMPUTES = {
+    "activation": keras.activations.tanh,
+    "recurrent_activation": keras.activations.sigmoid,
+    "use_bias": True,
+    "reset_after": True,
+    "update_gate": "keep",
+    "normalization": None,
+    "recurrent_dropout": 0,
+    "zoneout": 0,
+    "vanishing_gradient_regularization": 0,
+}
+
+
+def refuses(sequence_pass):
+    """Why the pass cannot take this path, or `None`."""
+    if reason := refuses_layer(sequence_pass.cell, sequence_pass.unroll, sequence_pass.use_cudnn):
+        return reason
+    if sequence_pass.mask is not None:
+        return "a mask"
+    if sequence_pass.reset is not None:
+        return "a reset"
+    if sequence_pass.tap:
+        return "the gradient by each state is measured"
+    if sequence_pass.stage == "export" and sequence_pass.path != "cudnn":
+        return "what is exported has to run where there is no GPU"
+    return None
+
+
+def refuses_layer(cell, unroll, use_cudnn):
+    """Why no pass of a layer can take this path, or `None` where some can."""
+    if type(cell) not in _LAYERS:
+        return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+    if use_cudnn is False:
+        return "use_cudnn=False"
+    if not tf.config.list_logical_devices("GPU"):
+        return "no GPU is visible"
+    if not _has_kernels():
+        return "cuDNN's kernels do not run on this GPU"
+    if unroll:
+        return "unroll=True"
+    for name, computed in _COMPUTES.items():
+        value = getattr(cell, name, computed)
+        if value is not computed and (callable(computed) or value != computed):
+            return f"{name}={getattr(value, '__name__', repr(value))}"
+    if cell.dropout and cell.implementation == 1:
+        return "dropout with implementation=1, a mask per gate"
+    return None
+
+
+def run(sequence_pass):
+    """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
+    cell, states, sequences = sequence_pass.cell, sequence_pass.states, sequence_pass.sequences
+    (mask,) = cell.noise(sequences, states, sequence_pass.training).inputs
+    if mask is not None:
+        sequences = sequences * mask
+    return _run_kernel(
+        *(_LAYERS[type(cell)], cell, sequences, states),
+        sequence_pass.return_sequences,
+        sequence_pass.go_backwards,
+    )
+
+
+def _run_kernel(kind, cell, sequences, states, return_sequences=False, go_backwards=False):
+    """Calls the `inner_loop` of a Keras layer, on all that it asks its layer for: a layer itself
+    would come with variables, which cannot be made in a graph that is traced again."""
+    layer = types.SimpleNamespace(
+        cell=cell,
+        # So that it does not take another way in silence.
+        use_cudnn=True,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        return_sequences=return_sequences,
+        go_backwards=go_backwards,
+        unroll=False,
+    )
+    return kind.inner_loop(layer, sequences, states, mask=None)
+
+
+@functools.cache
+def _has_kernels():
+    """Whether a kernel is there behind Keras's path: it is asked for one step of one number."""
+    # It may be a graph that is being traced in which the question first comes up.
+    with tf.init_scope():
+        cell = types.SimpleNamespace(
+            kernel=tf.ones((1, 4)),
+            recurrent_kernel=tf.ones((1, 4)),
+            bias=tf.zeros(4),
+            activation=keras.activations.tanh,
+            recurrent_activation=keras.activations.sigmoid,
+        )
+        try:
+            _run_kernel(keras.layers.LSTM, cell, tf.ones((1, 1, 1)), [tf.zeros((1, 1))] * 2)
+        except (ValueError, tf.errors.OpError):
+            return False
+    return True

@@ -1,0 +1,138 @@
+"""The plain loop: one step after the other, for any cell, anywhere; what runs in eager calls and in
+what is exported."""
+
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn.cells.base import Cell
+from kerasrnn.recurrence import sequence
+from kerasrnn.recurrence.prefix_scan import length
+from kerasrnn.recurrence.regularization import regularizer
+
+
+def refuses(sequence_pass):
+    """`None`: it takes every pass."""
+    return None
+
+
+def run(sequence_pass):
+    """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
+    zero_output, return_sequences = (
+        sequence_pass.zero_output_for_mask,
+        sequence_pass.return_sequences,
+    )
+    steps, step = _prepared(sequence_pass)
+
+    def advance(now, output, states):
+        states = sequence.start_states(now, sequence_pass.episode_start, states)
+        new_output, new_states = step(now, states)
+        if "mask" not in now:
+            return new_output, new_states
+        skipped = tf.zeros_like(output) if zero_output else output
+        if "taps" in now:
+            states = _plus(states, now)
+            if not zero_output:
+                skipped = skipped + _beside(new_output, new_states, now["taps"], default=0)
+        new_output = tf.where(now["mask"], new_output, skipped)
+        return new_output, sequence.unless_masked(now, new_states, states)
+
+    states = sequence_pass.states
+    output = _zero_output(sequence_pass.cell, steps["x"], states, step)
+    # After that, so that who watches a cell from its taps on sees the steps and nothing else.
+    count = length(steps["x"])
+    if sequence_pass.tap:
+        steps["taps"] = sequence_pass.tap(sequence_pass.cell, states, count)
+    loop = _unrolled if sequence_pass.unroll else _while
+    output, outputs, states = loop(advance, steps, output, states, count, return_sequences)
+    if not return_sequences:
+        return output, output[:, None], states
+    return output, tf.transpose(outputs, [1, 0, 2]), states
+
+
+def _prepared(sequence_pass):
+    """What differs from step to step, time-major, and the step: `step(now, states)` gives the
+    output and the new states."""
+    cell, states, training = sequence_pass.cell, sequence_pass.states, sequence_pass.training
+    if not isinstance(cell, Cell):
+        return sequence.time_major(sequence.values_over_time(sequence_pass)), _keras_step(cell)
+    noise = cell.noise(sequence_pass.sequences, states, training)
+    steps = sequence.values_over_time(sequence_pass, noise.zones)
+    steps["x"] = cell.project(steps["x"], noise.inputs)
+    regularized = regularizer(cell, noise) if sequence_pass.regularizes else None
+
+    def product(gates, v):
+        return cell.product(gates, v, noise.products)
+
+    def step(now, states):
+        x, zones = now["x"], now.get("zones")
+        new_states = cell.advance(x, states, product, zones, noise.candidate)
+        if regularized:
+            new_states = regularized(x, zones, now.get("reset"), states, new_states)
+        new_states = _plus(new_states, now)
+        return cell.output(x, new_states), new_states
+
+    return sequence.time_major(steps), step
+
+
+def _keras_step(cell):
+    def step(now, states):
+        output, new_states = cell(now["x"], states)
+        new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
+        tapped = _plus(new_states, now)
+        return _beside(output, new_states, tapped, default=output), tapped
+
+    return step
+
+
+def _plus(states, now):
+    """The states plus their taps, where there are any."""
+    return tree.map_structure(tf.add, states, now["taps"]) if "taps" in now else states
+
+
+def _beside(output, states, others, default):
+    """What stands in `others` where `states` holds the output itself, or `default`."""
+    pairs = zip(tree.flatten(states), tree.flatten(others), strict=True)
+    return next((other for state, other in pairs if state is output), default)
+
+
+def _zero_output(cell, xs, states, step):
+    """What a masked first step repeats: zeros like an output."""
+    if isinstance(cell, Cell):
+        return tf.zeros_like(cell.output(xs[0], states))
+    # Keras asks cells for their state's size, not for their output's: this one step, of which
+    # only the shape is used, shows it.
+    return tf.zeros_like(step({"x": xs[0]}, states)[0])
+
+
+def _unrolled(advance, steps, output, states, count, return_sequences):
+    outputs = []
+    unstacked = [tf.unstack(value) for value in tf.nest.flatten(steps)]
+    for now in zip(*unstacked, strict=True):
+        output, states = advance(tf.nest.pack_sequence_as(steps, now), output, states)
+        outputs.append(output)
+    return output, tf.stack(outputs) if return_sequences else None, states
+
+
+def _while(advance, steps, output, states, count, return_sequences):
+    def array(value):
+        return tf.TensorArray(value.dtype, count, element_shape=value.shape[1:]).unstack(value)
+
+    arrays = tf.nest.map_structure(array, steps)
+    out_arrays = []
+    if return_sequences:
+        out_arrays = [tf.TensorArray(output.dtype, count, element_shape=output.shape)]
+
+    def body(t, out_arrays, output, states):
+        now = tf.nest.map_structure(lambda array: array.read(t), arrays)
+        output, states = advance(now, output, states)
+        return t + 1, [array.write(t, output) for array in out_arrays], output, states
+
+    _, out_arrays, output, states = tf.while_loop(
+        lambda t, *_: t < count,
+        body,
+        (tf.constant(0), out_arrays, output, states),
+        maximum_iterations=count,
+        parallel_iterations=32,
+        swap_memory=True,
+    )
+    return output, out_arrays[0].stack() if return_sequences else None, states

@@ -1,0 +1,260 @@
+"""The XLA programs on a CPU: what is done for a whole batch before and after their loops.
+
+rows in parts, one per core     XLA on a CPU runs a program's small operations on one core
+rows by their length            a part runs from its first unmasked step to its last
+p_t = W x_t + b                 for all steps of a part in one product
+"""
+
+import inspect
+import math
+import os
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn.cells import CELLS
+from kerasrnn.cells.base import Cell
+from kerasrnn.recurrence import program, sequence
+
+# Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
+# counts as one of 64 steps.
+WORTH_COMPILING = 2048
+# Where parts get too small for their products.
+_MOST_PARTS = 4
+# A function of the user's own has no name by which a program of its own could be kept.
+_ACTIVATIONS = {f for f in vars(keras.activations).values() if inspect.isfunction(f)}
+
+
+def refuses(sequence_pass):
+    """Why the pass cannot take this path, or does not unless it is asked to; or `None`."""
+    reason = _impossible(sequence_pass)
+    return reason if reason or sequence_pass.path == "programs" else _unwise(sequence_pass)
+
+
+def _impossible(sequence_pass):
+    cell = sequence_pass.cell
+    if type(cell) not in CELLS.values():
+        return f"{type(cell).__name__} is not in kerasrnn.cells.CELLS"
+    if sequence_pass.unroll:
+        return "unroll=True"
+    for name, value in vars(cell).items():
+        if name.endswith("activation") and value not in _ACTIVATIONS:
+            return f"{name}={getattr(value, '__name__', repr(value))} is not one of Keras's"
+    if sequence_pass.regularizes:
+        return "vanishing_gradient_regularization, whose gradient is taken at every step"
+    if sequence_pass.sequences.shape[0] == 0:
+        # Which cannot be cut.
+        return "a batch without rows"
+    if sequence_pass.tap and sequence_pass.mask is not None:
+        # Steps that are masked in all rows are passed over, where a tap is to be seen, too.
+        return "the gradient by each state is measured, under a mask"
+    return None
+
+
+def _unwise(sequence_pass):
+    cell, steps = sequence_pass.cell, sequence_pass.sequences.shape[1] or 64
+    columns = len(cell.gates) * cell.units
+    if any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU")):
+        return "a GPU or TPU is visible, and the programs are made for a CPU"
+    if sequence_pass.stage == "eager":
+        return "an eager call"
+    if sequence_pass.stage != "step" and not sequence_pass.tap:
+        return "what may be exported has to run where there is no XLA"
+    if steps * columns < WORTH_COMPILING:
+        return f"{steps} steps of {columns} columns are too few for compiling to pay"
+    return None
+
+
+def run(sequence_pass):
+    """Runs the pass of a registered cell; returns what `kerasrnn.recurrence.run` does."""
+    cell, mask, sequences = sequence_pass.cell, sequence_pass.mask, sequence_pass.sequences
+    keep = sequence_pass.training or bool(sequence_pass.tap)
+    size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
+    noise = cell.noise(sequences, sequence_pass.states, sequence_pass.training)
+    over_time = sequence.values_over_time(sequence_pass, noise.zones)
+    over_time["taps"] = _taps(sequence_pass, steps)
+    per_row = {
+        "states": sequence_pass.states,
+        "episode_start": sequence_pass.episode_start,
+        "noise": noise._replace(zones=None),
+    }
+    if mask is not None:
+        start, stop = _unmasked(_effective(over_time), [2])
+        order = tf.argsort(stop - start, direction="DESCENDING")
+        over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
+
+    parts, rows = _cut(sequences.shape[0], size, mask is not None, keep)
+    # A program is compiled per length: rounded up, batches of many lengths share a few.
+    length = steps if sequences.shape[1] else rounded_up(steps)
+    fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
+    if not fits:
+        more = [0, parts * rows - size]
+        over_time = _each(lambda v: _padded(v, more, [0, length - steps]), over_time)
+        per_row = _each(lambda v: _padded(v, more), per_row)
+
+    results = []
+    for k, part in enumerate(_in_parts((over_time, per_row), parts)):
+        # A part without a row of the batch has nothing to do.
+        end = steps if fits else tf.where(k * rows < size, steps, 0)
+        results.append(_run_part(sequence_pass, *part, end, keep))
+    whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
+    if not fits:
+        whole = _each(lambda v: _first(v, size, steps), whole)
+    if mask is not None:
+        back = tf.argsort(order)
+        whole = _each(lambda v: _reordered(v, back), whole)
+    output, final = whole
+    if not sequence_pass.return_sequences:
+        return output, output[:, None], final
+    return output[:, -1], output, final
+
+
+def _taps(sequence_pass, steps):
+    """For each state zeros, (batch, time, units); an empty list where nothing is tapped."""
+    if not sequence_pass.tap:
+        return []
+    taps = sequence_pass.tap(sequence_pass.cell, sequence_pass.states, steps)
+    return [tf.transpose(t, [1, 0, 2]) for t in tree.flatten(taps)]
+
+
+def _effective(over_time):
+    """The steps that do something to the state: a reset does where the mask says skip, too."""
+    mask, reset = over_time["mask"], over_time.get("reset")
+    return mask if reset is None else tf.logical_or(mask, reset)
+
+
+def _each(function, values):
+    """The structure `values` with `function` applied to each tensor in it."""
+    return tf.nest.map_structure(lambda v: None if v is None else function(v), values)
+
+
+def _in_parts(values, parts):
+    """The structure `values` once per part of the rows."""
+    flat = [[None] * parts if v is None else tf.split(v, parts) for v in tf.nest.flatten(values)]
+    return [tf.nest.pack_sequence_as(values, part) for part in zip(*flat, strict=True)]
+
+
+def _first(v, size, steps):
+    """`v[:size, :steps]`, with a gradient that is faster than a strided slice's."""
+    shape = [size, steps, v.shape[-1]] if len(v.shape) == 3 else [size, v.shape[-1]]
+    return tf.slice(v, [0] * len(shape), shape)
+
+
+@tf.custom_gradient
+def _reordered(v, order):
+    """The rows of `v` in another order; TensorFlow takes the gradient of a gather for sparse."""
+    return tf.gather(v, order), lambda d: (tf.gather(d, tf.argsort(order)), None)
+
+
+def _padded(v, rows, steps=(0, 0)):
+    more = [rows, steps, [0, 0]]
+    # None more, unless how many is for the running graph to know.
+    time = v.shape[1] if isinstance(steps[1], int) else None
+    shape = [None, time, v.shape[-1]] if len(v.shape) == 3 else [None, v.shape[-1]]
+    return tf.ensure_shape(tf.pad(v, more[: len(v.shape)]), shape)
+
+
+def _cut(known, size, masked, keep):
+    """How many parts to cut a batch of `size` into, and how many rows each has."""
+    parts = min(_cores(), _MOST_PARTS)
+    if masked:
+        # More than there are cores: who has done with short rows goes on with others.
+        parts *= 2
+    # XLA makes loops of its own out of a single row's products: fast ones forward, slow ones back.
+    least = 2 if keep else 1
+    if known:
+        parts = min(parts, -(-known // least))
+        return parts, max(-(-known // parts), least)
+    return parts, tf.maximum(-(-size // parts), least)
+
+
+def _cores():
+    """How many this process may use; not every system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _run_part(sequence_pass, over_time, per_row, end, keep):
+    """Runs the rows of one part.
+
+    Args:
+        over_time, per_row: The part's share of what `run` has put together.
+        end: The number of steps, without those added to round it up.
+        keep: Whether a gradient will be asked for.
+
+    Returns:
+        The output, (batch, time, units) or (batch, units), and the final states.
+    """
+    cell, noise = sequence_pass.cell, per_row["noise"]
+    sequences, mask = over_time.pop("x"), over_time.get("mask")
+    if mask is None:
+        start, stop = tf.constant(0), tf.convert_to_tensor(end)
+        xs = sequence.project(cell, sequences, noise.inputs)
+    else:
+        start, stop = _unmasked(_effective(over_time), [0, 2])
+        xs = _projected_between(start, stop, cell, sequences, noise.inputs)
+
+    steps = sequence.time_major(over_time)
+    taps = steps.pop("taps")
+    has_output = type(cell).output is not Cell.output
+    # A masked step that is reset shows what the step before it showed, and no state.
+    apart = has_output or (mask is not None and "reset" in steps)
+    return_sequences = sequence_pass.return_sequences
+    final, outputs = program.run(
+        *(cell, xs, per_row["states"], steps, per_row["episode_start"], noise),
+        *(start, stop, len(cell.states) if has_output else int(return_sequences or apart)),
+        *(keep, taps),
+    )
+    zero_output = sequence_pass.zero_output_for_mask
+    if not (return_sequences or apart):
+        output = final[0]
+        if mask is not None:
+            shows = mask[:, end - 1] if zero_output else tf.reduce_any(mask, 1)
+            output = tf.where(shows, output, tf.zeros_like(output))
+        return output, final
+    output = cell.output(xs, outputs) if has_output else outputs[0]
+    if mask is not None:
+        if not (apart or zero_output):
+            output = _state_shown(output, final[0], steps["mask"], stop)
+        else:
+            output = sequence.shown(output, steps["mask"], zero_output)
+    if not return_sequences:
+        return output[end - 1], final
+    return tf.transpose(output, [1, 0, 2]), final
+
+
+def _projected_between(start, stop, cell, sequences, masks):
+    """The projection, zeros before `start` and from `stop` on, which no step reads."""
+    size, steps = tf.shape(sequences)[0], sequences.shape[1] or tf.shape(sequences)[1]
+    unmasked = tf.slice(sequences, [0, start, 0], [size, stop - start, sequences.shape[2]])
+    xs = sequence.project(cell, unmasked, masks)
+    return tf.pad(xs, [[start, steps - stop], [0, 0], [0, 0]])
+
+
+def _state_shown(states, final, mask, stop):
+    """What `sequence.shown` gives, at no cost: at a masked step a state stays as it is, and so does
+    an output that is one. Before the first step that is not masked there are zeros to show, and
+    from `stop` on no states."""
+    steps = tf.range(tf.shape(states)[0])
+    states = tf.where(steps[:, None, None] < stop, states, final)
+    shows = tf.cumsum(tf.cast(mask, "int32")) > 0
+    return tf.where(shows, states, tf.zeros_like(states))
+
+
+def _unmasked(mask, together):
+    """The first step, along axis 1, that `mask` has unmasked anywhere on the axes `together`, and
+    the one after the last."""
+    some = tf.reduce_any(mask, together)
+    steps = tf.range(tf.shape(mask)[1])
+    stop = tf.reduce_max(tf.where(some, steps + 1, 0), -1, keepdims=True)
+    start = tf.reduce_min(tf.where(some, steps, stop), -1)
+    return start, stop[..., 0]
+
+
+def rounded_up(steps):
+    """To the next multiple of an eighth of the power of two below, and of 8."""
+    power = tf.cast(tf.math.log(tf.cast(steps, "float64")) / math.log(2.0), "int32")
+    unit = tf.bitwise.left_shift(1, tf.maximum(power - 3, 3))
+    return (steps + unit - 1) // unit * unit

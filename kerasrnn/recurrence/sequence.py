@@ -1,0 +1,209 @@
+"""One pass of a cell over a sequence, and what all paths do alike with masks and resets.
+
+s_{t-1} <- s_0                           where an episode begins at t            start_states
+s_t     <- s_{t-1}                       at a masked step                        unless_masked
+y_t     <- y_{t-1} (0 before any), or 0  at a masked step                        shown
+"""
+
+import contextlib
+import contextvars
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn.recurrence import prefix_scan
+
+# What Keras's trainer calls the functions it traces, and what those are called that it or
+# TensorFlow trace to save a model.
+KERAS_STEPS = {
+    "one_step_on_data",
+    "one_step_on_data_distributed",
+    "multi_step_on_data",
+    "multi_step_on_iterator",
+}
+KERAS_EXPORTS = {"__call__", "serving_default"}
+_TAP = contextvars.ContextVar("tap", default=None)
+_STAGE = contextvars.ContextVar("stage", default=None)
+
+
+class SequencePass(NamedTuple):
+    """One pass of a cell over a sequence: what `kerasrnn.recurrence.run` was asked for.
+
+    Attributes:
+        cell, training, go_backwards, unroll, zero_output_for_mask, return_sequences,
+            path, use_cudnn: As there.
+        sequences: (batch, time, features), in the cell's compute dtype.
+        states: A list of the initial states.
+        mask: (batch, time, 1) booleans, or `None`.
+        reset: (batch, time, 1) booleans, true at the steps before which the states are set back, in
+            the cell's order of the steps; or `None`.
+        episode_start: The states that a reset sets back to; an empty list without one.
+        tap: As for `tapped`, or `None`.
+        stage: What the pass is a part of: "eager", an eager call; "step", a traced step of `fit`,
+            `evaluate` or `predict`, or of a training loop of the user's own; "export", what Keras
+            traces to save a model; "graph", any other function, which may be exported.
+    """
+
+    cell: Any
+    sequences: Any
+    states: list
+    mask: Any
+    reset: Any
+    episode_start: list
+    training: Any
+    go_backwards: bool
+    unroll: bool
+    zero_output_for_mask: bool
+    return_sequences: bool
+    tap: Any
+    stage: str
+    path: str | None
+    use_cudnn: Any
+
+    @property
+    def regularizes(self):
+        """Whether Ω is added, whose gradient is taken at every step."""
+        return self.training and getattr(self.cell, "vanishing_gradient_regularization", 0)
+
+
+def stage_of(training):
+    """The stage of a pass, as in `SequencePass`, from the functions that are being traced."""
+    if stage := _STAGE.get():
+        return stage
+    if tf.executing_eagerly():
+        return "eager"
+    names, graph = set(), tf.compat.v1.get_default_graph()
+    while graph is not None:
+        names.add(getattr(graph, "name", None))
+        graph = getattr(graph, "outer_graph", None)
+    if names & KERAS_STEPS:
+        return "step"
+    if names & KERAS_EXPORTS:
+        return "export"
+    return "step" if training is True else "graph"
+
+
+@contextlib.contextmanager
+def as_if(stage):
+    """Takes every pass, inside, for one of this stage."""
+    token = _STAGE.set(stage)
+    try:
+        yield
+    finally:
+        _STAGE.reset(token)
+
+
+@contextlib.contextmanager
+def tapped(tap):
+    """Adds taps, inside, to the states of every cell after each step: what depends on a state
+    depends on its tap in the same way, a repeated output too.
+
+    Args:
+        tap: `tap(cell, states, steps)`, called before the first step, gives the taps of one cell,
+            zeros, nested like its states, each (steps, batch, size), in the order of the steps.
+    """
+    token = _TAP.set(tap)
+    try:
+        yield
+    finally:
+        _TAP.reset(token)
+
+
+def current_tap():
+    """The `tap` of the `tapped` that the call is in, or `None`."""
+    return _TAP.get()
+
+
+def check_length(sequences):
+    """`sequences`, of an unknown length that the running graph finds to be one step or more."""
+    least_one = tf.debugging.assert_positive(
+        tf.shape(sequences)[1], "`sequences` must have at least one time step"
+    )
+    with tf.control_dependencies([least_one]):
+        return tf.identity(sequences)
+
+
+def initial_states(cell, sequences):
+    """The states an episode begins with, as a list."""
+    states = cell.get_initial_state(batch_size=tf.shape(sequences)[0])
+    return list(states) if tree.is_nested(states) else [states]
+
+
+def turned_resets(reset):
+    """Where the states are set back on the way from the last step to the first: an episode that
+    begins at t is left, backwards, at t, so that the one before it begins, backwards, at t - 1."""
+    return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
+
+
+def values_over_time(sequence_pass, zones=None):
+    """What differs from step to step, by name, (batch, time, ...), in the cell's order of the
+    steps: the input "x", and of "mask", "reset" and zoneout's "zones" those there are."""
+    values = {
+        "x": sequence_pass.sequences,
+        "mask": sequence_pass.mask,
+        "reset": sequence_pass.reset,
+        "zones": zones,
+    }
+    values = {name: value for name, value in values.items() if value is not None}
+    if sequence_pass.go_backwards:
+        values = tf.nest.map_structure(lambda v: tf.reverse(v, [1]), values)
+    return values
+
+
+def time_major(values):
+    """A structure of (batch, time, size) as one of (time, batch, size)."""
+    return tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), values)
+
+
+def project(cell, sequences, masks):
+    """The projection, (time, batch, columns), as one product of two matrices: as a product of a
+    batch of matrices its gradient would be one per step first, and their sum then."""
+    inputs = tf.transpose(sequences, [1, 0, 2])
+    features = inputs.shape[2]
+    if masks != (None,):
+        masks = [
+            tf.reshape(
+                tf.broadcast_to(tf.transpose(mask, [1, 0, 2]), tf.shape(inputs)), [-1, features]
+            )
+            for mask in masks
+        ]
+    projected = cell.project(tf.reshape(inputs, [-1, features]), masks)
+    xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
+    return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
+
+
+def start_states(step, episode_start, states):
+    """The states a step starts from: those of an episode's start where `step`, the values of one
+    step or of all, says that one begins."""
+    if "reset" not in step:
+        return states
+    return where(step["reset"], episode_start, states)
+
+
+def unless_masked(step, new, old):
+    """The `new` states where `step` is not masked, the `old` ones where it is."""
+    return where(step["mask"], new, old) if "mask" in step else new
+
+
+def where(condition, new, old):
+    """`tf.where` for structures."""
+    return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+
+
+def shown(outputs, mask, zero_output_for_mask):
+    """The outputs as masked steps show them: that of the last step that is not masked, zeros where
+    there is none before, or zeros at all of them.
+
+    Args:
+        outputs: (time, batch, units).
+        mask: (time, batch, 1) booleans.
+        zero_output_for_mask: Whether they are zeros.
+    """
+    zeros = tf.zeros_like(outputs)
+    unmasked = tf.where(mask, outputs, zeros)
+    if zero_output_for_mask:
+        return unmasked
+    # y_t = 1 ∘ y_{t-1} at a masked step.
+    keep = tf.where(mask, zeros, tf.ones_like(outputs))
+    return prefix_scan.scan(keep, unmasked, zeros[0])

@@ -1,0 +1,220 @@
+"""Which layers would go to cuDNN on a GPU, and how. No GPU is needed to see it; none was used."""
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrnn import cells, layers, recurrence, tuning
+from kerasrnn.layers.group import recurrent_layers
+from kerasrnn.recurrence import cudnn
+
+X = np.random.default_rng(1).normal(size=(3, 5, 4)).astype("float32")
+
+
+def lstm(inputs, h, c, mask, kernel, recurrent_kernel, bias, **options):
+    def step(x, h, c):
+        i, f, g, o = tf.split(x @ kernel + h @ recurrent_kernel + bias, 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    return over_time(step, inputs, [h, c], **options)
+
+
+def gru(inputs, h, mask, kernel, recurrent_kernel, bias, reset_after, **options):
+    def step(x, h):
+        x_z, x_r, x_g = tf.split(x @ kernel + bias[0], 3, axis=-1)
+        u_z, u_r, u_g = tf.split(h @ recurrent_kernel + bias[1], 3, axis=-1)
+        z, r = tf.sigmoid(x_z + u_z), tf.sigmoid(x_r + u_r)
+        return (z * h + (1 - z) * tf.tanh(x_g + r * u_g),)
+
+    return over_time(step, inputs, [h], **options)
+
+
+def over_time(step, inputs, states, return_sequences, go_backwards, **options):
+    outputs = []
+    for x in tf.unstack(inputs, axis=1)[:: -1 if go_backwards else 1]:
+        states = step(x, *states)
+        outputs.append(states[0])
+    return states[0], tf.stack(outputs if return_sequences else outputs[-1:], 1), list(states)
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Pretends that there is a GPU, with a stand-in for cuDNN's kernels that computes their
+    equations; lists the recurrent kernels that it was given."""
+    seen = []
+
+    def kept(stand_in):
+        def run(*args, **options):
+            *_, mask = args
+            assert mask is None
+            seen.append(options["recurrent_kernel"])
+            return stand_in(*args, **{k: getattr(v, "value", v) for k, v in options.items()})
+
+        return run
+
+    monkeypatch.setattr(keras.src.backend, "lstm", kept(lstm))
+    monkeypatch.setattr(keras.src.backend, "gru", kept(gru))
+    gpu = {"GPU": ["GPU:0"]}
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: gpu.get(kind, []))
+    cudnn._has_kernels.cache_clear()
+    # Asked in a graph, as the first layer of a model asks.
+    assert tf.function(lambda: tf.constant(cudnn._has_kernels()))()
+    seen.clear()
+    yield seen
+    cudnn._has_kernels.cache_clear()
+
+
+# Layers and stacks around LSTM and GRU cells, and how many such cells each has.
+QUALIFY = {
+    "LSTM": (lambda: layers.LSTM(6), 1),
+    "GRU": (lambda: layers.GRU(6), 1),
+    "backwards": (lambda: layers.LSTM(6, go_backwards=True), 1),
+    "sequences": (lambda: layers.GRU(6, return_sequences=True, return_state=True), 1),
+    "learned": (lambda: layers.GRU(6, initial_state="learned"), 1),
+    "by name": (lambda: layers.RNN("lstm", units=6), 1),
+    "around a cell": (lambda: layers.RNN(cells.GRUCell(6)), 1),
+    "around a list": (lambda: layers.RNN([cells.GRUCell(6), cells.LSTMCell(5)]), 2),
+    "stack": (lambda: layers.RNNStack("gru", 6, 3), 3),
+    "connected": (lambda: layers.RNNStack("lstm", 4, 2, connection="highway"), 2),
+    "both directions": (lambda: layers.RNNStack("lstm", 6, 2, bidirectional=True), 4),
+    "bidirectional": (lambda: layers.Bidirectional(layers.GRU(6), merge_mode="gate"), 2),
+    "residual": (lambda: layers.Residual(layers.LSTM(4, return_sequences=True)), 1),
+}
+
+
+@pytest.mark.parametrize("name", QUALIFY)
+def test_what_qualifies_reaches_it(name, kernel, take_path, random_weights):
+    make, count = QUALIFY[name]
+    layer = make()
+    layer.build(X.shape)
+    random_weights(layer)
+    y = layer(X)
+    inside = [part.cell for part in recurrent_layers(layer)]
+    inside = [one for cell in inside for one in getattr(cell, "cells", [cell])]
+    assert list(map(id, kernel)) == [id(cell.recurrent_kernel) for cell in inside]
+    assert len(kernel) == count
+    # Which cuDNN's kernels cannot be compiled into.
+    model = keras.Sequential([layer])
+    model.compile("sgd", "mse")
+    assert model.jit_compile is False
+
+    take_path("loop")
+    for mine, other in zip(*map(tf.nest.flatten, (y, layer(X))), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_searched_model_trains_on_it(cell, kernel):
+    hypermodel = tuning.RNNHyperModel("regression", features=4, cells=cell, units=4, depths=2)
+    model = hypermodel.build(keras_tuner.HyperParameters())
+    kernel.clear()
+    model.train_on_batch(X, np.ones((3, 1)))
+    assert len({id(one) for one in kernel}) == 4
+
+
+def test_it_is_explained(kernel):
+    stack = layers.RNNStack("lstm", 6, 2, name="stack")
+    model = keras.Sequential([keras.Input((5, 4)), stack, keras.layers.Dense(1)])
+    explanation = recurrence.explain(model)
+    assert list(explanation) == ["stack/lstm_1", "stack/lstm_2"]
+    for choices in explanation.values():
+        paths = {use: choice.path for use, choice in choices.items()}
+        assert paths == {"fit": "cudnn", "predict": "cudnn", "export": "loop"}
+        reason = choices["export"].passed_over["cudnn"]
+        assert reason == "what is exported has to run where there is no GPU"
+
+
+def test_dropout_still_applies(kernel):
+    layer = layers.LSTM(6, dropout=0.5)
+    assert not np.allclose(layer(X, training=True), layer(X, training=True))
+    np.testing.assert_array_equal(layer(X), layer(X))
+
+
+REFUSED = [
+    ({"use_cudnn": False}, "use_cudnn=False"),
+    ({"activation": "relu"}, "activation=relu"),
+    ({"recurrent_activation": "tanh"}, "recurrent_activation=tanh"),
+    ({"use_bias": False}, "use_bias=False"),
+    ({"unroll": True}, "unroll=True"),
+    ({"recurrent_dropout": 0.1}, "recurrent_dropout=0.1"),
+    ({"zoneout": {"h": 0.1}}, "zoneout={'h': 0.1}"),
+    ({"normalization": "layer"}, "normalization='layer'"),
+    ({"vanishing_gradient_regularization": 0.1}, "vanishing_gradient_regularization=0.1"),
+    ({"dropout": 0.1, "implementation": 1}, "dropout with implementation=1, a mask per gate"),
+    ({"reset_after": False}, "reset_after=False"),
+    ({"update_gate": "write"}, "update_gate='write'"),
+]
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_cudnn_does_not_compute_stays(options, reason, kernel):
+    layer = layers.GRU(6, name="gru", **options)
+    layer(X)
+    assert kernel == []
+    assert layer.supports_jit
+    assert recurrence.explain(layer)["gru"]["predict"].passed_over["cudnn"] == reason
+    if "use_cudnn" not in options:
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            layers.GRU(6, use_cudnn=True, **options)(X)
+        assert f"use_cudnn=True cannot be met here: {reason}. use_cudnn='auto'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ({"mask": np.ones((3, 5), bool)}, "a mask"),
+        ({"reset": np.zeros((3, 5), bool)}, "a reset"),
+    ],
+)
+def test_what_is_said_of_a_call(call, reason, kernel):
+    layer = layers.LSTM(6, use_cudnn=True)
+    with pytest.raises(ValueError, match=rf"here: {reason}\. .*use_cudnn=True for lstm_cell"):
+        layer(X, **call)
+    layers.LSTM(6)(X, **call)
+    assert kernel == []
+
+
+def test_another_cell_does_not_qualify(kernel):
+    class Subclass(cells.LSTMCell):
+        """May take a step of its own."""
+
+    for cell in (Subclass(6), cells.MGUCell(6), keras.layers.LSTMCell(6)):
+        layer = layers.RNN(cell)
+        layer(X)
+        choice = recurrence.explain(layer)[layer.name]["fit"]
+        reason = f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+        assert choice.passed_over["cudnn"] == reason
+    assert kernel == []
+
+
+def test_masks_keep_to_one_rule(kernel):
+    layer = layers.LSTM(6, return_sequences=True)
+    y = layer(X, mask=np.arange(5)[None] < [[3], [5], [2]])
+    assert kernel == []
+    # A masked step repeats the output of the step before.
+    np.testing.assert_array_equal(y[0, 3:], np.repeat(y[0, 2:3], 2, axis=0))
+
+
+def test_a_gpu_without_kernels(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["GPU:0"])
+    cudnn._has_kernels.cache_clear()
+    layer = layers.LSTM(6, name="lstm")
+    layer(X)
+    choice = recurrence.explain(layer)["lstm"]["fit"]
+    assert choice.passed_over["cudnn"] == "cuDNN's kernels do not run on this GPU"
+    cudnn._has_kernels.cache_clear()
+
+
+def test_without_a_gpu_it_is_an_error():
+    with pytest.raises(ValueError, match="use_cudnn=True cannot be met here: no GPU is visible"):
+        layers.LSTM(6, use_cudnn=True)(X)
+
+
+def test_the_names_of_the_user_s_layers_go_on_counting(kernel):
+    before = keras.layers.LSTM(2).name
+    layers.LSTM(2)(X)
+    number = int(before.partition("_")[2] or 0)
+    assert keras.layers.LSTM(2).name == f"lstm_{number + 2}"

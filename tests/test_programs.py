@@ -1,0 +1,320 @@
+"""A batch through the XLA programs: its parts and lengths, and when it takes this path."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from two_paths import MASK, Peephole, X, assert_same, build, gradients_of
+
+from kerasrnn import layers, recurrence
+from kerasrnn.recurrence import program, programs
+
+SIZES = [(3, 6), (1, 6), (2, 1), (5, 8), (4, 9), (9, 17), (3, 70)]
+
+
+@pytest.fixture
+def twins_that_return_all(random_weights):
+    pair = [
+        module.GRU(5, reset_after=False, return_sequences=True, return_state=True)
+        for module in (layers, keras.layers)
+    ]
+    for layer in pair:
+        layer.build((3, 6, 4))
+    random_weights(pair[0])
+    pair[1].set_weights(pair[0].get_weights())
+    return pair
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_batch_and_time_unknown(masked, twins_that_return_all, rng, take_path):
+    take_path("programs")
+    ours, theirs = twins_that_return_all
+    signature = [tf.TensorSpec((None, None, 4)), tf.TensorSpec((None, None), tf.bool)]
+    step = tf.function(
+        lambda x, mask: gradients_of(ours, x, mask if masked else None), input_signature=signature
+    )
+    for batch, steps in SIZES:
+        x = tf.constant(rng.normal(size=(batch, steps, 4)), "float32")
+        mask = tf.constant(rng.random((batch, steps)) < 0.4)
+        assert_same(step(x, mask), gradients_of(theirs, x, mask if masked else None))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_batch_and_time_known(batch, twins_that_return_all, rng, take_path):
+    take_path("programs")
+    ours, theirs = twins_that_return_all
+    x = tf.constant(rng.normal(size=(batch, 6, 4)), "float32")
+    assert_same(tf.function(gradients_of)(ours, x), gradients_of(theirs, x))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_no_work_on_steps_that_all_rows_of_a_part_mask(side, rng, monkeypatch, take_path):
+    take_path("programs")
+    steps_run = []
+    run = program.run
+
+    def spy(cell, x, states, steps, episode_start, noise, start, stop, *rest):
+        tf.numpy_function(lambda n: steps_run.append(int(n)), [stop - start], [])
+        return run(cell, x, states, steps, episode_start, noise, start, stop, *rest)
+
+    monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(programs, "_cores", lambda: 2)
+    lengths = rng.permutation([10, 20, 30, 40, 50, 60, 70, 0])
+    mask = np.arange(100) < lengths[:, None]
+    mask = mask if side == "right" else mask[:, ::-1]
+    layer = layers.LSTM(5)
+    x = tf.constant(rng.normal(size=(8, 100, 4)), "float32")
+    tf.function(lambda: layer(x, mask=mask, training=True))()
+    # Four parts of two rows, put together by their lengths.
+    assert sorted(steps_run) == [10, 30, 50, 70]
+
+
+def test_compilations_of_a_fit(rng, monkeypatch, take_path):
+    """A program is compiled for every shape that it meets."""
+    shapes = set()
+    run = program.run
+
+    def spy(cell, x, *rest):
+        tf.numpy_function(lambda shape: shapes.add(tuple(shape)), [tf.shape(x)], [])
+        return run(cell, x, *rest)
+
+    monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(programs, "_cores", lambda: 2)
+    net = keras.Sequential([keras.Input((None, 4))])
+    net.add(layers.GRU(4, return_sequences=True))
+    net.add(layers.GRU(4))
+    net.compile("sgd", "mse")
+    take_path("programs")
+
+    def batches(sizes_and_lengths):
+        for size, steps in sizes_and_lengths:
+            yield rng.normal(size=(size, steps, 4)), rng.normal(size=(size, 4))
+
+    def fit(sizes_and_lengths):
+        steps = len(sizes_and_lengths)
+        net.fit(batches(sizes_and_lengths), steps_per_epoch=steps, shuffle=False, verbose=0)
+
+    fit([(8, 20), (8, 20), (5, 20)])
+    # The two layers share; the last, smaller batch costs one more.
+    assert len(shapes) == 2
+    fit([(8, steps) for steps in range(65, 129)])
+    assert len(shapes) == 2 + 8
+
+
+def test_lengths_share_a_few_programs():
+    rounded = {steps: int(programs.rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
+    assert all(steps <= up < steps + max(8, steps / 8 + 1) for steps, up in rounded.items())
+    assert len({rounded[steps] for steps in range(100, 200)}) == 9
+    assert len(set(rounded.values())) < 60
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The cells that go through the programs (a graph may be traced more than once)."""
+    seen, run = set(), programs.run
+    monkeypatch.setattr(programs, "run", lambda p: seen.add(p.cell) or run(p))
+    return seen
+
+
+# From here on layers are large enough for compiling to pay.
+STEPS, FEATURES = 32, 4
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [(lambda v: keras.ops.tanh(2 * v), "<lambda>"), (keras.layers.LeakyReLU(), "<LeakyReLU")],
+    ids=["lambda", "layer"],
+)
+def test_steps_aside_for_an_activation_of_the_users(activation, name, rng, runs):
+    x, y = rng.normal(size=(8, STEPS, FEATURES)), rng.normal(size=(8, 16))
+    nets = []
+    for module in (layers, keras.layers):
+        layer = module.LSTM(16, activation=activation, name="lstm")
+        nets.append(keras.Sequential([keras.Input((STEPS, FEATURES)), layer]))
+        nets[-1].compile("sgd", "mse")
+    nets[1].set_weights(nets[0].get_weights())
+    for net in nets:
+        net.fit(x, y, verbose=0)
+    for mine, other in zip(*(net.get_weights() for net in nets), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+    assert runs == set()
+    reason = recurrence.explain(nets[0])["lstm"]["fit"].passed_over["programs"]
+    assert reason.startswith(f"activation={name}")
+
+
+def test_steps_aside(rng, runs):
+    """In eager calls, in graphs that may be exported, and for what it cannot run."""
+    x = tf.constant(rng.normal(size=(3, STEPS, FEATURES)), "float32")
+    layer, unrolled, small = layers.LSTM(16), layers.LSTM(16, unroll=True), layers.LSTM(15)
+    # A cell of the user's own may not say all about itself in its configuration.
+    unregistered = layers.RNN(Peephole(16))
+    for one in (layer, unrolled, small, unregistered):
+        one.build(x.shape)
+    layer(x, training=True)
+    tf.function(lambda x: layer(x, training=False))(x)
+    tf.function(lambda x: layer(x))(x)
+    for one in (unrolled, small, unregistered):
+        tf.function(lambda x, one=one: one(x, training=True))(x)
+    assert runs == set()
+    tf.function(lambda x: layer(x, training=True))(x)
+    assert runs == {layer.cell}
+
+
+def model(module):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, FEATURES))
+    x = keras.layers.Masking()(inputs)
+    x = module.Bidirectional(module.LSTM(16, return_sequences=True))(x)
+    x = module.GRU(22, reset_after=False)(x)
+    net = keras.Model(inputs, keras.layers.Dense(1)(x))
+    net.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), "mse")
+    return net
+
+
+@functools.cache
+def of_keras():
+    """Data, and what a model of Keras's layers makes of it, that starts from the same weights."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(22, STEPS, FEATURES)), rng.normal(size=(22, 1))
+    x[:, -9:] = 0
+    theirs = model(keras.layers)
+    theirs.set_weights(model(layers).get_weights())
+    found = {
+        "at first": theirs.predict(x, verbose=0),
+        "evaluated": theirs.evaluate(x, y, verbose=0),
+    }
+    fit = theirs.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    return x, y, found | {"fit": fit.history["loss"], "at last": theirs.predict(x, verbose=0)}
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_a_fit_is_that_of_keras(steps_per_execution, runs):
+    x, y, theirs = of_keras()
+    ours = model(layers)
+    ours.steps_per_execution = steps_per_execution
+    fit = ours.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    assert len(runs) == 3
+    np.testing.assert_allclose(fit.history["loss"], theirs["fit"], rtol=1e-5)
+    np.testing.assert_allclose(ours.predict(x, verbose=0), theirs["at last"], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}, {"jit_compile": True}])
+def test_evaluation_and_prediction(options, runs):
+    """The seam of `sequence.stage_of`: what Keras calls the functions it traces."""
+    x, y, theirs = of_keras()
+    ours = model(layers)
+    ours.compile(loss="mse", **options)
+    found = ours.predict(x, batch_size=8, verbose=0)
+    np.testing.assert_allclose(found, theirs["at first"], atol=1e-5)
+    assert len(runs) == 3
+    runs.clear()
+    loss = ours.evaluate(x, y, batch_size=11, verbose=0)
+    assert loss == pytest.approx(theirs["evaluated"], rel=1e-5)
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
+def test_single_batches(method, rng, runs):
+    net = model(layers)
+    data = rng.normal(size=(8, STEPS, FEATURES)), rng.normal(size=(8, 1))
+    getattr(net, method)(*data[: 1 if method == "predict_on_batch" else 2])
+    assert len(runs) == 3
+
+
+def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
+    net = model(layers)
+    x, y = rng.normal(size=(8, STEPS, FEATURES)), rng.normal(size=(8, 1))
+    net.fit(x, y, verbose=0)
+    net.evaluate(x, y, verbose=0)
+    net.predict(x, verbose=0)
+    net.export(tmp_path / "artifact", verbose=False)
+    assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+
+
+def test_an_export_with_dropout_at_inference_needs_no_xla(tmp_path):
+    inputs = keras.Input((None, FEATURES))
+    net = keras.Model(inputs, layers.LSTM(16, dropout=0.5)(inputs, training=True))
+    net.export(tmp_path / "artifact", verbose=False)
+    assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_the_loop_in_an_xla_program_of_the_users(return_sequences, rng, runs):
+    """As `compile(jit_compile=True)` has it for layers too small for programs of their own."""
+    x, y = rng.normal(size=(10, 7, 4)), rng.normal(size=(10, 5))
+    nets = []
+    for module in (layers, keras.layers):
+        net = keras.Sequential([keras.Input((7, 4))])
+        net.add(module.LSTM(5, return_sequences=return_sequences))
+        if return_sequences:
+            net.add(keras.layers.GlobalAveragePooling1D())
+        net.compile("sgd", "mse", jit_compile=True)
+        nets.append(net)
+    nets[1].set_weights(nets[0].get_weights())
+    losses = [net.fit(x, y, batch_size=4, shuffle=False, verbose=0) for net in nets]
+    np.testing.assert_allclose(losses[0].history["loss"], losses[1].history["loss"], rtol=1e-5)
+    assert runs == set()
+
+
+def in_a_graph(function, *signature):
+    return tf.function(function, input_signature=signature)
+
+
+def test_one_row_of_a_mask_stands_for_all(random_weights, take_path):
+    take_path("programs")
+    layer = build("lstm", random_weights, return_sequences=True)
+    call = in_a_graph(
+        lambda x, mask: layer(x, mask=mask, training=True),
+        tf.TensorSpec((None, None, 4)),
+        tf.TensorSpec((None, None), tf.bool),
+    )
+    x, mask = tf.constant(X, "float32"), tf.constant(MASK[:1])
+    assert_same(call(x, mask), layer(x, mask=tf.repeat(mask, 3, axis=0)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"[Ii]ncompatible shapes"):
+        call(x, mask[:, :4])
+
+
+@pytest.mark.parametrize("path", ["loop", "programs"])
+def test_no_time_steps(path, random_weights, take_path):
+    take_path(path)
+    layer = build("lstm", random_weights)
+    call = in_a_graph(layer, tf.TensorSpec((None, None, 4)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have at least one time step"):
+        call(np.zeros((3, 0, 4), "float32"))
+
+
+def test_no_rows():
+    net = keras.Sequential([keras.Input((STEPS, FEATURES)), layers.GRU(22)])
+    net.compile("sgd", "mse")
+    assert net.predict_on_batch(np.zeros((0, STEPS, FEATURES))).shape == (0, 22)
+
+
+def test_a_known_length_beside_an_unknown_one(random_weights, take_path):
+    layer = build("gru", random_weights, return_sequences=True)
+    specs = tf.TensorSpec((None, None, 4)), tf.TensorSpec((3, 6), "bool")
+    call = in_a_graph(lambda x, marks: layer(x, mask=marks, reset=marks, training=True), *specs)
+    x = X.astype("float32")
+    take_path("programs")
+    fast = call(x, MASK)
+    take_path("loop")
+    assert_same(fast, layer(x, mask=MASK, reset=MASK))
+
+
+def test_under_two_replicas(on_two_devices):
+    on_two_devices("""
+        import test_programs as t
+
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(16, t.STEPS, t.FEATURES)), rng.normal(size=(16, 1))
+        alone = t.model(t.layers)
+        with strategy.scope():
+            both = t.model(t.layers)
+        for net in (alone, both):
+            net.compile(t.keras.optimizers.SGD(0.1), "mse")
+            net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        for mine, other in zip(both.get_weights(), alone.get_weights()):
+            np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+        assert t.program._PROGRAMS
+    """)
