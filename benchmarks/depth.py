@@ -22,8 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrnn import tasks
-from kerasrnn.layers import RNNStack
-from kerasrnn.layers.recurrent import RNN
+from kerasrnn.layers import RNN, RNNStack
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))

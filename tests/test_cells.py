@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 import twins
 
-from kerasrnn import cells, initializers, layers
+from kerasrnn import cells, initializers, layers, recurrence
 
 CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
 over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
@@ -79,6 +79,34 @@ def test_runs_inside_keras(name, options, twin, rng, random_weights):
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
     ours = layers.RNN(cell, return_sequences=True)
     np.testing.assert_allclose(ours(x), expected, rtol=1e-4, atol=1e-5)
+
+
+GATED = [name for name, kind in cells.CELLS.items() if kind(1).gated]
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_a_cell_with_gates_says_which_keep_or_write_its_state(name, rng, random_weights):
+    """With the ones open and the others closed it remembers more of where it began."""
+    cell = cells.get(name)(4, dtype="float64")
+    assert cell.keeps or cell.writes
+    cell.build((None, 3))
+    random_weights(cell)
+    x = tf.constant(rng.normal(size=(2, 20, 3)))
+    starts = [random_states(cell, rng, 2) for _ in range(2)]
+
+    def difference(sign):
+        """Between the outputs of the last step, from two starts."""
+        # A GRU's second bias stays 0.
+        biases = np.zeros((np.prod(cell.bias.shape) // 4, 4))
+        for gate in cell.bias_gates:
+            row = cell.bias_gates.index(gate)
+            biases[row] = sign * (20 * (gate in cell.keeps) - 20 * (gate in cell.writes))
+        cell.bias.assign(biases.reshape(cell.bias.shape))
+        one, other = (recurrence.run(cell, x, start)[0] for start in starts)
+        return np.abs(one - other).max()
+
+    assert difference(1) > 0.01
+    assert difference(1) > 10 * difference(-1)
 
 
 @pytest.mark.parametrize("name", cells.CELLS)

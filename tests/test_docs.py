@@ -5,6 +5,7 @@ import importlib
 import pathlib
 import pkgutil
 import re
+import runpy
 
 import keras
 import keras_tuner
@@ -40,23 +41,12 @@ def test_every_public_class_has_an_example():
                 assert ">>>" in documented.__doc__, name
 
 
-def test_the_table_of_cells_is_in_the_readme():
-    assert f"\n{kerasrnn.cells.describe()}\n" in (ROOT / "README.md").read_text()
-
-
-def test_the_table_of_what_cells_refuse():
-    rows = re.findall(r"^\| `(\w+=.*)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
-    options = {name for arguments, _ in rows for name in re.findall(r"(\w+)=", arguments)}
-    assert {"zoneout", "normalization", "recurrent_dropout_form", "initial_state"} <= options
-    for arguments, listed in rows:
-        given = eval(f"dict({arguments})", {"Chrono": kerasrnn.initializers.Chrono})
-        refuse = []
-        for name, cell_class in kerasrnn.cells.CELLS.items():
-            try:
-                cell_class(2, **given)
-            except ValueError:
-                refuse.append(f"`{name}`")
-        assert listed == (", ".join(refuse) or "none"), arguments
+def test_the_tables_are_those_of_the_cells():
+    """`python docs/tables.py` writes them."""
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    page = tables["PAGE"].read_text()
+    assert page == tables["filled"](page)
+    assert page.count("\n| `") == len(kerasrnn.cells.CELLS) + len(tables["OPTIONS"])
 
 
 @pytest.mark.parametrize(

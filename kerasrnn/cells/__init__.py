@@ -6,6 +6,7 @@ from kerasrnn.cells.gru import GRUCell, flip_update_gate
 from kerasrnn.cells.gru_layer_norm import LayerNormGRUCell
 from kerasrnn.cells.indrnn import IndRNNCell
 from kerasrnn.cells.janet import JANETCell
+from kerasrnn.cells.linear import LinearCell
 from kerasrnn.cells.lru import LRUCell
 from kerasrnn.cells.lstm import LSTMCell
 from kerasrnn.cells.lstm_layer_norm import LayerNormLSTMCell
@@ -100,27 +101,9 @@ def describe(features=64, units=128):
 __all__ = [
     "CELLS",
     "Cell",
-    "GRUCell",
-    "IndRNNCell",
-    "JANETCell",
-    "LRUCell",
-    "LSTMCell",
-    "LayerNormGRUCell",
-    "LayerNormLSTMCell",
-    "MGUCell",
-    "MinGRUCell",
-    "MinLSTMCell",
-    "NASCell",
-    "PeepholeLSTMCell",
-    "QRNNCell",
-    "RANCell",
-    "RGLRUCell",
-    "RHNCell",
-    "SLSTMCell",
-    "SRUCell",
-    "SimpleRNNCell",
-    "UGRNNCell",
+    "LinearCell",
     "describe",
     "flip_update_gate",
     "get",
+    *(cell_class.__name__ for cell_class in CELLS.values()),
 ]

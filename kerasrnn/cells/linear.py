@@ -17,6 +17,16 @@ class LinearCell(Cell):
 
     Source: Martin & Cundy (2018), "Parallelizing Linear Recurrent Neural Nets Over Sequence
     Length", section 2.
+
+    Example:
+
+    >>> class LeakyCell(kerasrnn.cells.LinearCell):
+    ...     gates, recurrent_gates = ("x",), ()
+    ...
+    ...     def coefficients(self, x):
+    ...         return 0.9 * keras.ops.ones_like(x), 0.1 * x
+    >>> kerasrnn.layers.RNN(LeakyCell(4))(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 4])
     """
 
     linear = True

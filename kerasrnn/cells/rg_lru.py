@@ -21,7 +21,9 @@ class RGLRUCell(LinearCell):
     log σ(Λ) = -softplus(-Λ); the paper's equation 6 and its authors' code have -softplus(Λ), so
     that the code's parameter is -Λ. Λ starts with a^c even in [0.9, 0.999], as the paper has it;
     the code draws a itself from there, has W_r and W_i in blocks (section 4.1), and leaves
-    √(1 - a_t²) out at the first step.
+    √(1 - a_t²) out at the first step. A `bias_initializer` for long memory,
+    `kerasrnn.initializers.Chrono(T_max)`, starts r near 1 / T, with memories 10 to 1000 times as
+    long as in a cell with a forget gate, since a^c is near 1 by itself.
 
     Weights: `kernel` W (features, 3 units), `bias` b (3 units), blocks in the order v, r, i;
     `recurrence` Λ (units).
@@ -40,6 +42,8 @@ class RGLRUCell(LinearCell):
     gates = ("v", "r", "i")
     recurrent_gates = ()
     candidate = "v"
+    # r keeps where it is closed, and lets go and writes where it is open.
+    writes = ("r",)
     lacks = (*NO_RECURRENT_KERNEL, "activation")
     identity = ("activation",)
     paper = "De et al., 2024"

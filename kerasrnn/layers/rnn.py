@@ -70,9 +70,6 @@ class RNN(keras.layers.RNN):
     TensorShape([2, 5, 8])
     """
 
-    # The layers that have the argument in Keras have it here.
-    use_cudnn = "auto"
-
     def __init__(
         self,
         cell,
@@ -122,8 +119,10 @@ class RNN(keras.layers.RNN):
     def _set_supports_jit(self):
         """cuDNN's kernels cannot be compiled into an XLA program."""
         stacked = type(self.cell) is keras.layers.StackedRNNCells
+        # Only the layers that have it in Keras have the argument.
+        use_cudnn = getattr(self, "use_cudnn", "auto")
         self.supports_jit = all(
-            cudnn.refuses_layer(cell, self.unroll, self.use_cudnn)
+            cudnn.refuses_layer(cell, self.unroll, use_cudnn)
             for cell in (self.cell.cells if stacked else [self.cell])
         )
 
