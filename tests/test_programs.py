@@ -1,6 +1,8 @@
 """A batch through the XLA programs: its parts and lengths, and when it takes this path."""
 
 import functools
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -300,6 +302,54 @@ def test_a_known_length_beside_an_unknown_one(random_weights, take_path):
     fast = call(x, MASK)
     take_path("loop")
     assert_same(fast, layer(x, mask=MASK, reset=MASK))
+
+
+SECOND_LENGTHS = """
+import threading
+import keras
+import numpy as np
+import tensorflow as tf
+from kerasrnn import layers
+
+def model(layer):
+    net = keras.Sequential([keras.Input((None, 3)), layer, keras.layers.Dense(1)])
+    net.compile("sgd", "mse")
+    return net
+
+def batch(steps):
+    return np.ones((2, steps, 3), "float32"), np.ones((2, 1), "float32")
+
+net = model(layers.LSTM(32))
+whole = net.predict(batch(6)[0], verbose=0), [net.predict(batch(n)[0], verbose=0) for n in (5, 6)]
+np.testing.assert_allclose(whole[0], whole[1][1], rtol=1e-5)
+net = model(layers.GRU(33))
+[net.evaluate(*batch(n), verbose=0) for n in (5, 6, 20)]
+net = model(layers.RNN("mgu", units=34))
+[net.train_on_batch(*batch(n)) for n in (5, 6, 20)]
+net = model(layers.RNNStack("janet", 35, 2, bidirectional=True))
+[net.fit(*batch(n), verbose=0) for n in (5, 6, 20)]
+layer = layers.SimpleRNN(36)
+layer.build((None, None, 3))
+step = tf.function(lambda x: layer(x, training=True), reduce_retracing=True)
+[step(tf.ones((2, n, 3))) for n in (5, 6, 70, 80)]
+net, failed = model(layers.RNN("ugrnn", units=37)), []
+def serve(n):
+    try:
+        net.predict_on_batch(batch(n)[0])
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=serve, args=(n,)) for n in (5, 6, 7, 70)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not failed, failed
+"""
+
+
+def test_a_second_length_in_a_fresh_process():
+    """The first trace of a short sequence takes the loop, the second, of any length, the programs,
+    which are made then, in a graph that may make no variables."""
+    done = subprocess.run([sys.executable, "-c", SECOND_LENGTHS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_under_two_replicas(on_two_devices):

@@ -10,6 +10,8 @@ A cell brings `step` and nothing else. Compare Appleyard et al. (2016), section 
 does not depend on the state out of the loop.
 """
 
+import concurrent.futures
+
 import keras
 import tensorflow as tf
 
@@ -102,10 +104,16 @@ def _program_for(cell):
     """The one program of all cells that take the same step."""
     key = step_key(cell)
     if key not in _PROGRAMS:
-        with tf.init_scope():
-            structure = observed(pattern(cell, dtype="float64"))
-            _PROGRAMS[key] = Program(pattern(cell), structure)
+        # TensorFlow takes variables for made by the function that is being traced, in spite of
+        # `init_scope`: it traces it twice, and lets none be made when it is traced once more. In
+        # another thread nothing is being traced.
+        with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
+            _PROGRAMS[key] = other_thread.submit(_made_for, cell).result()
     return _PROGRAMS[key]
+
+
+def _made_for(cell):
+    return Program(pattern(cell), observed(pattern(cell, dtype="float64")))
 
 
 class Program:
