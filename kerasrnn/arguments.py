@@ -25,10 +25,10 @@ def own_parameters(cls):
     return {p.name: p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
-def check_spelling(owner, given, known):
+def check_spelling(owner, keywords, known):
     """Raises a `ValueError` for a keyword that is not `known`, but nearly; others are Keras's."""
     known = [*known, *own_parameters(keras.layers.Layer)]
-    for name, value in given.items():
+    for name, value in keywords.items():
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         if name not in known and near:
             raise ValueError(

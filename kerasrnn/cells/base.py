@@ -21,10 +21,10 @@ NO_RECURRENT_KERNEL = (
 
 
 class _Product:
-    """What a step is given as `product`: the runner's, with the cell's options around it.
+    """The `product` of a step: the path's, with the cell's normalization and dropout after it.
 
-    The runner may put kept values in the place of its products, so nothing with a gradient of its
-    own may hide in there: normalization comes after it.
+    A path may put kept values in the place of its products, so that nothing with a gradient of its
+    own may hide in there.
     """
 
     def __init__(self, cell, product, candidate):
@@ -397,7 +397,7 @@ class Cell(Configured):
         raise NotImplementedError
 
     def advance(self, x, states, product, zones=None, candidate=None):
-        """One step with the cell's options around it: what whoever runs a cell calls.
+        """One step with zoneout, normalization and dropout: what the paths call.
 
         Args:
             x, states, product: As for `step`.

@@ -32,9 +32,9 @@ class Configured(keras.layers.Layer):
         `arguments` is the constructor's `locals()`, as it stands at its first line.
         """
         named = own_parameters(cls)
-        given = {name: arguments[name] for name in named} | arguments["kwargs"]
+        received = {name: arguments[name] for name in named} | arguments["kwargs"]
         for name in self.lacks:
-            value = given.pop(name, None)
+            value = received.pop(name, None)
             # A class without a constructor of its own gets what it lacks from the one above.
             default = named[name].default if name in named else None
             identity = name in self.identity and value == "linear"
@@ -43,9 +43,9 @@ class Configured(keras.layers.Layer):
                     f"{type(self).__name__} has no `{name}`. Received: {name}={value!r}"
                 )
         known = {name: p for name, p in parameters(cls).items() if name not in self.lacks}
-        values = {name: given.pop(name, p.default) for name, p in known.items()}
-        check_spelling(type(self).__name__, given, known)
-        super().__init__(**given)
+        values = {name: received.pop(name, p.default) for name, p in known.items()}
+        check_spelling(type(self).__name__, received, known)
+        super().__init__(**received)
         self._parameters = tuple(known)
         for name, value in values.items():
             value = resolved(name, value)

@@ -1,4 +1,4 @@
-"""Layers that run as one: their masks, states and resets."""
+"""Layers that run as one: their masks, states and resets, and the base of the connections."""
 
 import inspect
 import re
@@ -19,9 +19,9 @@ def recurrent_layers(layer):
     wraps = isinstance(layer, Connected | keras.layers.Bidirectional)
     if hasattr(layer, "stateful") and not wraps:
         return [layer]
-    found = [part for one in layers_directly_in(layer) for part in recurrent_layers(one)]
+    parts = [part for one in layers_directly_in(layer) for part in recurrent_layers(one)]
     # A Sequential also holds the model that it makes of its layers.
-    return list({id(part): part for part in found}.values())
+    return list({id(part): part for part in parts}.values())
 
 
 def take_states_unrounded(wrapper):
@@ -139,7 +139,7 @@ class Connected(keras.layers.Layer):
             reset = checked_reset(reset, inputs)
             for layer in self.layers:
                 check_reset(layer)
-        given = None if initial_state is None else self._states(initial_state)
+        initial_states = None if initial_state is None else self._states(initial_state)
         if self.go_backwards:
             inputs = ops.flip(inputs, axis=1)
             mask = None if mask is None else ops.flip(mask, axis=1)
@@ -148,19 +148,19 @@ class Connected(keras.layers.Layer):
 
         def run(layer, x):
             options = {"mask": mask, "training": training, "reset": reset}
-            if given is not None:
-                own = [given.pop(0) for _ in state_sizes(layer)]
-                nested = tree.pack_sequence_as(state_structure(layer), own)
+            if initial_states is not None:
+                its_states = [initial_states.pop(0) for _ in state_sizes(layer)]
+                nested = tree.pack_sequence_as(state_structure(layer), its_states)
                 options["initial_state"] = nested or None
             known = inspect.signature(layer.call).parameters
-            given_to = {k: v for k, v in options.items() if v is not None and k in known}
+            options = {k: v for k, v in options.items() if v is not None and k in known}
             with warnings.catch_warnings():
                 # The mask is not lost with a layer that does not pass it on.
                 warnings.filterwarnings("ignore", f"Layer {re.escape(repr(layer.name))} .* masking")
-                y = layer(x, **given_to)
+                y = layer(x, **options)
             if getattr(layer, "return_state", False):
-                y, *own = y
-                states.extend(tree.flatten(own))
+                y, *its_states = y
+                states.extend(tree.flatten(its_states))
             return ops.cast(y, self.compute_dtype)
 
         y = self.connect(ops.cast(inputs, self.compute_dtype), run, mask)
@@ -188,8 +188,8 @@ class Connected(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         states = []
         for layer, shape in self.shapes(tuple(input_shape)):
-            y, own = self.output_shapes(layer, shape)
-            states.extend(own)
+            y, state_shapes = self.output_shapes(layer, shape)
+            states.extend(state_shapes)
         return (y, *states) if self.return_state else y
 
 

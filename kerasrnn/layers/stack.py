@@ -183,13 +183,13 @@ class RNNStack(Connected):
         name = f"{self.cell}_cell_{level}"
         # Each layer draws for itself.
         saved = {k: keras.saving.serialize_keras_object(v) for k, v in self.cell_options.items()}
-        own = {k: keras.saving.deserialize_keras_object(v) for k, v in saved.items()}
-        own = {k: numbered(v, level - 1) for k, v in own.items()}
+        options = {k: keras.saving.deserialize_keras_object(v) for k, v in saved.items()}
+        options = {k: numbered(v, level - 1) for k, v in options.items()}
         # What is no number is for the cell to refuse.
-        if isinstance(own.get("seed"), numbers.Integral):
-            own["seed"] += level - 1
-        own |= {**rates, "dtype": self.dtype_policy}
-        return cells.get(self.cell)(units, **own, name=name)
+        if isinstance(options.get("seed"), numbers.Integral):
+            options["seed"] += level - 1
+        options |= {**rates, "dtype": self.dtype_policy}
+        return cells.get(self.cell)(units, **options, name=name)
 
     def _made_by_function(self, units, rates):
         """The cell, if it is as the stack's arguments say."""
@@ -217,17 +217,17 @@ class RNNStack(Connected):
         return cell
 
     def _level(self, cell, level, options):
-        own = {"dtype": self.dtype_policy}
+        dtype = self.dtype_policy
         kind = self.cell if isinstance(self.cell, str) else "rnn"
-        layer = RNN(cell, return_sequences=True, **options, **own, name=f"{kind}_{level}")
+        layer = RNN(cell, return_sequences=True, **options, dtype=dtype, name=f"{kind}_{level}")
         if self.bidirectional:
-            layer = Bidirectional(layer, **own, name=f"bidirectional_{level}")
+            layer = Bidirectional(layer, dtype=dtype, name=f"bidirectional_{level}")
         if self.normalization == "layer":
-            layer = Normalized(layer, **own, name=f"normalized_{level}")
+            layer = Normalized(layer, dtype=dtype, name=f"normalized_{level}")
         if self.connection == "residual":
-            layer = Residual(layer, self.project, **own, name=f"residual_{level}")
+            layer = Residual(layer, self.project, dtype=dtype, name=f"residual_{level}")
         if self.connection == "highway":
-            layer = Highway(layer, self.project, **own, name=f"highway_{level}")
+            layer = Highway(layer, self.project, dtype=dtype, name=f"highway_{level}")
         return layer
 
     def connect(self, x, run, mask):

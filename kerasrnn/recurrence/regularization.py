@@ -64,8 +64,8 @@ def _weight_of(cell):
     # Where no layer was called, asking has opened a context.
     cell._maybe_reset_call_context()
     optimizer = getattr(model, "optimizer", None)
-    own = cell.vanishing_gradient_regularization / replicas
-    return optimizer.scale_loss(own) if optimizer else own
+    weight = cell.vanishing_gradient_regularization / replicas
+    return optimizer.scale_loss(weight) if optimizer else weight
 
 
 def _immediate_derivative(cell, held, u, x, zones, noise, states, d_new):
