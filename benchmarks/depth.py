@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from turns import seconds, take_turns
 
 from kerasrnn import tasks
 from kerasrnn.layers import RNN, RNNStack
@@ -179,8 +180,8 @@ def run_all(runs):
         done[key(run)] = train(run)
         with RUNS.open("a") as file:
             file.write(json.dumps({"run": run, "found": done[key(run)]}) + "\n")
-        seconds = time.time() - start
-        print(f"{number}/{len(runs)} {key(run)} {seconds:.0f} s", file=sys.stderr)
+        took = time.time() - start
+        print(f"{number}/{len(runs)} {key(run)} {took:.0f} s", file=sys.stderr)
     return done
 
 
@@ -235,18 +236,14 @@ def cost():
     print("| cell | stack of 4, 128 units, (32, 100, 128) | ms | ratio to plain | to one layer |")
     print("|---|---|---|---|---|")
     for cell in ("lstm", "gru"):
-        models, times = {}, {name: [] for name in stacks}
-        for name, (depth, connection) in stacks.items():
+        steps = []
+        for depth, connection in stacks.values():
             stack = RNNStack(cell, 128, depth, connection, return_sequences=True)
-            models[name] = keras.Sequential([keras.Input(x.shape[1:]), stack])
-            models[name].compile("sgd", "mse")
-            models[name].train_on_batch(x, x)
-        for _ in range(15):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model.train_on_batch(x, x)
-                times[name].append(time.perf_counter() - start)
-        ms = {name: 1e3 * np.median(taken) for name, taken in times.items()}
+            model = keras.Sequential([keras.Input(x.shape[1:]), stack])
+            model.compile("sgd", "mse")
+            steps.append(functools.partial(seconds, model.train_on_batch, x, x))
+        turns = take_turns(steps, 15)
+        ms = {name: turns.ms(i) for i, name in enumerate(stacks)}
         for name, one in ms.items():
             ratios = f"{one / ms['plain']:.2f}x | {one / ms['one layer']:.2f}x"
             print(f"| {cell} | {name} | {one:.0f} | {ratios} |")

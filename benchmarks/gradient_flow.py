@@ -8,15 +8,15 @@ two take turns; a ratio is the median over the turns of one's time over the othe
 """
 
 import argparse
+import functools
 import os
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from turns import seconds, take_turns
 
 from kerasrnn import layers
 from kerasrnn.diagnostics.flow import Measurement
@@ -52,22 +52,18 @@ def plain(model):
     return run
 
 
-def seconds(run, batch):
-    began = time.perf_counter()
+def finished(run, *batch):
+    """Runs, and waits for the result: what was compiled may still be running."""
     result = run(*batch)
     if isinstance(result, list):
-        # What was compiled may still be running.
         [np.array(value) for value in result]
-    return time.perf_counter() - began
 
 
 def compare(measure, pass_, batch, pairs):
     """Milliseconds of a measurement and of a pass, and their ratio."""
-    for run in (measure, pass_):
-        run(*batch)
-    turns = [[seconds(run, batch) for run in (measure, pass_)] for _ in range(pairs)]
-    ratio = statistics.median(ours / theirs for ours, theirs in turns)
-    return *(1e3 * statistics.median(times) for times in zip(*turns, strict=True)), ratio
+    runs = [functools.partial(seconds, finished, run, *batch) for run in (measure, pass_)]
+    turns = take_turns(runs, pairs)
+    return turns.ms(0), turns.ms(1), turns.ratio(0, 1)
 
 
 def main():

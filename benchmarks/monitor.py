@@ -10,40 +10,19 @@ beginning of a batch to its end, callbacks included. The first steps, which comp
 import argparse
 import os
 import pathlib
-import statistics
 import tempfile
-import threading
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from turns import take_turns_by_step
 
 from kerasrnn import layers
 from kerasrnn.callbacks import GradientNormMonitor
 
 BATCH, TIME, WORDS, UNITS = 32, 100, 2000, 128
 FIRST = 10
-
-
-class Turns(keras.callbacks.Callback):
-    """Waits for its side's turn before a step; `ended`, which stands last among the callbacks,
-    takes the time and passes the turn on."""
-
-    def __init__(self, mine, other):
-        super().__init__()
-        self.mine, self.other = mine, other
-        self.seconds = []
-        self.ended = keras.callbacks.LambdaCallback(on_train_batch_end=self._end)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.mine.acquire()
-        self.began = time.perf_counter()
-
-    def _end(self, batch, logs):
-        self.seconds.append(time.perf_counter() - self.began)
-        self.other.release()
 
 
 def net(clip):
@@ -66,19 +45,15 @@ def compare(clip, monitor, steps):
     """Milliseconds of a step without the monitor, and the ratio of one with it."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, WORDS, (BATCH * (FIRST + steps), TIME + 1))
-    locks = threading.Semaphore(1), threading.Semaphore(0)
-    watched, plain = Turns(*locks), Turns(*locks[::-1])
 
-    def fit(turns, *callbacks):
-        callbacks = [turns, *callbacks, turns.ended]
+    def plain(*callbacks):
         net(clip).fit(x[:, :-1], x[:, 1:], BATCH, verbose=0, callbacks=callbacks)
 
-    beside = threading.Thread(target=fit, args=(plain,), daemon=True)
-    beside.start()
-    fit(watched, monitor)
-    beside.join()
-    pairs = list(zip(watched.seconds, plain.seconds, strict=True))[FIRST:]
-    return 1e3 * statistics.median(b for _, b in pairs), statistics.median(a / b for a, b in pairs)
+    def watched(begins, ends):
+        plain(begins, monitor, ends)
+
+    turns = take_turns_by_step(watched, plain, FIRST)
+    return turns.ms(1), turns.ratio(0, 1)
 
 
 def main():

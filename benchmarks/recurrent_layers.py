@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from turns import take_turns
 
 from kerasrnn import layers
 
@@ -167,11 +168,8 @@ class Torch:
 def compare(ours, keras_net, torch, task, pairs):
     """Milliseconds of ours, and its ratio to Keras and to torch."""
     runs = [getattr(net, task) for net in (ours, keras_net, torch) if net is not None]
-    for run in runs:
-        run()
-    turns = [[run() for run in runs] for _ in range(pairs)]
-    ratios = [statistics.median(turn[0] / turn[i] for turn in turns) for i in range(1, len(runs))]
-    return 1e3 * statistics.median(turn[0] for turn in turns), *ratios
+    turns = take_turns(runs, pairs)
+    return turns.ms(0), *(turns.ratio(0, i) for i in range(1, len(runs)))
 
 
 def geometric_mean(values):

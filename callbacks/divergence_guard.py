@@ -6,11 +6,13 @@ import keras
 import numpy as np
 
 from kerasrnn.arguments import path, positive_integer, real_number
-from kerasrnn.callbacks.gate import Gate
-from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
-from kerasrnn.callbacks.state_file import StateFile
-from kerasrnn.callbacks.update_hook import UpdateHook, copied_without, innermost
+from kerasrnn.copying import copied_without
 from kerasrnn.inside import kept_states
+from kerasrnn.updates.hook import UpdateHook, innermost
+from kerasrnn.updates.nonfinite import NonFiniteFilter
+from kerasrnn.updates.scaled_schedule import lowered
+from kerasrnn.updates.snapshot import Snapshot
+from kerasrnn.updates.state_file import StateFile
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 _SPOILT = "the weights or the optimizer's variables held an Inf or NaN"
@@ -115,7 +117,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.every = positive_integer("every", every)
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
         self.directory = path("directory", directory, directory=True)
-        self._hook = self._gate = self._file = None
+        self._hook = self._filter = self._file = None
         self._forget()
 
     def _forget(self):
@@ -125,7 +127,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._good = self._newer = self._metrics = None
 
     def __getstate__(self):
-        left_behind = self._hook, self._gate, self._good, self._newer, self._metrics
+        left_behind = self._hook, self._filter, self._good, self._newer, self._metrics
         return copied_without(self, *left_behind)
 
     def on_train_begin(self, logs=None):
@@ -139,8 +141,8 @@ class DivergenceGuard(keras.callbacks.Callback):
                 )
             self._file = StateFile(self.directory)
         self._forget()
-        self._hook, self._gate = hook, Gate(self.model)
-        self._hook.guard_by(self._gate)
+        self._hook, self._filter = hook, NonFiniteFilter(self.model)
+        self._hook.filter_by(self._filter)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._measured = False
@@ -150,21 +152,21 @@ class DivergenceGuard(keras.callbacks.Callback):
         if self._newer is None and self.model.built:
             self._take_up()
             self._keep()
-            self._gate.states.expect()
-        self._metrics = Copy(self._metric_variables())
+            self._filter.states.expect()
+        self._metrics = Snapshot(self._metric_variables())
         # Between batches they may be reset.
-        self._gate.states.keep()
+        self._filter.states.keep()
         self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
-        self._gate.states.put_back_nonfinite()
+        self._filter.states.put_back_nonfinite()
         # The first batch may have built the model and the optimizer.
         if self._newer is None or len(self._newer) < len(self._state()):
             self._keep()
-        skipped = self._gate.skipped
+        skipped = self._filter.skipped
         if skipped > self.skipped:
-            self.skipped, self.first_nonfinite = skipped, self._gate.first_nonfinite
+            self.skipped, self.first_nonfinite = skipped, self._filter.first_nonfinite
             self._well = 0
             self._leave_out(logs)
             trouble = self._too_many_skips()
@@ -187,7 +189,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             logs.update(
                 {name: math.nan for name in self.model.get_metrics_result() if name in logs}
             )
-        if not Copy(self._state()).finite:
+        if not Snapshot(self._state()).finite:
             self._go_back(_SPOILT)
 
     def on_train_end(self, logs=None):
@@ -202,11 +204,11 @@ class DivergenceGuard(keras.callbacks.Callback):
             )
 
     def _release(self):
-        self._hook.release(self._gate)
-        self._hook = self._gate = self._good = self._newer = self._metrics = None
+        self._hook.release(self._filter)
+        self._hook = self._filter = self._good = self._newer = self._metrics = None
 
     def _too_many_skips(self):
-        in_a_row = self._gate.in_a_row
+        in_a_row = self._filter.in_a_row
         if in_a_row >= self.max_skips:
             return f"{in_a_row} batches in a row had an Inf or NaN in their gradients"
         return None
@@ -229,7 +231,7 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _weights_spoilt(self):
         due = self._well and self._well % self.every == 0
-        if self._gate.spoilt or (due and not self._keep()):
+        if self._filter.spoilt or (due and not self._keep()):
             return _SPOILT
         return None
 
@@ -238,12 +240,12 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _keep(self):
         """Copies the state, unless it is not finite, which makes the copy before it a good one."""
-        copy = Copy(self._state())
-        if not copy.finite:
+        snapshot = Snapshot(self._state())
+        if not snapshot.finite:
             return False
-        whole = self._newer is not None and len(self._newer) == len(copy)
-        before, self._good = self._good, self._newer if whole else copy
-        self._newer = copy
+        whole = self._newer is not None and len(self._newer) == len(snapshot)
+        before, self._good = self._good, self._newer if whole else snapshot
+        self._newer = snapshot
         if self._file and self._good is not before:
             self._file.write(self._good.values)
         return True
@@ -279,20 +281,20 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _go_back(self, trouble):
         optimizer = innermost(self.model.optimizer)
-        lower_rate = _lower(optimizer._learning_rate, self.lr_factor)
+        lower_rate = lowered(optimizer._learning_rate, self.lr_factor)
         if self._good:
             self._good.restore()
         if self.rollbacks == self.max_rollbacks or not self._good:
             self._give_up(trouble)
         self.rollbacks += 1
         self._well, self._newer = 0, self._good
-        self._gate.begin_again()
+        self._filter.begin_again()
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
         if self._file:
             # With the lower rate.
-            self._file.write(Copy(self._state()).values)
+            self._file.write(Snapshot(self._state()).values)
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -311,40 +313,6 @@ class DivergenceGuard(keras.callbacks.Callback):
             f"{first or ''} Look for an Inf or NaN in the data, lower the learning rate, or clip "
             "with GradientClipping."
         )
-
-
-class Copy:
-    """The values that variables had."""
-
-    def __init__(self, variables):
-        self._values = [(variable, variable.numpy()) for variable in variables]
-
-    def __len__(self):
-        return len(self._values)
-
-    @property
-    def values(self):
-        return [value for _, value in self._values]
-
-    @property
-    def finite(self):
-        return all(np.isfinite(value).all() for _, value in self._values)
-
-    def change(self, variable):
-        """How much is there now that was not; a variable that is new was 0."""
-        before = next((value for one, value in self._values if one is variable), 0.0)
-        return float(variable.numpy()) - float(before)
-
-    def restore(self, which=lambda variable: True):
-        for variable, value in self._values:
-            if which(variable):
-                variable.assign(value)
-
-
-def _lower(rate, factor):
-    if isinstance(rate, Schedule):
-        return ScaledSchedule(rate, factor)
-    return factor * rate.numpy() if isinstance(rate, keras.Variable) else rate
 
 
 def _require_a_rate_to_cut(optimizer, factor):

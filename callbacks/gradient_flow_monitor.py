@@ -3,7 +3,10 @@ import numpy as np
 from keras import tree
 
 from kerasrnn.arguments import positive_integer
-from kerasrnn.callbacks.update_hook import copied_without
+from kerasrnn.copying import copied_without
+from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.flow import Measurement
+from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.inside import layers_in
 
 
@@ -50,9 +53,6 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         return copied_without(self, self._measure)
 
     def on_train_begin(self, logs=None):
-        # A program that only trains does not wait for the diagnostics to be imported.
-        from kerasrnn.diagnostics.flow import Measurement
-
         self.history, self.epochs = [], []
         self._measure = Measurement(self.model, trace=True)
         self._checked = False
@@ -67,8 +67,6 @@ class GradientFlowMonitor(keras.callbacks.Callback):
     def _check(self):
         """Measures once, which is traced for the times to come, so that what is wrong shows before
         the training and not in the middle of it."""
-        from kerasrnn.diagnostics.flow import NoRecurrentLayer
-
         try:
             self._measure(self.x, self.y)
         except NoRecurrentLayer:
@@ -103,19 +101,4 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         """
         if not self.history:
             raise ValueError("plot() needs measurements: call it after fit.")
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4 + 0.2 * len(self.history[0].slope)), layout="constrained")
-        axis = figure.subplots()
-        for i, path in enumerate(self.history[0].slope):
-            slopes = np.array([flow.slope[path] for flow in self.history])
-            slopes = np.where(np.isfinite(slopes), slopes, np.nan)
-            style = ("-", "--", "-.", ":")[i % 4]
-            axis.plot(self.epochs, slopes, style, marker="os^vD"[i % 5], markersize=4, label=path)
-        axis.axhline(0, color="0.6", linewidth=0.8)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel("slope of log ‖∂J/∂h‖ per step back")
-        axis.set_title("Gradients through time: below 0 they vanish, above they explode")
-        figure.legend(loc="outside lower center", ncols=2)
-        return figure
+        return plots.slopes(self.epochs, self.history)

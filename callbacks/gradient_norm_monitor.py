@@ -1,20 +1,22 @@
-import csv
-import pathlib
 import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrnn.arguments import path, positive_integer
-from kerasrnn.callbacks.gradient_hook import GradientHook
-from kerasrnn.callbacks.gradient_record import GradientRecord
-from kerasrnn.callbacks.update_hook import copied_without, require_optimizer
+from kerasrnn.copying import copied_without
+from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.health.findings import verdicts
+from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.updates.hook import UpdateHook, require_optimizer
+from kerasrnn.updates.outputs import CSVRecord, SummaryRecord
+from kerasrnn.updates.record import GradientRecord
+from kerasrnn.updates.recorder import NormRecorder
+from kerasrnn.updates.suggestion import suggest_clipnorm
 
 _CAPACITY = 1024
 # What an interrupted process loses of its CSV at most, in batches.
 _FLUSH_EVERY = 100
-_COLUMNS = ["update", "global_norm", "clipped_norm", "clipped"]
 
 
 class GradientNormMonitor(keras.callbacks.Callback):
@@ -48,7 +50,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates
-            itself; those of Keras's are i, f, g, o (LSTM), z, r, h (GRU) and h (SimpleRNN).
+            itself; those of Keras's are i, f, g, o (LSTM), z, r, g (GRU) and h (SimpleRNN).
         variables: The variables' paths, in the order of the columns.
         clip: The clip that was set when the first batch began, as `("clipnorm", 1.0)` of the
             optimizer or `("global_norm", 1.0)`, mode and value of a `GradientClipping`, or `None`.
@@ -89,7 +91,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size
-        self._hook = self._gate = self._csv_file = self._summaries = None
+        self._hook = self._recorder = self._filter = None
+        self._outputs = []
         self._forget()
 
     def _forget(self):
@@ -101,17 +104,26 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __getstate__(self):
         self._read_out()
-        return copied_without(self, self._hook, self._gate, self._csv_file, self._summaries)
+        left_behind = self._hook, self._recorder, self._filter
+        return copied_without(self, *left_behind) | {"_outputs": []}
 
-    def _record(self, first=0):
+    def gradient_record(self, first=0):
+        """The norms of the updates so far, from number `first` on, as a
+        `kerasrnn.updates.record.GradientRecord`; what `health_report` reads."""
         self._read_out()
         return GradientRecord(
             self._rows[first:], self.variables, self.clip, self._gates, self._skipped
         )
 
+    def _some_record(self, method):
+        record = self.gradient_record()
+        if not len(record):
+            raise ValueError(f"{method}() needs recorded updates: call it after fit.")
+        return record
+
     @property
     def history(self):
-        record = self._record()
+        record = self.gradient_record()
         return {
             "global_norm": record.global_norm,
             "clipped_norm": record.clipped_norm,
@@ -121,11 +133,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     @property
     def gate_norms(self):
-        return self._record().gate_norms
+        return self.gradient_record().gate_norms
 
     @property
     def clip_rate(self):
-        return self._record().clip_rate
+        return self.gradient_record().clip_rate
 
     @property
     def noise_scale(self):
@@ -153,7 +165,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 "noise_scale needs the number of samples per update: "
                 "GradientNormMonitor(batch_size=32). Received: batch_size=None"
             )
-        return self._record().noise_scale(self.batch_size)
+        return self.gradient_record().noise_scale(self.batch_size)
 
     def suggest_clipnorm(self, window=None):
         """A clip threshold from the norms seen, for the next training.
@@ -178,34 +190,32 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 zero was recorded.
         """
         first = 0 if window is None else -positive_integer("window", window)
-        return self._record(first).suggest_clipnorm()
+        return suggest_clipnorm(self.gradient_record(first))
 
     def verdict(self):
         """What the recorded norms say, in plain words.
 
         Returns:
-            A few sentences: NON-FINITE gradients with their first update and variable; VANISHING
-            ones (median norm under 1e-7); EXPLODING ones (99th percentile over 100 times the
-            median); CLIP TOO TIGHT, one with a fixed threshold that fires on more than half of the
-            updates, or CLIP IDLE, one that never does; or HEALTHY. Whether a gradient vanishes
-            through time, norms over all time steps do not show: that is the matter of
-            `kerasrnn.diagnostics.health_report`.
+            A few sentences, each beginning with NON-FINITE, EXPLODING, VANISHING, CLIP TOO TIGHT,
+            CLIP IDLE or HEALTHY: `kerasrnn.diagnostics.health_report` lists what each rests on.
+            Whether a gradient vanishes through time, norms over all time steps do not show: that is
+            the matter of that report.
 
         Raises:
             ValueError: no update was recorded.
         """
-        return self._record().verdict()
+        return "\n".join(map(str, self.verdicts()))
 
     def verdicts(self):
         """The same, as data.
 
         Returns:
-            A list of `kerasrnn.verdict.Verdict`.
+            A list of `kerasrnn.diagnostics.Verdict`.
 
         Raises:
             ValueError: no update was recorded.
         """
-        return self._record().verdicts()
+        return verdicts(Measured(record=self._some_record("verdict")))
 
     def plot(self):
         """Draws the norms over the updates, before and after clipping, on a logarithmic axis, with
@@ -222,37 +232,38 @@ class GradientNormMonitor(keras.callbacks.Callback):
         Raises:
             ValueError: no update was recorded.
         """
-        return self._record().plot()
+        return plots.gradient_norms(self._some_record("plot"))
 
     def on_train_begin(self, logs=None):
         require_optimizer(self)
         self._open_outputs()
         self._forget()
         capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
-        self._hook = GradientHook(self, capacity, products=self.batch_size is not None)
-        self._hook.attach()
+        self._hook = UpdateHook.of(self)
+        self._recorder = NormRecorder(self.model, capacity, products=self.batch_size is not None)
+        self._hook.observe(self._recorder)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()
         if not self._batches:
             # A GradientClipping or a DivergenceGuard may begin after this callback, and a guard end
             # before it.
-            self.clip, self._gate = self._hook.clip, self._hook.gate
+            self.clip, self._filter = self._hook.clip, self._hook.filter
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self._seen = self._seen, self._hook.count()
-        # A train_step of the user's own may update several times.
+        before, self._seen = self._seen, self._recorder.count()
+        # A user's train_step may update several times.
         as_many_again = 2 * self._seen - before
         self._batches += 1
-        full = as_many_again - self._read > self._hook.capacity
+        full = as_many_again - self._read > self._recorder.capacity
         if full or self._batches % _FLUSH_EVERY == 0:
             self._read_out()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_start = len(self._record())
+        self._epoch_start = len(self.gradient_record())
 
     def on_epoch_end(self, epoch, logs=None):
-        record = self._record(self._epoch_start)
+        record = self.gradient_record(self._epoch_start)
         if logs is not None and len(record):
             # NaN counts as larger than any number: of one update, or none, a median needs no more.
             logs["grad_norm"] = float(np.median(np.nan_to_num(record.global_norm, nan=np.inf)))
@@ -262,8 +273,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._read_out()
-        self._hook.detach()
-        self._hook = self._gate = None
+        self._hook.release(self._recorder)
+        self._hook = self._recorder = self._filter = None
         self._close_outputs()
         if not len(self._rows):
             warnings.warn(
@@ -275,66 +286,31 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def _open_outputs(self):
         self._close_outputs()
         if self.csv:
-            file = pathlib.Path(self.csv)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir() or (file.exists() and not _is_record(file)):
-                raise FileExistsError(
-                    "`csv` must name a new file or a record of an earlier fit, which it replaces. "
-                    f"Received: csv={str(file)!r}, which holds something else"
-                )
-            self._csv_file = file.open("w", newline="", encoding="utf-8")
+            self._outputs.append(CSVRecord(self.csv))
         if self.log_dir:
-            self._summaries = tf.summary.create_file_writer(str(self.log_dir))
+            self._outputs.append(SummaryRecord(self.log_dir))
 
     def _close_outputs(self):
-        for output in (self._csv_file, self._summaries):
-            if output:
-                output.close()
-        self._csv_file = self._summaries = None
+        for output in self._outputs:
+            output.close()
+        self._outputs = []
 
     def _read_out(self):
-        """Takes in what the hook has written up to the last batch that was finished: after an
+        """Takes in what the recorder has written up to the last batch that was finished: after an
         interrupted `fit`, another one may go on writing."""
-        if self._hook is None or self._seen == self._read:
+        if self._recorder is None or self._seen == self._read:
             return
-        rows, lost = self._hook.take(self._seen)
+        rows, lost = self._recorder.take(self._seen)
         first, self._read = self._read + lost, self._seen
-        self._skipped = self._gate and self._gate.skipped
+        self._skipped = self._filter and self._filter.skipped
         if lost:
             warnings.warn(
                 f"GradientNormMonitor lost {lost} updates: more of them in one batch than its "
-                f"buffer of {self._hook.capacity} holds. The record goes on without them.",
+                f"buffer of {self._recorder.capacity} holds. The record goes on without them.",
                 stacklevel=2,
             )
-        self.variables, self._gates = self._hook.paths, self._hook.gates
+        self.variables, self._gates = self._recorder.paths, self._recorder.gates
         self._rows = np.concatenate([self._rows, rows]) if len(self._rows) else rows
         record = GradientRecord(rows, self.variables, self.clip, self._gates)
-        self._write_csv(first, record)
-        self._write_summaries(first, record)
-
-    def _write_csv(self, first, record):
-        if not self._csv_file:
-            return
-        writer = csv.writer(self._csv_file)
-        if self._csv_file.tell() == 0:
-            writer.writerow([*_COLUMNS, *record.columns])
-        norms = record.global_norm, record.clipped_norm, record.fired.astype(int)
-        for i, row in enumerate(zip(*norms, *record.columns.values(), strict=True), first):
-            writer.writerow([i, *row])
-        self._csv_file.flush()
-
-    def _write_summaries(self, first, record):
-        if not self._summaries:
-            return
-        with self._summaries.as_default():
-            norms = {"global_norm": record.global_norm, "clipped_norm": record.clipped_norm}
-            for name, of_updates in (norms | record.columns).items():
-                for step, norm in enumerate(of_updates, first):
-                    tf.summary.scalar(f"gradients/{name}", norm, step)
-        self._summaries.flush()
-
-
-def _is_record(path):
-    with path.open(encoding="utf-8", errors="replace") as file:
-        start = file.readline()
-    return not start or start.startswith(",".join(_COLUMNS))
+        for output in self._outputs:
+            output.write(first, record)

@@ -5,6 +5,7 @@ import importlib
 from kerasrnn import (
     callbacks,
     cells,
+    diagnostics,
     initializers,
     layers,
 )
@@ -12,7 +13,7 @@ from kerasrnn import (
 __version__ = "0.1.0"
 
 # Some import keras-tuner and the like, which a program that only trains should not wait for.
-_ON_DEMAND = ("diagnostics", "export", "tasks", "tuning")
+_ON_DEMAND = ("export", "tasks", "tuning")
 
 
 def __getattr__(name):

@@ -1,12 +1,11 @@
 """Models as artifacts that run without this package."""
 
-import contextlib
-import os
 import pathlib
-import tempfile
 import warnings
 
 import keras
+
+from kerasrnn.files import replacing_directory
 
 
 def export_saved_model(model, path, preprocessing=None, overwrite=False):
@@ -60,7 +59,7 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
             f"`Input`. Received: model={model.name}"
         )
     served = model if preprocessing is None else _behind(preprocessing, model)
-    with _in_place_of(path) as unfinished:
+    with replacing_directory(path) as unfinished:
         served.export(str(unfinished), verbose=False)
     return path
 
@@ -91,20 +90,3 @@ def _behind(preprocessing, model):
             f"Sequential keras.Model that has its Input. Received: preprocessing={preprocessing!r}"
         )
     return keras.Model(raw, model(preprocessing(raw)))
-
-
-@contextlib.contextmanager
-def _in_place_of(path):
-    """A directory to write to, which takes the place of `path` once the block has gone well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
-        yield new
-        try:
-            if path.exists():
-                os.rename(path, old)
-            os.rename(new, path)
-        except BaseException:
-            if old.exists():
-                os.rename(old, path)
-            raise

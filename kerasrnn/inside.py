@@ -14,7 +14,7 @@ def layers_in(layer):
     return layer._flatten_layers()
 
 
-def recurrent_layers(layer):
+def recurrent_paths(layer):
     """Each recurrent layer in a layer or model, Keras's too: its path, the layer, and whether it
     runs against the time of the model's input.
 

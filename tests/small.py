@@ -64,3 +64,15 @@ def descend(clip, rate, accumulate=1, sparse=False, epochs=2):
 def assert_same(model, weights, rtol=1e-5, atol=1e-6):
     for mine, other in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(mine, other, rtol=rtol, atol=atol)
+
+
+class At(keras.callbacks.Callback):
+    """Calls a function at the end of one batch of the first epoch."""
+
+    def __init__(self, batch, function):
+        super().__init__()
+        self.batch, self.function = batch, function
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.batch:
+            self.function()

@@ -12,6 +12,8 @@ PATH = pathlib.Path(__file__).parents[1] / "benchmarks" / "depth.py"
 
 @pytest.fixture
 def depth(monkeypatch, tmp_path):
+    # As for a script in its folder.
+    monkeypatch.syspath_prepend(PATH.parent)
     spec = importlib.util.spec_from_file_location("depth", PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

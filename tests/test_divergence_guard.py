@@ -16,9 +16,8 @@ from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, fit
 
 from kerasrnn import layers
 from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor
-from kerasrnn.callbacks.divergence_guard import Copy
-from kerasrnn.callbacks.scaled_schedule import ScaledSchedule
-from kerasrnn.callbacks.update_hook import METHODS
+from kerasrnn.updates.hook import METHODS
+from kerasrnn.updates.scaled_schedule import ScaledSchedule
 
 Adam = keras.optimizers.Adam
 BAD = 2  # The batch of six with the NaN.
@@ -691,15 +690,3 @@ def test_needs_an_optimizer():
     callbacks = keras.callbacks.CallbackList([DivergenceGuard()], model=build())
     with pytest.raises(ValueError, match="DivergenceGuard needs a model compiled with"):
         callbacks.on_train_begin()
-
-
-def test_a_copy_restores_what_it_is_told():
-    first, second = tf.Variable([1.0, 2.0]), tf.Variable([3.0])
-    kept = Copy([first, second])
-    first.assign([0.0, np.nan])
-    second.assign([0.0])
-    kept.restore(lambda v: v is first)
-    np.testing.assert_array_equal(first, [1.0, 2.0])
-    np.testing.assert_array_equal(second, [0.0])
-    assert kept.finite
-    assert not Copy([tf.Variable([np.inf])]).finite

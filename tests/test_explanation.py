@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasrnn import cells, layers, recurrence
-from kerasrnn.inside import recurrent_layers
+from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence import PATHS, explain
 
 USES = "fit", "predict", "export"
@@ -58,7 +58,7 @@ def test_it_is_what_happens(tmp_path, monkeypatch):
     model, _ = many()
     explanation = explain(model, X)
     names = {}
-    for path, layer, _ in recurrent_layers(model):
+    for path, layer, _ in recurrent_paths(model):
         stacked = getattr(layer.cell, "cells", None)
         names |= {id(cell): f"{path}/{cell.name}" for cell in stacked or ()}
         names.setdefault(id(layer.cell), path)

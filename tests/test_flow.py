@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrnn import layers
 from kerasrnn.cells import CELLS
-from kerasrnn.diagnostics import flow, gradient_flow, health_report
+from kerasrnn.diagnostics import flow, gradient_flow
 from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.recurrence import programs
 
@@ -427,56 +427,6 @@ def test_what_cannot_be_measured():
         gradient_flow(keras.Sequential([layers.GRU(3)]), X, Y)
     with pytest.raises(ValueError, match=r"must have a recurrent layer.*no recurrent layer"):
         gradient_flow(compiled(keras.layers.Flatten()), X, Y)
-
-
-@pytest.mark.parametrize("look", [gradient_flow, health_report])
-def test_what_is_no_batch(look):
-    model = compiled(layers.GRU(3))
-    for name, x, y in (
-        ("x", X.tolist(), Y),
-        ("y", X, Y.tolist()),
-        ("x", None, Y),
-        ("x", np.float32(1), Y),
-        ("x", tf.constant(1.0), Y),
-        ("x", tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH), None),
-    ):
-        with pytest.raises(
-            ValueError, match=rf"^`{name}` must be an array.*Received: {name}=.{{4}}"
-        ):
-            look(model, x, y)
-    for x, y, shape in ((X, Y[:2], r"\(2, 1\)"), (X[:2], Y, r"\(3, 1\)")):
-        with pytest.raises(ValueError, match=rf"`y` must hold as many samples as `x`.*{shape}"):
-            look(model, x, y)
-    with pytest.raises(ValueError, match=r"`x` must hold at least one sample"):
-        look(model, X[:0], Y[:0])
-    with pytest.raises(ValueError, match=r"`y` must hold the targets.* Received: y=None"):
-        look(model, X, None)
-    with pytest.raises(ValueError, match=r"`sample_weight` must hold .*\(2,\)"):
-        gradient_flow(model, X, Y, np.ones(2))
-
-
-@pytest.mark.parametrize("look", [gradient_flow, health_report])
-def test_a_loss_without_targets(look):
-    class Own(keras.Model):
-        def __init__(self, adds):
-            super().__init__()
-            self.rnn, self.adds = layers.GRU(3, name="rnn"), adds
-
-        def call(self, x):
-            h = self.rnn(x)
-            if self.adds:
-                self.add_loss(keras.ops.mean(h**2))
-            return h
-
-        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-            if self.adds:
-                return super().compute_loss(x, y, y_pred, sample_weight, training)
-            return keras.ops.mean(y_pred**2)
-
-    for adds in (True, False):
-        model = Own(adds)
-        model.compile("sgd", None if adds else "mse")
-        look(model, X, None)
 
 
 def test_plot(random_weights):

@@ -9,111 +9,29 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
-from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, descend, fit, gradients
+from clips_by_hand import BY_HAND, ZClip
+from small import (
+    BATCH,
+    LABELS,
+    SGD,
+    TOKENS,
+    At,
+    assert_same,
+    build,
+    compiled,
+    descend,
+    fit,
+    gradients,
+)
 
-from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor, clips
-from kerasrnn.callbacks.update_hook import METHODS
-
-
-def norm_of(grads):
-    return np.sqrt(sum(np.sum(g**2) for g in grads))
-
-
-def algorithm_1(g, threshold):
-    """Pascanu et al. (2013), Algorithm 1."""
-    norm = np.linalg.norm(g)
-    if norm >= threshold:
-        g = threshold / norm * g
-    return g
-
-
-class GlobalNorm:
-    def __init__(self, value):
-        self.value = value
-
-    def __call__(self, weights, grads):
-        flat = algorithm_1(np.concatenate([g.ravel() for g in grads]), self.threshold(grads))
-        parts = np.split(flat, np.cumsum([g.size for g in grads])[:-1])
-        return [part.reshape(g.shape) for part, g in zip(parts, grads, strict=True)]
-
-    def threshold(self, grads):
-        return self.value
-
-
-class Norm(GlobalNorm):
-    def __call__(self, weights, grads):
-        return [algorithm_1(g, self.value) for g in grads]
-
-
-class Value(GlobalNorm):
-    def __call__(self, weights, grads):
-        return [np.clip(g, -self.value, self.value) for g in grads]
-
-
-class AutoClip(GlobalNorm):
-    """Seetharaman et al. (2020): the percentile of all norms up to and with this one."""
-
-    def __init__(self, value):
-        super().__init__(value)
-        self.norms = []
-
-    def threshold(self, grads):
-        self.norms.append(norm_of(grads))
-        return np.percentile(self.norms, self.value)
-
-
-class ZClip(GlobalNorm):
-    """Kumar et al. (2025), with a reciprocal clip."""
-
-    def __init__(self, value, warmup=25):
-        super().__init__(value)
-        self.warmup, self.seen = warmup, []
-
-    def threshold(self, grads):
-        g = norm_of(grads)
-        if len(self.seen) < self.warmup:
-            self.seen.append(g)
-            self.mean, self.variance = np.mean(self.seen), np.var(self.seen)
-            return np.inf
-        sigma = np.sqrt(self.variance)
-        z = (g - self.mean) / sigma
-        threshold = self.mean + self.value**2 / z * sigma if z > self.value else np.inf
-        g = min(g, threshold)
-        self.mean = 0.97 * self.mean + 0.03 * g
-        self.variance = 0.97 * self.variance + 0.03 * (g - self.mean) ** 2
-        return threshold
-
-
-class AGC(GlobalNorm):
-    """Brock et al. (2021), equation 3: unit by unit, here column by column."""
-
-    def __call__(self, weights, grads):
-        clipped = []
-        for w, g in zip(weights, grads, strict=True):
-            g = g.copy()
-            for i in range(g.shape[1]) if g.ndim == 2 else [slice(None)]:
-                most = max(np.linalg.norm(w[..., i]), 1e-3)
-                ratio = np.linalg.norm(g[..., i]) / most
-                if ratio > self.value:
-                    g[..., i] *= self.value * most / np.linalg.norm(g[..., i])
-            clipped.append(g)
-        return clipped
-
-
-# Thresholds that some of the updates, variables, entries or units stay below.
-BY_HAND = {
-    "global_norm": (GlobalNorm, 1.0),
-    "norm": (Norm, 0.5),
-    "value": (Value, 0.1),
-    "percentile": (AutoClip, 40.0),
-    "zscore": (ZClip, 1.0),
-    "adaptive": (AGC, 0.3),
-}
+from kerasrnn.callbacks import GradientClipping, GradientNormMonitor
+from kerasrnn.updates.clips import CLIPS, ZScore
+from kerasrnn.updates.hook import METHODS
 
 
 @pytest.fixture(autouse=True)
 def _short_warmup(monkeypatch):
-    monkeypatch.setattr(clips, "WARMUP", 4)
+    monkeypatch.setattr(ZScore, "warmup", 4)
 
 
 def expected(mode, **options):
@@ -180,55 +98,6 @@ def test_sparse_rows_under_xla():
     assert_same(model, expected("value", sparse=True))
 
 
-def test_algorithm_1_to_the_letter():
-    """At the threshold too; below it g is not touched by a bit."""
-    clip = clips.CLIPS["global_norm"](5.0)
-    for scale in (0.5, 1.0, 2.0, 1e30):
-        g = np.float32([3.0, 4.0]) * np.float32(scale)
-        (clipped,) = clip([None], [tf.constant(g)])
-        if scale <= 1:
-            np.testing.assert_array_equal(clipped, g)
-        else:
-            np.testing.assert_allclose(clipped, [3.0, 4.0], rtol=1e-6)
-    (clipped,) = clip([None], [tf.zeros(2)])
-    np.testing.assert_array_equal(clipped, [0.0, 0.0])
-
-
-@pytest.mark.parametrize(("mode", "by_hand"), [("percentile", AutoClip), ("zscore", ZClip)])
-def test_a_long_history(mode, by_hand, monkeypatch):
-    """Over the papers' warm-up, past the window, and with an Inf and a NaN among the norms."""
-    monkeypatch.undo()
-    monkeypatch.setattr(clips, "_WINDOW", 50)
-    value = {"percentile": 30.0, "zscore": 1.0}[mode]
-    clip, paper = clips.CLIPS[mode](value), by_hand(value)
-    step = tf.function(lambda g: clip([None], [g])[0], jit_compile=True)
-    norms = np.random.default_rng(0).gamma(2.0, size=120)
-    fired = 0
-    for i, norm in enumerate(norms):
-        if i in (0, 10, 60):
-            for bad in (np.inf, np.nan):
-                np.testing.assert_array_equal(step(tf.constant([bad, 1.0])), [bad, 1.0])
-        g = np.array([0.6, 0.8]) * norm
-        (wanted,) = paper(None, [g])
-        np.testing.assert_allclose(step(tf.constant(g, "float32")), wanted, rtol=1e-4)
-        fired += np.linalg.norm(wanted) < norm
-        if mode == "percentile":
-            paper.norms = paper.norms[-49:]
-    assert 5 < fired < 110
-
-
-@pytest.mark.parametrize("mode", BY_HAND)
-def test_an_inf_and_a_nan_pass_as_they_are(mode):
-    clip = clips.CLIPS[mode](0.1)
-    for bad in (np.inf, -np.inf, np.nan):
-        g = np.float32([[bad], [3.0], [-2.0]])
-        rows = tf.IndexedSlices(tf.constant(g), tf.constant([2, 0, 1]), tf.constant([4, 1]))
-        variables = [tf.Variable(tf.ones((n, 1))) for n in (3, 4)]
-        dense, sparse = clip(variables, [tf.constant(g), rows])
-        np.testing.assert_array_equal(dense, g)
-        np.testing.assert_array_equal(tf.convert_to_tensor(sparse)[:3], g[[1, 2, 0]])
-
-
 @pytest.mark.parametrize("mode", ["percentile", "zscore"])
 def test_the_history_goes_on_in_the_next_fit(mode):
     model, clipping = compiled(SGD(0.5), sparse=True), GradientClipping(mode, BY_HAND[mode][1])
@@ -263,18 +132,6 @@ def test_clipnorm_is_per_variable():
     assert (theirs.history["clipped_norm"] > 1.1).all()
     np.testing.assert_allclose(ours.history["clipped_norm"], 1.0, rtol=1e-5)
     assert ours.clip_rate == 1.0
-
-
-class At(keras.callbacks.Callback):
-    """Calls a function at the end of one batch of the first epoch."""
-
-    def __init__(self, batch, function):
-        super().__init__()
-        self.batch, self.function = batch, function
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == self.batch:
-            self.function()
 
 
 def test_a_value_changed_in_fit_counts_from_the_next_update():
@@ -361,36 +218,6 @@ def test_a_suggestion_can_be_given_as_it_is():
     assert clipping.value == float(monitor.suggest_clipnorm())
 
 
-def fit_again(model):
-    fit(model, epochs=1)
-
-
-def compile_again(model):
-    model.compile(model.optimizer, "mse")
-    fit(model, epochs=1)
-
-
-def apply_by_hand(model):
-    grads = [tf.constant(g, "float32") for g in gradients(model, slice(0, BATCH))]
-    model.optimizer.apply(grads, model.trainable_variables)
-
-
-@pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("train", [fit_again, compile_again, apply_by_hand])
-def test_what_an_interrupted_fit_left_is_taken_off(train, eager):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    model, plain = (compiled(SGD(0.5), run_eagerly=eager) for _ in range(2))
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, GradientClipping("global_norm", 1e-3), At(1, interrupt))
-    model.set_weights(plain.get_weights())
-    train(model)
-    train(plain)
-    assert_same(model, plain.get_weights(), rtol=0, atol=0)
-    assert not set(METHODS) & set(vars(model.optimizer))
-
-
 def test_leaves_the_model_as_it_was():
     model, plain = compiled(SGD(0.5)), compiled(SGD(0.5))
     fit(model, GradientClipping("global_norm", 1e-3))
@@ -443,33 +270,16 @@ def test_defaults():
     assert (found["percentile"], found["zscore"], found["adaptive"]) == (10.0, 2.5, 0.01)
 
 
+def test_the_docstring_lists_every_mode_with_its_default():
+    for mode, rule in CLIPS.items():
+        entry = f'    "{mode}" (default: {rule.default:g})\n        {rule.__doc__.splitlines()[0]}'
+        assert GradientClipping.__doc__.count(entry) == 1
+    assert max(map(len, GradientClipping.__doc__.splitlines())) <= 100
+
+
 def test_a_clip_of_the_optimizer_s_own():
     with pytest.raises(ValueError, match=r"optimizer's own clip.*Received: clipvalue=0.5"):
         fit(compiled(SGD(0.5, clipvalue=0.5)), GradientClipping())
-
-
-class Refuses(keras.callbacks.Callback):
-    def on_train_begin(self, logs=None):
-        raise ValueError("no")
-
-
-@pytest.mark.parametrize(
-    ("clipnorm", "refusing"),
-    [
-        (1.0, [GradientClipping()]),
-        (None, [GradientClipping(), GradientClipping("value")]),
-        (None, [DivergenceGuard(), DivergenceGuard()]),
-        (None, [GradientClipping(), Refuses()]),
-    ],
-)
-def test_a_fit_that_is_refused_leaves_nothing_on_the_optimizer(clipnorm, refusing):
-    model = compiled(SGD(0.5, clipnorm=clipnorm))
-    model.make_train_function()
-    step = model.train_function
-    with pytest.raises(ValueError, match=r"own clip|One fit takes one|^no$"):
-        fit(model, GradientNormMonitor(), *refusing)
-    assert not set(METHODS) & set(vars(model.optimizer))
-    assert model.train_function is step
 
 
 def test_two_clips():

@@ -154,6 +154,41 @@ def test_the_spectral_radius_of_every_gate(random_weights):
                 assert spectral_radius(layer, gate) == pytest.approx(expected, rel=1e-4)
 
 
+class Squared(keras.layers.Layer):
+    """A cell of the user's: h_t = tanh(W x_t + U h_{t-1}²)."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = self.state_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight((shape[-1], self.units))
+        self.recurrent_kernel = self.add_weight((self.units, self.units))
+
+    def call(self, x, h):
+        h = keras.ops.tanh(x @ self.kernel + (h * h) @ self.recurrent_kernel)
+        return h, h
+
+
+class Squaring(keras.layers.SimpleRNNCell):
+    """The same from Keras's cell, with its weights."""
+
+    def call(self, x, h, training=False):
+        return super().call(x, h * h, training)
+
+
+@pytest.mark.parametrize("base", [Squared, Squaring])
+def test_a_namesake_is_not_taken_for_keras_s_simple_rnn(base):
+    """Its step is another: at h = 0 the Jacobian is 0."""
+    cell = built(type("SimpleRNNCell", (base,), {})(3))
+    assert not recurrent_jacobian(cell, X, np.zeros((3, 3))).any()
+    with pytest.raises(ValueError, match=r"must be a SimpleRNN .* bound is that of its step"):
+        gradient_bound(cell, 1)
+    if base is Squared:
+        with pytest.raises(ValueError, match=r"a cell of this package or of Keras.*SimpleRNNCell"):
+            spectral_radius(cell)
+
+
 def test_errors():
     simple, lstm = built(layers.SimpleRNN(3)), built(keras.layers.LSTM(3))
     with pytest.raises(ValueError, match="`gate` must be one of i, f, g, o"):

@@ -2,7 +2,8 @@
 
 from kerasrnn.diagnostics.causality import Causality, is_causal
 from kerasrnn.diagnostics.flow import GradientFlow, gradient_flow
-from kerasrnn.diagnostics.report import HealthReport, health_report
+from kerasrnn.diagnostics.health.report import HealthReport, health_report
+from kerasrnn.diagnostics.health.verdict import Verdict
 from kerasrnn.diagnostics.spectrum import (
     gradient_bound,
     lyapunov_exponent,
@@ -14,6 +15,7 @@ __all__ = [
     "Causality",
     "GradientFlow",
     "HealthReport",
+    "Verdict",
     "gradient_bound",
     "gradient_flow",
     "health_report",

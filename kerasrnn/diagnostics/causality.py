@@ -1,6 +1,5 @@
 """Whether a model looks ahead in time."""
 
-import contextlib
 import dataclasses
 import functools
 import reprlib
@@ -11,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.diagnostics.flow import left_as_it_was
+from kerasrnn.diagnostics.looking import left_as_it_was, shadowed
 
 
 @dataclasses.dataclass(frozen=True)
 class Causality:
-    """What `is_causal` found; true if there is no leak.
+    """Whether a model is causal; true if there is no leak.
 
     Attributes:
         leak: `None`, or the first leaking layer's name (inside a model within the model, behind
@@ -90,10 +89,10 @@ def is_causal(model, x, along=None):
 
     def run(change=None, watch=lambda part: None):
         """The outputs of all parts of the model, in order, with the steps of x so changed."""
-        given = [
+        taken = [
             change(part) if change and any(part is one for one in chosen) else part for part in flat
         ]
-        return _run(model, tree.pack_sequence_as(inputs, given), watch)
+        return _run(model, tree.pack_sequence_as(inputs, taken), watch)
 
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         sources = [part for part in chosen if part.dtype.is_floating]
@@ -146,13 +145,15 @@ def _chosen(inputs, along):
         chosen = [p for p in flat if len(p.shape) > 1 + p.dtype.is_floating] or flat
     else:
         keys = along if isinstance(along, list | tuple) else [along]
-        own = inputs if isinstance(inputs, dict) else dict(enumerate(flat)) if len(flat) > 1 else {}
-        if not keys or any(key not in own for key in keys):
+        named = dict(enumerate(flat)) if len(flat) > 1 else {}
+        named = inputs if isinstance(inputs, dict) else named
+        if not keys or any(key not in named for key in keys):
             raise ValueError(
                 "`along` must be one of the inputs in x, or a list of them, by index or key: "
-                f"{', '.join(map(repr, own)) or 'none for a single one'}. Received: along={along!r}"
+                f"{', '.join(map(repr, named)) or 'none for a single one'}. "
+                f"Received: along={along!r}"
             )
-        chosen = tree.flatten([own[key] for key in keys])
+        chosen = tree.flatten([named[key] for key in keys])
     lengths = [part.shape[1] if len(part.shape) > 1 else 0 for part in chosen]
     if min(lengths) < 2:
         raise ValueError(
@@ -172,7 +173,7 @@ class _Part(NamedTuple):
 
     name: str
     y: Any
-    # Whether a gradient leads from y to what the part was given.
+    # Whether a gradient leads from y to what the part took.
     differentiable: bool
     is_output: bool = False
 
@@ -186,7 +187,10 @@ def _run(model, inputs, watch):
                 watch(y)
             parts.append(_Part(name, y, differentiable))
 
-    with left_as_it_was(model), _listening(model, hear):
+    # A part that has several names goes by the last of them.
+    named = {id(part): (part, name) for name, part in _parts(model)}
+    calls = [(part, functools.partial(_heard, hear, name)) for part, name in named.values()]
+    with left_as_it_was(model), shadowed("call", calls):
         outputs = _floats(model(inputs, training=False))
     return parts + [_Part(model.name, y, True, True) for y in outputs]
 
@@ -273,26 +277,15 @@ def _parts(model, prefix=""):
             yield f"{prefix}{part.name}", part
 
 
-@contextlib.contextmanager
-def _listening(model, hear):
-    """Tells `hear` of every call of a part of the model, in the order in which they end."""
-
-    def call(original, name, *args, **kwargs):
-        given = _floats((args, kwargs))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(given)
-            outputs = original(*args, **kwargs)
-        floats = _floats(outputs)
-        # Not by the dtype of what is given: Keras's models cast tokens too.
-        gradients = tape.gradient(floats, given) if floats and given else []
-        hear(name, floats, any(gradient is not None for gradient in gradients))
-        return outputs
-
-    shadowed = {id(part): (name, part) for name, part in _parts(model)}.values()
-    for name, part in shadowed:
-        part.call = functools.partial(call, part.call, name)
-    try:
-        yield
-    finally:
-        for _, part in shadowed:
-            del part.call
+def _heard(hear, name, original, *args, **kwargs):
+    """Calls a part of the model and tells `hear` of it: name, outputs, and whether a gradient leads
+    from these to what the part took."""
+    taken = _floats((args, kwargs))
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(taken)
+        outputs = original(*args, **kwargs)
+    floats = _floats(outputs)
+    # Not by the dtype of what it takes: Keras's models cast tokens too.
+    gradients = tape.gradient(floats, taken) if floats and taken else []
+    hear(name, floats, any(gradient is not None for gradient in gradients))
+    return outputs

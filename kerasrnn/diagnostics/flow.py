@@ -1,29 +1,18 @@
 """How the gradient flows back through the time steps of a model."""
 
-import contextlib
 import dataclasses
-import functools
-import reprlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.cells import Cell
-from kerasrnn.inside import kept_states, layers_directly_in, layers_in
-from kerasrnn.layers.checks import MaskAndReset
-from kerasrnn.layers.rnn import RNN
-from kerasrnn.recurrence import sequence
+from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.looking import as_batch, check_compiled, gradients, left_as_it_was
+from kerasrnn.diagnostics.probe import NoRecurrentLayer, Probe
+from kerasrnn.inside import recurrent_paths
 
 # Below, float32 has no digits left to tell how fast a norm falls.
 _TINY = 1e-30
-# What a loss is multiplied by where float16 might lose its gradient; powers of two round nothing.
-_SCALES = (2.0**10, 2.0**20)
-
-
-class NoRecurrentLayer(ValueError):
-    """There is none that takes part in the model's output."""
 
 
 class _ByPath(dict):
@@ -38,8 +27,8 @@ class _ByPath(dict):
 
 @dataclasses.dataclass(frozen=True)
 class GradientFlow:
-    """What `gradient_flow` found. All but `loss` are dictionaries with the paths of the recurrent
-    layers for keys, in the order in which they ran.
+    """The gradient flow of a model at a batch. All but `loss` are dictionaries with the paths of
+    the recurrent layers for keys, in the order in which they ran.
 
     Attributes:
         loss: J.
@@ -85,28 +74,7 @@ class GradientFlow:
             A `matplotlib.figure.Figure`; `.savefig("flow.png")` writes it. A step without any
             gradient has no point.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4 + 0.2 * len(self.norms)), layout="constrained")
-        axis = figure.subplots()
-        lines = [(line, "os^vD"[i % 5]) for i, line in enumerate(("-", "--", "-.", ":") * 5)]
-        for i, (path, norms) in enumerate(self.norms.items()):
-            line, marker = lines[i % len(lines)]
-            axis.plot(
-                np.where(norms > 0, norms, np.nan),
-                linestyle=line,
-                marker=marker,
-                markersize=4,
-                markevery=max(1, len(norms) // 12),
-                label=f"{path}: slope {self.slope[path]:+.3f} per step back, "
-                f"half-life {self.half_life[path]:.3g} steps",
-            )
-        axis.set_yscale("log")
-        axis.set_xlabel("time step t of the input")
-        axis.set_ylabel("‖∂J/∂h_t‖, mean over the batch")
-        axis.set_title("Gradients through time")
-        figure.legend(loc="outside lower center")
-        return figure
+        return plots.gradient_flow(self)
 
 
 def gradient_flow(model, x, y=None, sample_weight=None):
@@ -141,8 +109,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
             none, or is missing: y, where the loss needs it.
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
-    where nothing is masked. What a cell of the user's own
-    gives as output beside its states is not seen: ∂J/∂h_t counts the output where it is a state.
+    where nothing is masked. What a user's cell gives as output beside its states is not seen:
+    ∂J/∂h_t counts the output where it is a state.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 1.1: the product of Jacobians measured here.
 
@@ -198,10 +166,10 @@ class Measurement:
         )
 
     def _run(self, x, y, sample_weight):
-        layers = list(recurrent_layers(self.model))
+        layers = recurrent_paths(self.model)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            probe = _Probe(tape, self.watch)
-            with _shadowed(layers, probe):
+            probe = Probe(tape, self.watch)
+            with probe.on(layers):
                 prediction = self.model(x, training=False)
             loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
         if not probe.runs:
@@ -213,8 +181,8 @@ class Measurement:
 
         def norms():
             taps = [run.taps for run in probe.runs]
-            found = gradients(self.model, tape, loss, taps)
-            return [run.norms(of_taps) for run, of_taps in zip(probe.runs, found, strict=True)]
+            of_runs = gradients(self.model, tape, loss, taps)
+            return [run.norms(of_taps) for run, of_taps in zip(probe.runs, of_runs, strict=True)]
 
         whole = single = norms()
         if probe.reads_steps:
@@ -224,238 +192,6 @@ class Measurement:
             run.path: (of_whole, of_single, run.valid, run.flipped)
             for run, of_whole, of_single in zip(probe.runs, whole, single, strict=True)
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One cell, run once.
-
-    Attributes:
-        path: Its path, with the number of the call.
-        layer, cell: The layer, and that of its cells which runs.
-        sequences: The layer's input, (batch, time, features).
-        states: Those it starts from.
-        valid: (batch, time), in the order of the steps, false where masked.
-        flipped: Whether that order is against the time of the model's input.
-        taps: What is added to each state after each step, (time, batch, size).
-    """
-
-    path: str
-    layer: keras.layers.Layer
-    cell: keras.layers.Layer
-    sequences: tf.Tensor
-    states: list
-    valid: tf.Tensor
-    flipped: bool
-    taps: list
-
-    @property
-    def names(self):
-        """Those of the states."""
-        if isinstance(self.cell, Cell):
-            return self.cell.states
-        if isinstance(self.cell, keras.layers.LSTMCell):
-            return ("h", "c")
-        return ("h", *(f"state_{i}" for i in range(2, len(self.taps) + 1)))
-
-    def norms(self, gradients):
-        """(batch, time) for each state, in the order of the steps."""
-        return {
-            name: tf.transpose(tf.norm(gradient, axis=-1))
-            for name, gradient in zip(self.names, gradients, strict=True)
-        }
-
-
-class _Probe:
-    """Hands out the taps and keeps them; with `single`, lets a layer be read at one step only."""
-
-    def __init__(self, tape, watch):
-        self.tape = tape
-        self.watch = watch
-        self.runs = []
-        self.single = self.reads_steps = False
-
-    def inner_loop(self, original, layer, path, flipped, sequences, initial_state, mask, **options):
-        if len(sequences.shape) != 3:
-            return original(sequences, initial_state, mask, **options)
-        steps = mask.mask if isinstance(mask, MaskAndReset) else mask
-        valid = tf.ones(_shape(sequences)[:2], "bool")
-        if steps is not None:
-            valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
-        if layer.go_backwards:
-            valid = tf.reverse(valid, [1])
-        tap = functools.partial(self._tap, layer, path, flipped, sequences, valid)
-        with sequence.tapped(tap):
-            last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
-        if layer.return_sequences:
-            outputs = self._read(outputs)
-        return last, outputs, states
-
-    def _tap(self, layer, path, flipped, sequences, valid, cell, states, steps):
-        if cell is not layer.cell:
-            path = f"{path}/{cell.name}"
-        calls = sum(run.path.split("#")[0] == path for run in self.runs)
-        path = f"{path}#{calls + 1}" if calls else path
-        taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
-        flat = tree.flatten(taps)
-        self.tape.watch(flat)
-        run = Run(path, layer, cell, sequences, states, valid, flipped, flat)
-        self.runs.append(run)
-        if self.watch:
-            self.watch(run)
-        return taps
-
-    def _read(self, outputs):
-        """The outputs; in the second backward pass only the last step that the loss depends on
-        passes its gradient on."""
-        self.reads_steps = True
-
-        def gradient(g):
-            if not self.single:
-                return g
-            time = tf.shape(g)[1]
-            steps = tf.range(time)
-            arrives = tf.cast(tf.reduce_any(g != 0, axis=-1), steps.dtype)
-            last = tf.reduce_max(steps * arrives, axis=1)
-            return g * tf.one_hot(last, time, dtype=g.dtype)[:, :, None]
-
-        @tf.custom_gradient
-        def read(outputs):
-            return tf.identity(outputs), gradient
-
-        return read(outputs)
-
-
-def gradients(model, tape, loss, sources):
-    """The gradient of a model's loss with respect to each source, in float64, or the squares of
-    small ones would be none; of a sparse one the rows.
-
-    Where a layer computes in float16, it is taken of the loss times several factors, as training
-    scales it, and counts for the largest by which everything stays finite.
-
-    Args:
-        model, loss: The model, and its loss.
-        tape: The persistent tape on which it was run.
-        sources: A structure of tensors.
-    """
-
-    def scaled(scale):
-        found = tape.gradient(
-            loss,
-            sources,
-            output_gradients=tf.cast(scale, loss.dtype),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return tree.map_structure(
-            lambda g: tf.cast(getattr(g, "values", g), "float64") / scale, found
-        )
-
-    found = scaled(1.0)
-    if all(layer.compute_dtype != "float16" for layer in layers_in(model)):
-        return found
-    for scale in _SCALES:
-        larger = scaled(scale)
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in tree.flatten(larger)])
-        found = tree.map_structure(functools.partial(tf.where, finite), larger, found)
-    return found
-
-
-def check_compiled(model):
-    """Raises a `ValueError` unless the model has a loss."""
-    if not getattr(model, "compiled", False):
-        raise ValueError(
-            "`model` must be a compiled Keras model, whose loss the gradients are of. "
-            f"Received: model={model!r}"
-        )
-
-
-def as_batch(model, **parts):
-    """Each of a batch's parts by its name, x, y or weights, with tensors for its arrays.
-
-    Raises:
-        ValueError: A part has something else than arrays, they differ in their samples or have
-            none, or the model has a loss of targets that are missing.
-    """
-    arrays = [
-        (name, array)
-        for name, part in parts.items()
-        for array in tree.flatten(part)
-        # A model may have no targets, or inputs that may be left out.
-        if array is not None or (name == "x" and part is None)
-    ]
-    for name, array in arrays:
-        if not len(getattr(array, "shape", ())):
-            raise ValueError(
-                f"`{name}` must be an array, (batch, ...), or a structure of them as `fit` takes "
-                "it; np.array makes one of lists of numbers, and a dataset yields them. "
-                f"Received: {name}={reprlib.repr(parts[name])}"
-            )
-    samples = arrays[0][1].shape[0]
-    for name, array in arrays:
-        if array.shape[0] != samples:
-            raise ValueError(
-                f"`{name}` must hold as many samples as `x`, {samples}. Received: an array of the "
-                f"shape {tuple(array.shape)}"
-            )
-    if not samples:
-        raise ValueError("`x` must hold at least one sample. Received: an empty batch")
-    # A model may take its loss from its layers, or compute it in its own way.
-    of_targets = model.loss is not None and type(model).compute_loss is keras.Model.compute_loss
-    if of_targets and parts["y"] is None:
-        raise ValueError(
-            "`y` must hold the targets, which the loss the model is compiled with needs. "
-            "Received: y=None"
-        )
-    return [
-        tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
-        for part in parts.values()
-    ]
-
-
-def _shape(tensor):
-    return [n or tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
-
-
-def recurrent_layers(layer, path=(), flipped=False):
-    """The path of each recurrent layer, the layer, and whether it runs against its input."""
-    for part in layers_directly_in(layer):
-        name = part.name
-        if isinstance(layer, keras.layers.Bidirectional):
-            name = {id(layer.forward_layer): "forward", id(layer.backward_layer): "backward"}.get(
-                id(part), name
-            )
-        against = flipped != getattr(part, "go_backwards", False)
-        if isinstance(part, keras.layers.RNN):
-            yield "/".join((*path, name)), part, against
-        else:
-            yield from recurrent_layers(part, (*path, name), against)
-
-
-@contextlib.contextmanager
-def _shadowed(layers, probe):
-    """Lets the layers, Keras's own too, run in this package's loop, under the probe."""
-    shadowed = {id(layer): (path, layer, flipped) for path, layer, flipped in reversed(layers)}
-    for path, layer, flipped in shadowed.values():
-        original = layer.inner_loop
-        layer.inner_loop = functools.partial(probe.inner_loop, original, layer, path, flipped)
-    try:
-        yield
-    finally:
-        for _, layer, _ in shadowed.values():
-            del layer.inner_loop
-
-
-@contextlib.contextmanager
-def left_as_it_was(model):
-    """Sets back what running a model, or a layer, changes."""
-    metrics = getattr(model, "metrics_variables", [])
-    kept = [*model.non_trainable_variables, *metrics, *kept_states(model)]
-    values = [tf.identity(variable) for variable in kept]
-    try:
-        yield
-    finally:
-        for variable, value in zip(kept, values, strict=True):
-            variable.assign(value)
 
 
 def _of_h(norms):

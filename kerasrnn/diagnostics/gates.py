@@ -4,17 +4,15 @@ import contextlib
 import functools
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.cells import Cell
+from kerasrnn.diagnostics.looking import shadowed
+from kerasrnn.keras_cells import declarations
 
 # Under the one or over the other the slope of a sigmoid is less than a fifth of its largest.
 LOW, HIGH = 0.05, 0.95
 BINS = 40
-# The gates of Keras's cells, those of them that keep the state, and those that write it.
-_OF_KERAS = {keras.layers.LSTMCell: ("ifo", "f", "i"), keras.layers.GRUCell: ("zr", "z", "")}
 
 
 class Gate(NamedTuple):
@@ -43,26 +41,23 @@ class GateRecorder(contextlib.AbstractContextManager):
     beginning of its first run until the end of the context."""
 
     def __init__(self):
-        self._activations = {}
+        self._shadowed = contextlib.ExitStack()
         self._runs = {}
         self._calls = {}
 
     def begin(self, run):
-        """A `kerasrnn.diagnostics.flow.Run` begins."""
+        """Notes a `kerasrnn.diagnostics.probe.Run` that begins."""
         cell = run.cell
         if not hasattr(cell, "recurrent_activation"):
             return
+        if id(cell) not in self._calls:
+            note = functools.partial(self._note, id(cell))
+            self._shadowed.enter_context(shadowed("recurrent_activation", [(cell, note)]))
         self._calls[id(cell)] = calls = []
         self._runs[run.path] = cell, calls, run.valid
-        if id(cell) not in self._activations:
-            activation = cell.recurrent_activation
-            self._activations[id(cell)] = cell, activation
-            cell.recurrent_activation = functools.partial(self._note, id(cell), activation)
 
-    def __exit__(self, *_):
-        for cell, activation in self._activations.values():
-            cell.recurrent_activation = activation
-        self._activations.clear()
+    def __exit__(self, *error):
+        return self._shadowed.__exit__(*error)
 
     def _note(self, key, activation, v):
         values = activation(v)
@@ -79,29 +74,22 @@ class GateRecorder(contextlib.AbstractContextManager):
         valid = np.asarray(valid)
         if not calls or len(calls) % valid.shape[1]:
             return {}
-        names, keeps, writes = known_gates(cell)
+        declared = declarations(cell)
+        names, keeps, writes = declared.gated, declared.keeps, declared.writes
         blocks = _blocks(calls, valid, cell.units)
         if len(names) != len(blocks):
             names = [f"gate {k}" for k in range(1, len(blocks) + 1)]
-        found = {}
+        gates = {}
         for name, values in zip(names, blocks, strict=True):
             if values.size and values.min() >= 0 and values.max() <= 1:
                 side = "high" if name in keeps else "low" if name in writes else ""
-                found[name + "'" * (name in found)] = Gate(
+                gates[name + "'" * (name in gates)] = Gate(
                     np.histogram(values, BINS, (0, 1))[0],
                     float(np.mean(values < LOW)),
                     float(np.mean(values > HIGH)),
                     side,
                 )
-        return found
-
-
-def known_gates(cell):
-    """The names of a cell's gates in the order in which its step computes them, of those that keep
-    the state, and of those that write it; none for cells of the user's own."""
-    if isinstance(cell, Cell):
-        return cell.gated, cell.keeps, cell.writes
-    return next((known for kind, known in _OF_KERAS.items() if isinstance(cell, kind)), ((),) * 3)
+        return gates
 
 
 def _blocks(calls, valid, units):

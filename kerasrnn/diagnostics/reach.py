@@ -1,8 +1,6 @@
 """Which layers the gradient of the loss reaches, which are dead, and which give huge numbers."""
 
 import collections
-import contextlib
-import functools
 import math
 from typing import NamedTuple
 
@@ -11,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.diagnostics.flow import gradients, left_as_it_was
+from kerasrnn.diagnostics.looking import gradients, left_as_it_was, shadowed
 from kerasrnn.inside import layers_directly_in
 
 # No data that are scaled come near it: what is larger has grown.
@@ -24,24 +22,24 @@ class Reach(NamedTuple):
     Attributes:
         layer: The layer.
         gradients: The L2 norm of the gradient of each trainable variable, by its path.
-        given, gave: The largest absolute value of its inputs and of its outputs, infinite where one
+        took, gave: The largest absolute value of its inputs and of its outputs, infinite where one
             is no finite number.
     """
 
     layer: keras.layers.Layer
     gradients: dict
-    given: float
+    took: float
     gave: float
 
     @property
     def silent(self):
-        """Whether the layer gave nothing but zeros though it was given something else."""
-        return self.given > 0 and not self.gave
+        """Whether the layer gave nothing but zeros though it took something else."""
+        return self.took > 0 and not self.gave
 
     @property
     def explodes(self):
         """Whether its recurrence made huge numbers of others."""
-        return isinstance(self.layer, keras.layers.RNN) and self.gave > HUGE * max(1, self.given)
+        return isinstance(self.layer, keras.layers.RNN) and self.gave > HUGE * max(1, self.took)
 
     @property
     def starved(self):
@@ -62,54 +60,54 @@ def gradient_reach(model, x, y):
     """
     layers = {}
     for path, layer, weights in _with_weights(model):
-        if own := [v for v in weights if any(v is one for one in layer.trainable_variables)]:
-            layers.setdefault(id(layer), (path, layer, own))
-    given, gave = collections.Counter(), collections.Counter()
+        if trained := [v for v in weights if any(v is one for one in layer.trainable_variables)]:
+            layers.setdefault(id(layer), (path, layer, trained))
+    took, gave = collections.Counter(), collections.Counter()
 
-    def heard(path, original):
-        @functools.wraps(original)
-        def call(*args, **kwargs):
+    def heard(path):
+        def call(original, *args, **kwargs):
             outputs = original(*args, **kwargs)
-            given[path] = max(given[path], _largest(args))
+            took[path] = max(took[path], _largest(args))
             gave[path] = max(gave[path], _largest(outputs))
             return outputs
 
         return call
 
+    calls = [(layer, heard(path)) for path, layer, _ in layers.values()]
     tape = tf.GradientTape(persistent=True)
-    with left_as_it_was(model), _shadowed(layers.values(), heard), tape:
+    with left_as_it_was(model), shadowed("call", calls), tape:
         prediction = model(x, training=False)
         loss = model.compute_loss(x, y, prediction, training=False)
         # A regularizer moves a dead weight, too.
         of_data = loss - sum(model.losses)
-    values = {path: [v.value for v in own] for path, _, own in layers.values()}
-    found = gradients(model, tape, of_data, values)
+    values = {path: [v.value for v in trained] for path, _, trained in layers.values()}
+    arrived = gradients(model, tape, of_data, values)
     return float(loss), {
         path: Reach(
             layer,
-            {v.path: float(tf.norm(g)) for v, g in zip(own, found[path], strict=True)},
-            given[path],
+            {v.path: float(tf.norm(g)) for v, g in zip(trained, arrived[path], strict=True)},
+            took[path],
             gave[path],
         )
-        for path, layer, own in layers.values()
+        for path, layer, trained in layers.values()
     }
 
 
 def layer_paths(model):
     """The path of the layer that each variable of the model is of, by the variable's path."""
-    return {v.path: path for path, _, own in _with_weights(model) for v in own}
+    return {v.path: path for path, _, weights in _with_weights(model) for v in weights}
 
 
 def _with_weights(layer, path=()):
-    """The path of each layer with weights of its own, the layer, and these; a recurrent one has its
-    cell's."""
+    """The path of each layer with weights that no layer inside it has, the layer, and these
+    weights; a recurrent one has its cell's."""
     for part in layers_directly_in(layer):
         here = (*path, part.name)
         inside = [] if isinstance(part, keras.layers.RNN) else list(_with_weights(part, here))
         theirs = {id(v) for _, _, variables in inside for v in variables}
-        own = [v for v in part.variables if id(v) not in theirs]
-        if own:
-            yield "/".join(here), part, own
+        weights = [v for v in part.variables if id(v) not in theirs]
+        if weights:
+            yield "/".join(here), part, weights
         yield from inside
 
 
@@ -123,15 +121,3 @@ def _largest(structure):
             values = np.abs(np.array(tensor)).astype("float64")
             largest = max(largest, values.max(initial=0) if np.isfinite(values).all() else math.inf)
     return float(largest)
-
-
-@contextlib.contextmanager
-def _shadowed(layers, heard):
-    """Lets `heard(path, original)` stand for the call of each layer."""
-    for path, layer, _ in layers:
-        layer.call = heard(path, layer.call)
-    try:
-        yield
-    finally:
-        for _, layer, _ in layers:
-            del layer.call

@@ -6,12 +6,11 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn.arguments import real_number
-from kerasrnn.cells import Cell
+from kerasrnn.cells import Cell, SimpleRNNCell
+from kerasrnn.keras_cells import KERAS_CELLS, declarations
 
 # The largest slopes of the activations.
 _GAMMAS = {"linear": 1.0, "relu": 1.0, "tanh": 1.0, "sigmoid": 0.25}
-
-_KERAS_CELLS = keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell
 
 
 def recurrent_jacobian(layer, x, states=None):
@@ -132,7 +131,8 @@ def spectral_radius(layer, gate=None):
         A float.
 
     Raises:
-        ValueError: The cell has no recurrent kernel, or `gate` is none of its gates.
+        ValueError: The cell has no recurrent kernel or is the user's, or `gate` is none of its
+            gates.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1.
 
@@ -176,7 +176,8 @@ def gradient_bound(layer, lag):
     0.0625
     """
     cell = _cell(layer)
-    simple = cell.__class__.__name__ == "SimpleRNNCell"
+    # A subclass may have another step.
+    simple = type(cell) in (SimpleRNNCell, keras.layers.SimpleRNNCell)
     if not simple or getattr(cell, "zoneout", 0) or getattr(cell, "normalization", None):
         raise ValueError(
             "`layer` must be a SimpleRNN without zoneout and normalization: the bound is that of "
@@ -209,8 +210,8 @@ def _cell(layer):
 
 
 def _check_features(cell, x):
-    # What the weights of a cell of the user's own are, only that cell knows.
-    if isinstance(cell, (Cell, *_KERAS_CELLS)) and x.shape[-1] != cell.kernel.shape[0]:
+    # What the weights of a user's cell are, only that cell knows.
+    if isinstance(cell, (Cell, *KERAS_CELLS)) and x.shape[-1] != cell.kernel.shape[0]:
         raise ValueError(
             f"`x` must have the {cell.kernel.shape[0]} features that `layer` was built for, as its "
             f"last axis. Received: x.shape={tuple(x.shape)}"
@@ -243,21 +244,16 @@ def _step(cell, x, states):
         _, new = cell(tf.repeat(x, n, axis=0), tree.pack_sequence_as(cell.state_size, copies))
         new = tree.flatten(new)
     rows = tf.split(tf.tile(tf.eye(n, dtype=states[0].dtype), [batch, 1]), sizes, axis=1)
-    found = tape.gradient(new, copies, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    jacobians = np.array(tf.concat(found, 1), "float64").reshape(batch, n, n)
+    rows = tape.gradient(new, copies, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    jacobians = np.array(tf.concat(rows, 1), "float64").reshape(batch, n, n)
     return jacobians, [s[::n] for s in new]
 
 
 def recurrent_matrices(layer):
     """W_h of each gate by its name, as it multiplies a column h; none where the state is multiplied
-    by no matrix."""
+    by no matrix, or by what, only a cell of the user's knows."""
     cell = _cell(layer)
-    kernel = getattr(cell, "recurrent_kernel", None)
-    if isinstance(cell, Cell):
-        gates = cell.recurrent_gates
-    else:
-        known = {keras.layers.LSTMCell: "ifgo", keras.layers.GRUCell: "zrg"}
-        gates = next((tuple(g) for kind, g in known.items() if isinstance(cell, kind)), ("h",))
+    kernel, gates = getattr(cell, "recurrent_kernel", None), declarations(cell).recurrent_gates
     if kernel is None or not gates or kernel.shape[1:] != (len(gates) * kernel.shape[0],):
         return {}
     kernel = np.array(keras.ops.convert_to_numpy(kernel), "float64")
@@ -270,9 +266,9 @@ def recurrent_matrices(layer):
 def _recurrent_matrix(cell, gate=None):
     matrices = recurrent_matrices(cell)
     if not matrices:
-        raise ValueError(
-            f"`layer` must have a recurrent kernel. Received: a {cell.__class__.__name__}"
-        )
+        known = isinstance(cell, (Cell, *KERAS_CELLS))
+        rule = "a recurrent kernel" if known else "a cell of this package or of Keras"
+        raise ValueError(f"`layer` must have {rule}. Received: a {cell.__class__.__name__}")
     if gate is None and len(matrices) == 1:
         (gate,) = matrices
     if gate not in matrices:

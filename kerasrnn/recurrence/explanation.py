@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.inside import recurrent_layers
+from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence import sequence
 
 # What a user does with a model: the stage of its passes, and `training`.
@@ -157,7 +157,7 @@ def _paths(model_or_layer):
     """The paths of all recurrent layers, or of their cells where there are several, and those by
     the ids of the cells that run in this package's loops."""
     paths, names = [], {}
-    for path, layer, _ in recurrent_layers(model_or_layer):
+    for path, layer, _ in recurrent_paths(model_or_layer):
         if layer.inner_loop.__module__.startswith("keras."):
             paths.append(path)
             continue

@@ -1,15 +1,16 @@
-"""What lets updates through, in the graph."""
+"""The filter of updates that are not finite."""
 
 import tensorflow as tf
 
-from kerasrnn.callbacks.states_before import StatesBefore
-from kerasrnn.callbacks.update_hook import on_first_replica, path_of
+from kerasrnn.updates.hook import path_of
+from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.states_before import StatesBefore
 
 
-class Gate:
-    """Lets no update through whose gradients hold an Inf or NaN, puts back the states that a
-    stateful layer had before it, keeps count, and looks at what the others have made of the
-    weights.
+class NonFiniteFilter:
+    """Lets no update through whose gradients hold an Inf or NaN, in the graph; puts back the states
+    that a stateful layer had before it, keeps count, and looks at what the other updates have made
+    of the weights. A `Filter` of the `UpdateHook`.
 
     Args:
         model: The model in training.

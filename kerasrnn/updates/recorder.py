@@ -1,58 +1,45 @@
-"""Norms of gradients, written into a buffer in the graph at every update."""
+"""The observer that records the norms of gradients."""
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.callbacks.gradients import sum_rows
-from kerasrnn.callbacks.update_hook import UpdateHook, on_first_replica, path_of
-from kerasrnn.callbacks.update_row import UpdateRow
+from kerasrnn.updates.gradients import sum_rows
+from kerasrnn.updates.hook import path_of
+from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.update_row import UpdateRow
 
 
-class GradientHook:
-    """Writes the norms of all gradients, before and after clipping, at every update of one `fit`.
+class NormRecorder:
+    """Writes the norms of all gradients, before and after clipping, at every update of one `fit`;
+    an `Observer` of the `UpdateHook`.
 
     A row of norms goes into a ring buffer in the graph, so nothing has to leave it at each step.
 
     Args:
-        callback: The callback of that `fit` which reads them.
+        model: The model in training.
         capacity: Rows that the buffer holds.
         products: As for `UpdateRow`.
+
+    Attributes:
+        paths: The paths of the variables that may be updated.
+        gates: As in `UpdateRow`.
     """
 
-    def __init__(self, callback, capacity, products=False):
-        self.model = callback.model
-        self._hook = UpdateHook.of(callback)
+    def __init__(self, model, capacity, products=False):
+        self.model = model
         self.capacity = capacity
         self.products = products
         self.paths = []
         self.gates = {}
         self._variables = []
         self._ring = None
-        self._in_use = False
         self._taken = 0
-
-    def attach(self):
         # With the buffer there, the first step is traced once; making it there takes a second time.
-        if self.model.built:
-            self._allocate(self.model.trainable_variables)
+        if model.built:
+            self._allocate(model.trainable_variables)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
-        self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
-        self._hook.observe(self)
-
-    @property
-    def clip(self):
-        return self._hook.clip
-
-    @property
-    def gate(self):
-        return self._hook.gate
-
-    def announce(self):
-        self._hook.announce()
-
-    def detach(self):
-        self._hook.release(self)
+        self._in_use = model.distribute_strategy.num_replicas_in_sync > 1
 
     def expect(self, variables):
         """Makes the buffer, unless the right one is there, once the first update shows what is
@@ -107,10 +94,8 @@ class GradientHook:
         return 0 if self._ring is None else int(self._count)
 
     def take(self, until):
-        """The rows written since the last call and before update `until`, as an array.
-
-        The second value is how many of them were overwritten before they could be read.
-        """
+        """The rows written since the last call and before update `until`, as an array, and how many
+        of them were overwritten before they could be read."""
         if self._ring is None:
             return np.zeros((0, 0), "float32"), 0
         oldest = max(self._taken, self.count() - self.capacity)

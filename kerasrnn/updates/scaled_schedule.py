@@ -1,3 +1,5 @@
+"""Learning rates that a callback cuts."""
+
 import keras
 
 
@@ -11,7 +13,7 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
 
-    >>> halved = kerasrnn.callbacks.scaled_schedule.ScaledSchedule(
+    >>> halved = kerasrnn.updates.scaled_schedule.ScaledSchedule(
     ...     keras.optimizers.schedules.CosineDecay(0.1, decay_steps=10), 0.5
     ... )
     >>> float(halved(0))
@@ -34,3 +36,11 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
     @classmethod
     def from_config(cls, config):
         return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["factor"])
+
+
+def lowered(rate, factor):
+    """A learning rate times a factor: a schedule as a `ScaledSchedule`, a variable as its value; a
+    function of the user's, which cannot be cut, as it is."""
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return ScaledSchedule(rate, factor)
+    return factor * rate.numpy() if isinstance(rate, keras.Variable) else rate

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def norm(gradient, axis=None):
-    """The L2 norm, over all entries or over the axes given, which then stay with length 1; in a
+    """The L2 norm, over all entries or over the axes `axis`, which then stay with length 1; in a
     form that does not overflow where the gradient itself does not."""
     values = tf.cast(sum_rows(gradient), "float32")
     keepdims = axis is not None

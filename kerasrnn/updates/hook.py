@@ -1,8 +1,11 @@
-"""Where updates pass: the one place that every update of every `fit` goes through."""
+"""The one place that every update of every `fit` goes through."""
 
 import weakref
+from typing import Protocol
 
 import tensorflow as tf
+
+from kerasrnn.updates.clip_in_force import ClipInForce
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -10,6 +13,44 @@ import tensorflow as tf
 METHODS = ("_backend_apply_gradients", "_clip_gradients")
 # The hook of each optimizer and `fit`, for as long as a callback holds it.
 _hooks = weakref.WeakValueDictionary()
+
+
+class Observer(Protocol):
+    """Is shown the gradients of every update, in the graph."""
+
+    def expect(self, variables):
+        """Makes what it needs for these variables; called where a step is traced."""
+
+    def record(self, variables, grads, clipped):
+        """Takes in the gradients before and after the clip; of an update that is skipped, twice as
+        they came."""
+
+
+class Clip(Protocol):
+    """Takes the place of the optimizer's own clip."""
+
+    def __call__(self, variables, grads):
+        """The gradients, clipped."""
+
+
+class Filter(Observer, Protocol):
+    """Lets an update happen, or has it skipped; an observer, too.
+
+    Attributes:
+        skipped: How many updates were skipped.
+    """
+
+    skipped: int
+
+    def flags(self, grads):
+        """Which variables' gradients are bad, booleans (variables,); one of them has the update
+        skipped."""
+
+    def let_through(self, variables):
+        """Is told, after it, of an update that happened."""
+
+    def skip(self, variables, flags):
+        """Is told of an update that did not happen, and for which variables' sake."""
 
 
 def innermost(optimizer):
@@ -20,6 +61,7 @@ def innermost(optimizer):
 
 
 def require_optimizer(callback):
+    """Raises a `ValueError` unless the callback's model has an optimizer."""
     if not getattr(callback.model, "optimizer", None):
         raise ValueError(
             f"{type(callback).__name__} needs a model compiled with an optimizer. "
@@ -27,49 +69,25 @@ def require_optimizer(callback):
         )
 
 
-def clip_of(optimizer):
-    """The clip that an optimizer was given, as `("clipnorm", 1.0)`, or `None`."""
-    for argument in ("clipnorm", "global_clipnorm", "clipvalue"):
-        value = getattr(optimizer, argument, None)
-        if value and value > 0:
-            return argument, float(value)
-    return None
-
-
 def path_of(variable):
+    """The path of a Keras variable, the name of one of TensorFlow's."""
     return getattr(variable, "path", variable.name)
 
 
-def on_first_replica():
-    """Whether this part of the graph is that of the replica which keeps the books for all."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return True
-    return tf.get_static_value(tf.convert_to_tensor(replica.replica_id_in_sync_group)) == 0
-
-
 class UpdateHook:
-    """What the callbacks of one `fit` do to every update of the optimizer.
+    """What the callbacks of one `fit` do to every update of the optimizer, in this order, whatever
+    that of the callbacks:
 
-    In this order, whatever the order of the callbacks:
+        filter      a `Filter` lets the update happen, or has it skipped
+        clip        a `Clip` takes the place of the optimizer's own
+        observers   each `Observer` is shown the gradients before and after the clip
 
-        gate        lets the update happen, or has it skipped
-        clip        takes the place of the optimizer's own clip
-        observers   are shown the gradients before and after the clip; of a skipped update, twice
-                    as they came
-
-    A gate says in `flags(grads)` which variables' gradients are bad, and is told what comes of it:
-    `let_through(variables)`, after the update, or `skip(variables, flags)`; a clip is a function of
-    variables and gradients; an observer has `expect(variables)`, called at tracing, and
-    `record(variables, grads, clipped)`. A gate is an observer, too.
-
-    It is on the optimizer from the first batch on, and so is not where a callback, of whomever,
-    refuses the `fit` at its start.
+    It is on the optimizer from the first batch on, and so never where a callback refuses the `fit`
+    at its start.
 
     Attributes:
-        clip: What clips, as `("global_norm", 1.0)`, GradientClipping's mode and value, as
-            `("clipnorm", 1.0)`, the optimizer's own, or `None`.
-        gate: What lets updates through, or `None`.
+        clip: The `ClipInForce`, a callback's or the optimizer's own, or `None`.
+        filter: The `Filter`, or `None`.
     """
 
     def __init__(self, model, fit):
@@ -77,8 +95,8 @@ class UpdateHook:
         self.fit = fit
         self.optimizer = innermost(model.optimizer)
         self.observers = []
-        self.gate = self._clip = None
-        self.clip = clip_of(self.optimizer)
+        self.filter = self._clip = None
+        self.clip = ClipInForce.of(self.optimizer)
         self._variables = []
         self._announced = False
 
@@ -86,8 +104,7 @@ class UpdateHook:
     def of(cls, callback):
         """The hook of the `fit` that the callback is in.
 
-        What an interrupted `fit` left on the optimizer goes: its callbacks were given other
-        parameters.
+        What an interrupted `fit` left on the optimizer goes: its callbacks had other parameters.
         """
         require_optimizer(callback)
         model, fit = callback.model, callback.params
@@ -98,21 +115,24 @@ class UpdateHook:
         return _hooks.setdefault((id(optimizer), id(fit)), cls(model, fit))
 
     def observe(self, observer):
+        """Puts in an observer."""
         self.observers.append(observer)
 
     def clip_by(self, clip, mode, value):
-        own = clip_of(self.optimizer)
-        if own:
+        """Puts in a clip, of which a `GradientClipping` tells its mode and value."""
+        of_optimizer = ClipInForce.of(self.optimizer)
+        if of_optimizer:
             raise ValueError(
                 "GradientClipping takes the place of the optimizer's own clip: give the optimizer "
-                "none. Received: {}={}".format(*own)
+                "none. Received: {}={}".format(*of_optimizer)
             )
         self._clip = self._only_one("GradientClipping", self._clip, clip)
-        self.clip = mode, value
+        self.clip = ClipInForce(mode, value)
 
-    def guard_by(self, gate):
-        self.gate = self._only_one("DivergenceGuard", self.gate, gate)
-        self.observe(gate)
+    def filter_by(self, part):
+        """Puts in a filter, on behalf of a `DivergenceGuard`."""
+        self.filter = self._only_one("DivergenceGuard", self.filter, part)
+        self.observe(part)
 
     def _only_one(self, name, present, part):
         if present is not None:
@@ -123,12 +143,13 @@ class UpdateHook:
         """Takes off what a callback has put in, and all of the hook once nothing is left in it."""
         self.observers = [observer for observer in self.observers if observer is not part]
         self._clip = None if self._clip is part else self._clip
-        self.gate = None if self.gate is part else self.gate
-        if not (self.observers or self._clip or self.gate):
+        self.filter = None if self.filter is part else self.filter
+        if not (self.observers or self._clip or self.filter):
             self.remove()
         self.retrace()
 
     def remove(self):
+        """Takes the hook off the optimizer."""
         for name in METHODS:
             vars(self.optimizer).pop(name, None)
 
@@ -173,21 +194,21 @@ class UpdateHook:
 
     def _apply(self, grads, trainable_variables):
         if not self._announced:
-            # A step of another `compile`, or of the user's own, after an interrupted `fit`.
+            # A step of another `compile`, or of a user's loop, after an interrupted `fit`.
             self.remove()
             self._keras_apply(grads, trainable_variables)
             return
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
-        if self.gate is None:
+        if self.filter is None:
             self._keras_apply(grads, trainable_variables)
         else:
-            self._through_gate(grads)
+            self._apply_filtered(grads)
 
-    def _through_gate(self, grads):
+    def _apply_filtered(self, grads):
         replica = tf.distribute.get_replica_context()
-        flags = self.gate.flags(grads)
+        flags = self.filter.flags(grads)
         flags = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(flags, "float32")) > 0
         # A branch in which replicas speak to each other has to be opened outside of all of them.
         replica.merge_call(self._branch, args=(flags, grads))
@@ -199,10 +220,10 @@ class UpdateHook:
             strategy.extended.call_for_each_replica(
                 lambda grads: self._keras_apply(grads, self._variables), args=(grads,)
             )
-            self.gate.let_through(self._variables)
+            self.filter.let_through(self._variables)
 
         def skip():
-            self.gate.skip(self._variables, flags)
+            self.filter.skip(self._variables, flags)
             # Keras counts one up after this, whatever happened here.
             self.optimizer._iterations.assign_sub(1)
             strategy.extended.call_for_each_replica(
@@ -222,13 +243,3 @@ class UpdateHook:
     def _show(self, grads, clipped):
         for observer in self.observers:
             observer.record(self._variables, grads, clipped)
-
-
-def copied_without(callback, *left_behind):
-    """The state of a callback for a copy of it, as keras-tuner makes for every trial: without the
-    model and what belongs to the `fit` it is in."""
-    left_behind = (*left_behind, callback.model)
-    return {
-        name: None if any(value is one for one in left_behind) else value
-        for name, value in vars(callback).items()
-    }

@@ -1,10 +1,11 @@
 """A state on disk, for a process that dies."""
 
-import os
 import pathlib
 import zipfile
 
 import numpy as np
+
+from kerasrnn.files import replacing_file
 
 
 class StateFile:
@@ -21,11 +22,8 @@ class StateFile:
         self._unfinished = directory / "good_state.npz.unfinished"
 
     def write(self, values):
-        with self._unfinished.open("wb") as file:
+        with replacing_file(self.path, self._unfinished) as file:
             np.savez(file, *map(_storable, values))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self._unfinished, self.path)
 
     def read(self, shapes):
         """The values, or `None` where none were written.

@@ -2,24 +2,12 @@
 
 from typing import NamedTuple
 
-# The gravest first.
-CODES = (
-    "NON_FINITE",
-    "DEAD",
-    "EXPLODING",
-    "VANISHING",
-    "SATURATED",
-    "CLIP_TOO_TIGHT",
-    "CLIP_IDLE",
-    "HEALTHY",
-)
-
 
 class Verdict(NamedTuple):
     """One finding, with what it rests on and what to do about it; printed, it is these sentences.
 
     Attributes:
-        code: One of `CODES`.
+        code: The finding, as "VANISHING"; `kerasrnn.diagnostics.health_report` lists all.
         layer: Path of the layer or variable it is about; `None` for the training as a whole.
         numbers: What was measured, by name.
         meaning: One sentence.
@@ -27,8 +15,8 @@ class Verdict(NamedTuple):
 
     Example:
 
-    >>> tight = kerasrnn.verdict.Verdict("CLIP_TOO_TIGHT", None, {}, "It cut 100%.", "Raise it.")
-    >>> print(tight)
+    >>> Verdict = kerasrnn.diagnostics.Verdict
+    >>> print(Verdict("CLIP_TOO_TIGHT", None, {}, "It cut 100%.", "Raise it."))
     CLIP TOO TIGHT: It cut 100%. Raise it.
     """
 

@@ -1,16 +1,25 @@
-"""What clips gradients in the graph, one class per mode of `GradientClipping`."""
+"""What clips gradients in the graph: one class per rule, a mode of `GradientClipping`.
 
+Most rules shrink a gradient g, or all of them together, to a threshold θ (Pascanu, Mikolov &
+Bengio, 2013, Algorithm 1), the value that was set or one that is drawn from the norms:
+
+    if ‖g‖ ≥ θ:  g ← θ/‖g‖ g
+"""
+
+import inspect
 import math
+import textwrap
 
+import numpy as np
 import tensorflow as tf
 
-from kerasrnn.callbacks import gradients
-from kerasrnn.callbacks.update_hook import on_first_replica
+from kerasrnn.updates import gradients
+from kerasrnn.updates.replicas import on_first_replica
 
 # Norms that a percentile is taken of.
 _WINDOW = 1000
-# Of ZClip: updates without a clip, decay of the averages, and what keeps z finite.
-WARMUP, _DECAY, _TINY = 25, 0.97, 1e-6
+# Of ZClip: decay of the averages, and what keeps z finite.
+_DECAY, _TINY = 0.97, 1e-6
 # Of AGC: the least norm of a unit's weights, so that weights of zero can leave it.
 _LEAST_NORM = 1e-3
 
@@ -20,8 +29,26 @@ def shrink_factor(norm, threshold):
     return tf.where((norm >= threshold) & tf.math.is_finite(norm), threshold / norm, 1.0)
 
 
-class Clip:
-    """A clip of gradients that come from one replica or several, as `UpdateHook` calls it."""
+class ClipRule:
+    """A clip of gradients that come from one replica or several, as `UpdateHook` calls it.
+
+    Class attributes:
+        default: The value where none is set.
+        limits: The least and the largest value. The graph holds it in float32, in which it must be
+            neither zero nor infinite.
+        fixed: Whether the threshold stays where it was set, so that a clip that fires on most
+            updates is too tight. Others follow the norms or the weights, and may be meant to:
+            AutoClip at the 10th percentile fires on 90% of the updates.
+        warmup: The first updates, which are not clipped.
+
+    Attributes:
+        value: The `tf.Variable` of the value; assigned to, it counts from the next update on.
+        latest_threshold: θ of the last update.
+    """
+
+    limits = float(np.finfo("float32").tiny), float(np.finfo("float32").max)
+    fixed = True
+    warmup = 0
 
     def __init__(self, value):
         self.value = tf.Variable(value, dtype="float32", trainable=False)
@@ -40,7 +67,13 @@ class Clip:
         return [gradients.scale(g, 1 / replicas) for g in self.clip(variables, total)]
 
 
-class GlobalNorm(Clip):
+class GlobalNorm(ClipRule):
+    """All gradients together, θ = value, a norm in the gradient's unit. Keeps the direction of the
+    step; what the literature means by clipping.
+
+    Source: Pascanu, Mikolov & Bengio (2013), Algorithm 1.
+    """
+
     default = 1.0
 
     def clip(self, variables, grads):
@@ -48,14 +81,26 @@ class GlobalNorm(Clip):
         return [gradients.scale(g, factor) for g in grads]
 
 
-class Norm(Clip):
+class Norm(ClipRule):
+    """Each variable's gradient by itself, θ = value, a norm in the gradient's unit.
+
+    Source: Pascanu, Mikolov & Bengio (2013), Algorithm 1, variable by variable.
+    """
+
     default = 1.0
 
     def clip(self, variables, grads):
         return [gradients.scale(g, shrink_factor(gradients.norm(g), self.value)) for g in grads]
 
 
-class Value(Clip):
+class Value(ClipRule):
+    """Each entry by itself, to value, in the gradient's unit, which turns the step:
+
+        g ← min(max(g, -value), value)
+
+    Source: `clipvalue` of Keras's optimizers.
+    """
+
     default = 0.5
 
     def clip(self, variables, grads):
@@ -71,22 +116,10 @@ class Value(Clip):
         return tf.where(tf.reduce_all(tf.math.is_finite(gradient)), clipped, gradient)
 
 
-class Adaptive(Clip):
-    default = 0.01
-
-    def clip(self, variables, grads):
-        return [self._clip_units(v, g) for v, g in zip(variables, grads, strict=True)]
-
-    def _clip_units(self, variable, gradient):
-        weights = tf.convert_to_tensor(variable)
-        fan_in = list(range(max(1, len(weights.shape) - 1))) if len(weights.shape) else None
-        norm_w = tf.maximum(gradients.norm(weights, fan_in), _LEAST_NORM)
-        factor = shrink_factor(gradients.norm(gradient, fan_in), self.value * norm_w)
-        return gradients.scale(gradient, factor)
-
-
-class FromHistory(Clip):
+class FromHistory(ClipRule):
     """Shrinks the global norm to a threshold that depends on earlier ones."""
+
+    fixed = False
 
     def __init__(self, value):
         super().__init__(value)
@@ -114,7 +147,14 @@ class FromHistory(Clip):
 
 
 class Percentile(FromHistory):
+    """All gradients together, θ = the percentile `value`, up to 100, of the global norms
+    n_1 ... n_t of the updates so far; of the last 1000, where the paper keeps all.
+
+    Source: Seetharaman, Wichern, Pardo & Le Roux (2020), AutoClip.
+    """
+
     default = 10.0
+    limits = ClipRule.limits[0], 100.0
 
     def __init__(self, value):
         super().__init__(value)
@@ -139,7 +179,20 @@ class Percentile(FromHistory):
 
 
 class ZScore(FromHistory):
+    """All gradients together, where their global norm n lies more than `value` standard deviations
+    over the mean:
+
+        z = (n - μ)/σ > value:  θ = μ + σ value²/z
+        n' = min(n, θ)
+        μ ← 0.97 μ + 0.03 n';  σ² ← 0.97 σ² + 0.03 (n' - μ)²
+
+    The first 25 updates are not clipped; their mean and variance are the first μ and σ².
+
+    Source: Kumar, Owen, Chowdhury & Güra (2025), ZClip.
+    """
+
     default = 2.5
+    warmup = 25
 
     def __init__(self, value):
         super().__init__(value)
@@ -148,7 +201,7 @@ class ZScore(FromHistory):
     def threshold(self, norm):
         deviation = tf.sqrt(self.variance)
         z = (norm - self.mean) / (deviation + _TINY)
-        warm = self.count >= WARMUP
+        warm = self.count >= self.warmup
         spike = warm & (z > self.value)
         threshold = tf.where(spike, self.mean + self.value**2 / z * deviation, math.inf)
         self._take_in(norm, tf.minimum(norm, threshold), warm)
@@ -166,6 +219,29 @@ class ZScore(FromHistory):
             variable.assign(tf.where(tf.math.is_finite(norm), value, variable))
 
 
+class Adaptive(ClipRule):
+    """Each unit i by itself, whose weights W_i lead into one output: all of a vector, and of other
+    weights what leads to one index of the last axis. The value is a share of their norm:
+
+        θ = value max(‖W_i‖, 0.001)
+
+    Source: Brock, De, Smith & Simonyan (2021), adaptive gradient clipping (AGC), equation 3.
+    """
+
+    default = 0.01
+    fixed = False
+
+    def clip(self, variables, grads):
+        return [self._clip_units(v, g) for v, g in zip(variables, grads, strict=True)]
+
+    def _clip_units(self, variable, gradient):
+        weights = tf.convert_to_tensor(variable)
+        fan_in = list(range(max(1, len(weights.shape) - 1))) if len(weights.shape) else None
+        norm_w = tf.maximum(gradients.norm(weights, fan_in), _LEAST_NORM)
+        factor = shrink_factor(gradients.norm(gradient, fan_in), self.value * norm_w)
+        return gradients.scale(gradient, factor)
+
+
 CLIPS = {
     "global_norm": GlobalNorm,
     "norm": Norm,
@@ -174,3 +250,13 @@ CLIPS = {
     "zscore": ZScore,
     "adaptive": Adaptive,
 }
+
+
+def described():
+    """What every rule says of itself, under its mode and default, as it stands in the docstring of
+    `GradientClipping`."""
+    parts = []
+    for mode, rule in CLIPS.items():
+        text = textwrap.indent(inspect.cleandoc(rule.__doc__), 8 * " ")
+        parts.append(f'"{mode}" (default: {rule.default:g})\n{text}')
+    return "\n\n    ".join(parts)

@@ -1,26 +1,18 @@
-"""What is recorded of one update."""
+"""One update as a row of numbers."""
 
 import itertools
 
-import keras
 import tensorflow as tf
 
-from kerasrnn.cells import Cell
 from kerasrnn.inside import layers_in
+from kerasrnn.keras_cells import declarations
 
-# The blocks of columns in the recurrent kernels of Keras's cells, in its order. The candidate of
-# its LSTM, c there, has the name it has in this package, where c is the cell state.
-_GATES_OF_KERAS = {
-    keras.layers.SimpleRNNCell: ("h",),
-    keras.layers.LSTMCell: ("i", "f", "g", "o"),
-    keras.layers.GRUCell: ("z", "r", "h"),
-}
 # A sum of squares from here on has lost nothing that counts to float32's least number, 1e-38.
 _LEAST_SQUARES = 1e-24
 
 
 class UpdateRow:
-    """One update as a row of numbers, computed in the graph.
+    """Computes the row of an update in the graph.
 
         ‖g_v‖_2     per variable v, before clipping
         ‖g_v‖_2     the same after clipping
@@ -65,14 +57,14 @@ class UpdateRow:
         places = [*columns, *(self._variables + i for i in columns)]
         places += [self._starts[i] + k for i, _ in gated for k in range(len(self.gates[i]))]
         if after is before:
-            found = _norms([*before, *blocks])
-            found = tf.concat([found[: len(before)], found], axis=0)
+            numbers = _norms([*before, *blocks])
+            numbers = tf.concat([numbers[: len(before)], numbers], axis=0)
         else:
-            found = _norms([*before, *after, *blocks])
+            numbers = _norms([*before, *after, *blocks])
         if self._previous:
             places.append(self.width - 1)
-            found = tf.concat([found, [self._product(columns, grads)]], axis=0)
-        return tf.scatter_nd([[place] for place in places], found, [self.width])
+            numbers = tf.concat([numbers, [self._product(columns, grads)]], axis=0)
+        return tf.scatter_nd([[place] for place in places], numbers, [self.width])
 
     def _product(self, columns, grads):
         products = []
@@ -86,16 +78,9 @@ class UpdateRow:
 def _recurrent_kernels(model):
     """Each recurrent kernel in the model whose columns belong to gates, and their names."""
     for layer in layers_in(model):
-        names = _recurrent_gates(layer)
+        names = declarations(layer).recurrent_gates
         if names and layer.built:
             yield layer.recurrent_kernel, names
-
-
-def _recurrent_gates(layer):
-    if isinstance(layer, Cell):
-        return layer.recurrent_gates
-    kinds = [kind for kind in _GATES_OF_KERAS if isinstance(layer, kind)]
-    return _GATES_OF_KERAS[kinds[0]] if kinds else ()
 
 
 def _norms(tensors):

@@ -1,0 +1,172 @@
+"""What the checks of a health report go by, measured once."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrnn.diagnostics.flow import GradientFlow, Measurement
+from kerasrnn.diagnostics.gates import GateRecorder
+from kerasrnn.diagnostics.health.cause import Cause, cause_at
+from kerasrnn.diagnostics.probe import NoRecurrentLayer
+from kerasrnn.diagnostics.reach import gradient_reach
+from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
+from kerasrnn.keras_cells import declarations
+from kerasrnn.updates.record import GradientRecord
+
+# Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
+_SAMPLES = 4
+
+
+class LayerHealth(NamedTuple):
+    """What was measured of a recurrent layer.
+
+    Attributes:
+        kind: The class of its cell.
+        steps: T, the steps of the longest sample, masked ones left out.
+        slope, half_life: As in `GradientFlow`; NaN where no gradient comes to the layer at all.
+        gates: For each gate by its name a `kerasrnn.diagnostics.gates.Gate`.
+        eigenvalues: For each gate the eigenvalues of its recurrent matrix.
+        lyapunov: λ, natural log per step, of a layer with one recurrent matrix W_h; else `None`.
+        bound: (T,), by lag, what can be left of a gradient; `None` where no such bound is known.
+        bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
+            only and a gradient comes to it; else `None`.
+        remembers: Whether its cell has a gate that keeps or writes its state.
+        gain: That of the orthogonal initializer its recurrent weights came from; `None` with
+            another.
+    """
+
+    kind: str
+    steps: int
+    slope: float
+    half_life: float
+    gates: dict
+    eigenvalues: dict
+    lyapunov: float | None
+    bound: Any
+    bound_over_time: Any
+    remembers: bool
+    gain: float | None
+
+    @property
+    def log_radius(self):
+        """log ρ(W_h), for a layer with one recurrent matrix."""
+        if len(self.eigenvalues) != 1:
+            return None
+        (values,) = self.eigenvalues.values()
+        radius = np.abs(values).max()
+        return float(np.log(radius)) if radius > 0 else -math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured of a training, of a model at a batch, or of both.
+
+    Attributes:
+        record: The `GradientRecord` of the training, or `None`.
+        loss: J at the batch; `None` without one.
+        cause: The `Cause` of what is not finite at the batch; `None` where all is. Where it is not,
+            nothing more can be told from the gradients.
+        reach: The `Reach` of each layer with weights, by its path.
+        flow: The `GradientFlow`; `None` without recurrent layers.
+        layers: The `LayerHealth` of each recurrent layer, by its path.
+    """
+
+    record: GradientRecord | None = None
+    loss: float | None = None
+    cause: Cause | None = None
+    reach: dict = dataclasses.field(default_factory=dict)
+    flow: GradientFlow | None = None
+    layers: dict = dataclasses.field(default_factory=dict)
+
+
+def measure(model, x, y, record=None):
+    """What is measured of a model at a batch, as in inference, beside the record of its training.
+
+    Args:
+        model: A compiled and built Keras model.
+        x, y: The batch, as tensors.
+        record: A `GradientRecord`, or `None`.
+
+    Raises:
+        ValueError: the batch is masked throughout in a recurrent layer.
+    """
+    loss, reach = gradient_reach(model, x, y)
+    if broken := cause_at(model, x, y, loss, reach):
+        return Measured(record, loss, broken)
+    flow, layers = _through_time(model, x, y)
+    return Measured(record, loss, None, reach, flow, layers)
+
+
+def _through_time(model, x, y):
+    """The gradient flow and a `LayerHealth` for each recurrent layer, if there are any."""
+    runs, recorder = [], GateRecorder()
+
+    def watch(run):
+        if not np.any(run.valid):
+            raise ValueError(
+                "`x` must hold a step that is not masked. Received: a batch whose steps are all "
+                f"masked in {run.path}"
+            )
+        runs.append(run)
+        recorder.begin(run)
+
+    try:
+        with recorder:
+            flow = Measurement(model, trace=False, watch=watch)(x, y)
+    except NoRecurrentLayer:
+        return None, {}
+    return flow, {run.path: _layer_health(flow, run, recorder.gates(run.path)) for run in runs}
+
+
+def _layer_health(flow, run, gates):
+    declared = declarations(run.cell)
+    arrives = flow.norms[run.path].any()
+    eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(run.cell).items()}
+    try:
+        bound = gradient_bound(run.cell, np.arange(flow.steps[run.path]))
+    except ValueError:
+        # Theory has one for a SimpleRNN only.
+        bound = None
+    return LayerHealth(
+        type(run.cell).__name__.removesuffix("Cell"),
+        flow.steps[run.path],
+        flow.slope[run.path] if arrives else math.nan,
+        flow.half_life[run.path] if arrives else math.nan,
+        gates,
+        eigenvalues,
+        _exponent(run) if list(eigenvalues) == ["h"] else None,
+        bound,
+        None if bound is None else _over_time(flow, run, bound),
+        bool(declared.keeps or declared.writes),
+        _gain(run.cell),
+    )
+
+
+def _gain(cell):
+    initializer = getattr(cell, "recurrent_initializer", None)
+    orthogonal = isinstance(initializer, keras.initializers.Orthogonal)
+    return initializer.gain if orthogonal else None
+
+
+def _exponent(run):
+    """The Lyapunov exponent over samples without masked steps, if their input is known."""
+    complete = np.flatnonzero(np.asarray(run.valid).all(axis=1))[:_SAMPLES]
+    if run.cell is not run.layer.cell or run.valid.shape[1] < 2 or not len(complete):
+        return None
+    x, *states = (tf.gather(part, complete) for part in (run.sequences, *run.states))
+    return lyapunov_exponent(run.layer, x, states)
+
+
+def _over_time(flow, run, bound):
+    """The bound along the input, if a gradient comes to the last step and from nowhere else."""
+    at_every_step = run.cell is not run.layer.cell or run.layer.return_sequences
+    norms = flow.norms[run.path]
+    last = norms[0] if run.flipped else norms[-1]
+    if at_every_step or not np.all(run.valid) or not last:
+        return None
+    with np.errstate(over="ignore"):
+        return last * (bound if run.flipped else bound[::-1])

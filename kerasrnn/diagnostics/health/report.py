@@ -1,0 +1,187 @@
+"""The report on how a model fares."""
+
+import dataclasses
+import os
+import pathlib
+import textwrap
+from typing import Any, Protocol, runtime_checkable
+
+from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.flow import GradientFlow
+from kerasrnn.diagnostics.health import page
+from kerasrnn.diagnostics.health.findings import described, verdicts
+from kerasrnn.diagnostics.health.measured import measure
+from kerasrnn.diagnostics.health.notes import notes
+from kerasrnn.diagnostics.looking import as_batch, check_compiled
+from kerasrnn.diagnostics.reach import layer_paths
+from kerasrnn.files import replacing_file
+from kerasrnn.updates.record import GradientRecord
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """Holds the record of a training, as a `GradientNormMonitor` does."""
+
+    def gradient_record(self) -> GradientRecord:
+        """The norms of the training's updates."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class HealthReport:
+    """How a model fares. Printed, it is its text; in a notebook it shows its page.
+
+    Attributes:
+        verdicts: A list of `kerasrnn.diagnostics.Verdict`, (code, layer, numbers, meaning, remedy),
+            the gravest first.
+        notes: Sentences on what might mislead.
+        layers: For each recurrent layer by its path a `LayerHealth`.
+        flow: The `GradientFlow`, or `None` without recurrent layers or a finite gradient.
+        name: The model's name.
+        norms: The figure of the gradient norms over the updates, or `None` without a monitor.
+    """
+
+    verdicts: list
+    notes: list
+    layers: dict
+    flow: GradientFlow | None
+    name: str
+    norms: Any
+
+    @property
+    def text(self):
+        """The report for a terminal."""
+        parts = [textwrap.fill(str(verdict), 96) for verdict in self.verdicts]
+        parts += [textwrap.fill(f"Note: {note}", 96) for note in self.notes]
+        if self.layers:
+            rows = page.table(self)
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines = (
+                "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+                for row in rows
+            )
+            parts += ["\n".join(lines), textwrap.fill(page.KEY, 96)]
+        return "\n\n".join([f"Health of {self.name}", *parts])
+
+    def __str__(self):
+        return self.text
+
+    def save(self, path):
+        """Writes the page as one HTML file that needs nothing else; it replaces what stood there.
+
+        Args:
+            path: Path of the file, in a folder that is there.
+
+        Raises:
+            TypeError: `path` is no path.
+            IsADirectoryError: `path` is that of a folder.
+            FileNotFoundError: the folder is missing.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
+        path = pathlib.Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(
+                f"`path` must name a file. Received: path={str(path)!r}, which is a folder"
+            )
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                "`path` must name a file in a folder that exists. "
+                f"Received: path={str(path)!r}, without {str(path.parent)!r}"
+            )
+        html = page.document(self)
+        with replacing_file(path) as file:
+            file.write(html.encode("utf-8"))
+
+    def _repr_html_(self):
+        return page.fragment(self)
+
+
+def health_report(model, x, y, monitor=None):
+    """Says what is wrong with the gradients of a model, and what to change.
+
+    {verdicts}
+
+    What comes from training needs the `monitor`. Where no gradient comes to a recurrent layer at
+    all, it is not said to vanish in it.
+
+    Gates are what a cell takes its `recurrent_activation` of, where that lies in [0, 1]. Their
+    values are not counted on the side on which they leave the state as it is (f over 0.95 and i
+    under 0.05 in an LSTM, z over 0.95 in a GRU): so a cell remembers, and so
+    `kerasrnn.initializers.Chrono` starts it.
+
+    A layer dies as a unit does (Lu et al., 2020): it gives 0 for any input, and so stays as it is.
+    One that gives something else and gets no gradient is named where no such layer explains it.
+
+    Args:
+        model: A compiled Keras model.
+        x, y: A batch, as for `fit`; large enough to stand for the data, and small enough to be run
+            step by step. It is measured as in inference, and the model is left as it was.
+        monitor: The `GradientNormMonitor` of its training, for what is said of norms and clips.
+
+    Returns:
+        A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
+
+    Raises:
+        ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
+            and y differ in their samples, y is missing though the loss needs it, `monitor` has
+            recorded nothing or another model.
+        TypeError: `monitor` is no `GradientNormMonitor`.
+
+    Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
+    Vogt et al. (2020) for the Lyapunov exponent that is set against the spectral radius; Lu, Shin,
+    Su & Karniadakis (2020), "Dying ReLU and initialization".
+
+    Example:
+
+    >>> model = keras.Sequential([kerasrnn.layers.SimpleRNN(4, name="rnn"), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> model.build((None, 40, 3))
+    >>> model.get_layer("rnn").set_weights([np.ones((3, 4)), 0.1 * np.eye(4), np.zeros(4)])
+    >>> x = np.random.default_rng(0).normal(size=(8, 40, 3))
+    >>> report = kerasrnn.diagnostics.health_report(model, x, np.ones((8, 1)))
+    >>> [(verdict.code, verdict.layer) for verdict in report.verdicts]
+    [('VANISHING', 'rnn')]
+    """
+    check_compiled(model)
+    x, y = as_batch(model, x=x, y=y)
+    record = _record_of(monitor, model)
+    if not model.built:
+        model(x)
+    measured = measure(model, x, y, record)
+    paths = layer_paths(model)
+    return HealthReport(
+        [v._replace(layer=paths.get(v.layer, v.layer)) for v in verdicts(measured)],
+        notes(measured),
+        measured.layers,
+        measured.flow,
+        model.name,
+        None if record is None else plots.narrowed(plots.gradient_norms(record)),
+    )
+
+
+health_report.__doc__ = health_report.__doc__.replace("{verdicts}", described())
+
+
+def _record_of(monitor, model):
+    """The record of the model's training, or `None` without a monitor."""
+    if monitor is None:
+        return None
+    if not isinstance(monitor, Monitor):
+        raise TypeError(
+            "`monitor` must be the GradientNormMonitor of the model's fit, or None. "
+            f"Received: monitor={monitor!r}"
+        )
+    record = monitor.gradient_record()
+    if not len(record):
+        raise ValueError(
+            "`monitor` must have recorded updates: pass it to fit as a callback first. "
+            "Received: a GradientNormMonitor without any"
+        )
+    # Not the other way round: a layer may have been frozen then.
+    known = {variable.path for variable in model.variables}
+    if missing := [path for path in record.variables if path not in known]:
+        raise ValueError(
+            "`monitor` must have watched this model. Received: a record of "
+            f"{', '.join(missing)}, which the model, {model.name}, does not have"
+        )
+    return record

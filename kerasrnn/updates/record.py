@@ -1,0 +1,107 @@
+"""The norms of the gradients of a training, as numbers."""
+
+import numpy as np
+
+# A clip that only rounds has not fired; float32 norms agree to about 1e-6.
+_FIRED = 1 - 1e-5
+# A clip with a fixed threshold that fires on a larger share of the updates is a lower learning rate
+# in disguise.
+_TOO_OFTEN = 0.5
+
+
+class GradientRecord:
+    """Norms of gradients, per update and variable.
+
+    Args:
+        rows: (updates, numbers), each as of an `UpdateRow`.
+        variables: The variables' paths.
+        clip: The `ClipInForce`, or `None`.
+        gates: For the number of each recurrent kernel in `variables`, the names of its gates.
+        skipped: How many updates a `DivergenceGuard` skipped; `None` without one.
+
+    Attributes:
+        before, after: (updates, variables), norms per variable before and after clipping.
+        gate_norms: For each recurrent kernel, by path, and each of its gates, by name, (updates,),
+            the norm of the gate's columns before clipping.
+        products: (updates,), the product of each gradient with the one before it, or (updates, 0).
+        global_norm, clipped_norm: (updates,), global norms before and after clipping.
+        fired: (updates,), whether the clip changed anything.
+        finite: (updates,), whether the gradients held no Inf or NaN.
+    """
+
+    def __init__(self, rows, variables, clip, gates=None, skipped=None):
+        self.variables = variables
+        self.clip = clip
+        self.skipped = skipped
+        n, names = len(variables), gates or {}
+        ends = np.cumsum([n, n, sum(map(len, names.values()))])
+        self.before, self.after, of_gates, self.products = np.split(rows, ends, axis=1)
+        column = iter(of_gates.T)
+        self.gate_norms = {
+            variables[i]: {gate: next(column) for gate in of_kernel}
+            for i, of_kernel in names.items()
+        }
+        self.global_norm = np.linalg.norm(self.before.astype("float64"), axis=1)
+        self.clipped_norm = np.linalg.norm(self.after.astype("float64"), axis=1)
+        self.fired = (self.after < self.before * _FIRED).any(axis=1)
+        self.finite = np.isfinite(self.global_norm)
+
+    def __len__(self):
+        return len(self.before)
+
+    @property
+    def clip_rate(self):
+        """The share of the updates that were clipped."""
+        return share(self.fired)
+
+    @property
+    def clips_too_often(self):
+        """Whether a clip with a fixed threshold fired on more than half of the updates."""
+        return self.clip is not None and self.clip.rule.fixed and self.clip_rate > _TOO_OFTEN
+
+    @property
+    def largest_norms(self):
+        """(updates,) each, the largest variable's norm before and after clipping."""
+        return tuple(norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
+
+    @property
+    def layer_norms(self):
+        """For each layer by its path, (updates,), the norm before clipping of all that belongs to
+        it."""
+        layers = np.array([path.rpartition("/")[0] or path for path in self.variables])
+        wide = self.before.astype("float64")
+        return {
+            layer: np.linalg.norm(wide[:, layers == layer], axis=1)
+            for layer in dict.fromkeys(layers)
+        }
+
+    @property
+    def columns(self):
+        """Every norm before clipping, by name: those of the variables, then those of the gates."""
+        of_gates = {
+            f"{path}/{gate}": norms
+            for path, gates in self.gate_norms.items()
+            for gate, norms in gates.items()
+        }
+        return dict(zip(self.variables, self.before.T, strict=True)) | of_gates
+
+    def noise_scale(self, batch_size):
+        """B_simple, in samples; the equations are those of `GradientNormMonitor.noise_scale`."""
+        seen = np.isfinite(self.products).all(axis=1) & self.finite
+        if not (self.products.size and seen.any()):
+            return float("nan")
+        signal = self.products[seen].astype("float64").mean()
+        noise = batch_size * (np.mean(self.global_norm[seen] ** 2) - signal)
+        return float(noise / signal) if signal > 0 else float("inf")
+
+
+def share(flags):
+    """The share of true ones; 0 of none."""
+    return float(np.mean(flags)) if len(flags) else 0.0
+
+
+def percent(flags):
+    """That share as it is written in a text."""
+    if 0 < share(flags) < 0.01:
+        return "less than 1%"
+    return f"{share(flags):.0%}"

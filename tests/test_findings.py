@@ -1,0 +1,177 @@
+"""What is found in recorded norms whose illness is known; test_report.py has the models."""
+
+import inspect
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from records import norms, recorded, verdict_on, verdicts_on
+
+from kerasrnn.callbacks import GradientNormMonitor
+from kerasrnn.diagnostics import health_report, plots
+from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
+from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.updates.clips import CLIPS
+from kerasrnn.updates.suggestion import suggest_clipnorm
+
+
+def test_verdicts():
+    healthy = norms()
+    cut = healthy.copy()
+    cut[healthy > 1.2] = 1.2
+    assert verdict_on(recorded(healthy)).startswith("HEALTHY")
+    assert "through time it says nothing" in verdict_on(recorded(healthy))
+    assert "fired on" in verdict_on(recorded(healthy, cut, ("clipnorm", 1.2)))
+
+    tight = verdict_on(recorded(healthy, healthy * 0.1, ("global_clipnorm", 0.1)))
+    assert tight.startswith("CLIP TOO TIGHT: global_clipnorm=0.1 cut 100%")
+    idle = verdict_on(recorded(healthy, healthy, ("clipnorm", 50.0)))
+    assert idle.startswith("CLIP IDLE: clipnorm=50")
+
+    exploding = healthy.copy()
+    exploding[::50] *= 1e3
+    assert verdict_on(recorded(exploding)).startswith("EXPLODING")
+    advice = 'Clip the gradients: kerasrnn.callbacks.GradientClipping("global_norm", '
+    assert advice in verdict_on(recorded(exploding))
+
+    broken = healthy.copy()
+    broken[300:, 1] = np.nan
+    verdict = verdict_on(recorded(broken))
+    assert verdict.startswith("NON-FINITE: update 300 was the first of 700")
+    assert "dense/kernel" in verdict
+    for callback in ('GradientClipping("global_norm", 1.0)', "DivergenceGuard()"):
+        assert f"`kerasrnn.callbacks.{callback}`" in verdict
+    assert "GradientClipping" not in verdict_on(recorded(broken, clip=("clipnorm", 1.0)))
+
+
+@pytest.mark.parametrize("mode", CLIPS)
+def test_a_clip_of_gradient_clipping(mode):
+    """It is named in its own terms, and drawn where it has a place among the norms."""
+    before, clip = norms(), (mode, 0.1)
+    tight = recorded(before, before * 0.1, clip)
+    (verdict,) = verdicts_on(tight)
+    named = f'GradientClipping("{mode}", 0.1)'
+    suggestion = suggest_clipnorm(tight)
+    by_variable = mode == "norm"
+    assert (suggestion.mode, suggestion.argument) == (
+        ("norm", "clipnorm") if by_variable else ("global_norm", "global_clipnorm")
+    )
+    fixed = mode in ("norm", "global_norm")
+    assert (f"in the place of {named}" in suggestion.reason) == (not fixed)
+    # Those that follow the norms or the weights may be meant to fire that often.
+    follows = mode in ("percentile", "zscore", "adaptive")
+    assert (f"{named} fired on 100%" in suggestion.reason) == (not follows)
+    if follows:
+        assert (verdict.code, verdict.numbers["clip_rate"]) == ("HEALTHY", 1.0)
+    else:
+        meaning = f"{named} cut 100% of the updates."
+        assert (verdict.code, verdict.meaning) == ("CLIP_TOO_TIGHT", meaning)
+        assert verdict.numbers == {"clip_rate": 1.0, "mode": mode, "value": 0.1}
+        advice = f'Try kerasrnn.callbacks.GradientClipping("{suggestion.mode}", {suggestion:.3g}): '
+        assert verdict.remedy.startswith(advice)
+    (idle,) = verdicts_on(recorded(before, clip=clip))
+    assert (idle.code, idle.meaning[: len(named)]) == ("CLIP_IDLE", named)
+
+    *axes, _, _ = plots.gradient_norms(tight).axes
+    assert len(axes) == 1 + by_variable
+    drawn = [line for axis in axes for line in axis.lines if "threshold" in line.get_label()]
+    assert [line.get_ydata()[0] for line in drawn] == [0.1] * fixed
+
+
+def test_a_clip_that_is_warming_up_is_not_idle():
+    """ZClip's first 25 updates are not clipped."""
+    for updates, code in (25, "HEALTHY"), (26, "CLIP_IDLE"):
+        (verdict,) = verdicts_on(recorded(norms(updates), clip=("zscore", 2.5)))
+        assert verdict.code == code
+    (verdict,) = verdicts_on(recorded(norms(25), clip=("percentile", 10.0)))
+    assert verdict.code == "CLIP_IDLE"
+
+
+def test_no_finding_contradicts_another():
+    exploding = norms()
+    exploding[::50] *= 1e3
+    caught = np.minimum(exploding, 10.0)
+    idle = verdict_on(recorded(exploding, exploding, ("clipnorm", 1e4)))
+    assert idle.startswith("EXPLODING")
+    assert "clipnorm=10000 never fired. Clip the gradients: clipnorm=" in idle
+    assert "no harm" not in idle
+    clipped = verdict_on(recorded(exploding, caught, ("clipnorm", 10.0)))
+    assert "the norms before clipnorm=10, which cut 2% of the updates." in clipped
+    assert "Clip the gradients" not in clipped
+
+    vanished = verdict_on(recorded(norms() * 1e-12, clip=("clipnorm", 1.0)))
+    assert vanished.startswith("VANISHING")
+    assert "lower it" not in vanished
+
+    # A clip that has fired is not said to have done so 0% of the time.
+    once = norms()
+    once[0] = 50.0
+    cut = np.minimum(once, 20.0)
+    assert "less than 1% of them" in verdict_on(recorded(once, cut, ("clipnorm", 20.0)))
+
+
+def test_gradients_that_are_not_there():
+    assert verdict_on(recorded(np.zeros((20, 2)))).startswith("VANISHING")
+    assert verdict_on(recorded(norms() * 1e-12)).startswith("VANISHING")
+    # Most updates do nothing: neither an explosion nor a threshold of zero.
+    sparse = np.zeros((100, 2))
+    sparse[::3] = 1.0
+    record = recorded(sparse)
+    assert verdict_on(record).startswith("VANISHING")
+    assert suggest_clipnorm(record) == pytest.approx(np.sqrt(2))
+    with pytest.raises(ValueError, match="20 recorded updates, 20 of them finite"):
+        suggest_clipnorm(recorded(np.zeros((20, 2))))
+
+
+def test_nothing_finite_says_nothing_of_the_clip():
+    record = recorded(np.full((5, 2), np.nan), clip=("clipnorm", 1.0))
+    assert verdict_on(record).startswith("NON-FINITE: update 0 was the first of 5")
+    assert "CLIP" not in verdict_on(record)
+
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def test_every_check_is_described_wherever_verdicts_are():
+    """And nothing else is."""
+    listed = re.findall(r"^ {4}([A-Z_]+): (.*(?:\n {8}.*)*)", health_report.__doc__, re.M)
+    assert [code for code, _ in listed] == list(CHECKS)
+    for code, text in listed:
+        assert " ".join(text.split()) == " ".join(inspect.getdoc(CHECKS[code]).split())
+    rows = re.findall(r"^\| ([A-Z_]+(?:, [A-Z_]+)*) \| .+ \|$", README.read_text(), re.M)
+    assert [code for row in rows for code in row.split(", ")] == list(CHECKS)
+    words = GradientNormMonitor.verdict.__doc__
+    of_training = [code for code in CHECKS if code not in ("DEAD", "SATURATED")]
+    assert all(code.replace("_", " ") in words.replace("-", " ") for code in of_training)
+
+
+@pytest.mark.parametrize("code", CHECKS)
+def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
+    """Of illnesses of many kinds, each under its code, and of nothing nothing."""
+    check = CHECKS[code]
+    assert list(inspect.signature(check).parameters) == ["measured"]
+    assert check.__name__.upper() == code
+    exploding, broken = norms(), norms()
+    exploding[::50] *= 1e3
+    broken[3] = np.nan
+    records = [
+        recorded(before, after, clip)
+        for before in (norms(), norms() * 1e-12, exploding, broken)
+        for after in (before, before * 0.1)
+        for clip in (None, ("clipnorm", 0.1), ("percentile", 10.0))
+    ]
+    given = [verdict.code for record in records for verdict in check(Measured(record=record))]
+    assert set(given) == ({code} if code not in ("DEAD", "SATURATED") else set())
+    if code != "HEALTHY":
+        assert check(Measured()) == []
+
+
+def test_verdicts_come_in_the_order_of_the_checks():
+    """HEALTHY alone."""
+    exploding = norms()
+    exploding[::50] *= 1e3
+    several = verdicts_on(recorded(exploding, exploding * 0.1, ("clipnorm", 0.1)))
+    assert [verdict.code for verdict in several] == ["EXPLODING", "CLIP_TOO_TIGHT"]
+    (healthy,) = verdicts(Measured(record=recorded(norms())))
+    assert healthy.code == list(CHECKS)[-1]

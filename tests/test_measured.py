@@ -1,0 +1,47 @@
+"""The bounds of a gradient; what else is measured has its own tests: flow, gates, spectrum."""
+
+import keras
+import numpy as np
+import pytest
+from known_nets import TIME, X, Y, compiled, found, simple
+
+from kerasrnn import layers
+from kerasrnn.diagnostics import health_report, plots
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_bound_over_time(backward):
+    layer = simple(layers, 0.9, go_backwards=backward)
+    report = health_report(compiled(layer), X, Y)
+    norms, bound = report.flow.norms["rnn"], report.layers["rnn"].bound_over_time
+    assert (norms <= bound * (1 + 1e-5)).all()
+    last = 0 if backward else -1
+    assert norms[last] == pytest.approx(bound[last])
+
+
+def test_a_bound_beyond_all_numbers():
+    """What saturates passes on no gradient, however large its weights."""
+    layer = simple(layers, 3e30)
+    report = health_report(compiled(layer), X, 1e8 * Y)
+    layer, norms = report.layers["rnn"], report.flow.norms["rnn"]
+    assert found(report) == [("DEAD", "rnn")]
+    assert layer.bound[[0, 1, -1]] == pytest.approx([1, 3e30, np.inf])
+    # The last but one is beyond them times the norm only.
+    assert np.isfinite(layer.bound[-2])
+    assert layer.bound_over_time[[0, 1, -1]] == pytest.approx([np.inf, np.inf, norms[-1]])
+    _, axis = plots.over_time(report.flow, "rnn", layer)
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim() == pytest.approx((norms[-1] / 2, norms[-1] * 2))
+    # Drawn without a warning.
+    assert report._repr_html_().count("<img") == 3
+
+
+def test_where_there_is_no_bound_over_time():
+    # Where every step is read, or masked ones are repeated, it would be none.
+    read = compiled(simple(layers, 0.9, return_sequences=True))
+    report = health_report(read, X, np.repeat(Y[:, None], TIME, 1))
+    assert report.layers["rnn"].bound_over_time is None
+    masked = compiled(keras.layers.Masking(), simple(layers, 0.9))
+    report = health_report(masked, np.where(np.arange(TIME)[:, None] < 9, X, 0), Y)
+    assert report.layers["rnn"].bound_over_time is None
+    assert (report.layers["rnn"].steps, report.layers["rnn"].lyapunov) == (9, None)
