@@ -183,6 +183,14 @@ def test_several_inputs():
         assert explain(model, batch)["lstm"]["predict"].path == "programs"
 
 
+def test_a_model_that_runs_eagerly():
+    model = keras.Sequential([keras.Input((STEPS, 3)), layers.LSTM(16, name="lstm")])
+    model.compile("sgd", "mse", run_eagerly=True)
+    explanation = explain(model)["lstm"]
+    assert explanation["fit"].passed_over["programs"] == "an eager call"
+    assert explanation["export"].passed_over["programs"] == NO_XLA
+
+
 def test_nothing_is_run():
     """States and what is random stay as they were."""
     layer = layers.LSTM(3, stateful=True, dropout=0.5, seed=1)
@@ -214,6 +222,7 @@ def test_a_table_for_a_prompt():
     [
         (np.ones(3), None, "`model_or_layer` must be a Keras model or layer.*array"),
         (layers.LSTM(3), None, "`x` must show the shape of the input"),
+        (keras.Sequential([keras.Input((5, 3)), layers.LSTM(3)]), [[1.0]], "`x` must be an array"),
         (keras.layers.Dense(3), X, "`model_or_layer` must have a recurrent layer.*without any"),
     ],
 )

@@ -19,10 +19,36 @@ def test_the_report_says_where_eigenvalues_mislead():
     assert health.lyapunov == pytest.approx(lyapunov_exponent(layer, x))
     assert health.lyapunov < 0 < health.log_radius
     assert "EXPLODING" not in {code for code, _ in found(report)}
-    (note,) = report.notes
+    (note,) = (note for note in report.notes if "eigenvalues" in note)
     numbers = [float(n) for n in re.findall(r"[+-]\d\.\d{3}", note)]
     expected = [health.log_radius, health.lyapunov, health.slope]
     assert numbers == pytest.approx(expected, abs=1e-3)
     assert note in " ".join(report.text.split())
     # Where they agree there is nothing to say.
-    assert health_report(compiled(simple(layers, 1.5, "linear")), X, Y).notes == []
+    report = health_report(compiled(simple(layers, 1.5, "linear")), X, Y)
+    assert not any("eigenvalues" in note for note in report.notes)
+
+
+def doubled(v):
+    return 2 * keras.ops.tanh(v)
+
+
+def test_the_report_says_what_trains_step_by_step():
+    options = {"activation": doubled, "return_sequences": True}
+    net = [
+        layers.SimpleRNN(200, **options, name="one"),
+        layers.Residual(layers.SimpleRNN(200, **options, name="deep"), name="two"),
+        layers.GRU(60, return_sequences=True, name="fast"),
+        keras.layers.GRU(2, return_sequences=True, name="theirs"),
+        layers.SimpleRNN(2, name="small"),
+    ]
+    model = compiled(*net, eagerly=False)
+    slow = [note for note in health_report(model, X, Y).notes if "plain loop" in note]
+    assert slow == [
+        "one, two/deep train in the plain loop, one step after the other: "
+        "activation=doubled is not one of Keras's. `kerasrnn.recurrence.explain(model)` shows "
+        "which way each layer goes.",
+        "small trains in the plain loop, one step after the other: 12 steps of 2 columns are too "
+        "few for compiling to pay. `kerasrnn.recurrence.explain(model)` shows which way each layer "
+        "goes.",
+    ]

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import inspect
+import reprlib
 import textwrap
 import warnings
 from typing import NamedTuple
@@ -116,22 +117,30 @@ def explain(model_or_layer, x=None):
         )
     if x is not None and not model_or_layer.built:
         model_or_layer(x)
-    specs = _specs(model_or_layer) if x is None else x
-    specs = tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype), specs)
-    paths, names = _paths(model_or_layer)
-    if not paths:
+    explanation = Explanation()
+    for use in _USES:
+        for path, choice in choices(model_or_layer, x, use).items():
+            explanation.setdefault(path, {})[use] = choice
+    if not explanation:
         raise ValueError(
             "`model_or_layer` must have a recurrent layer. "
             f"Received: model_or_layer={model_or_layer.name}, without any"
         )
-    choices = {}
-    for use, (stage, training) in _USES.items():
-        for path, choice in _traced(model_or_layer, specs, names, stage, training).items():
-            choices.setdefault(path, {})[use] = choice
-    in_keras = set(paths) - set(names.values())
-    choices |= dict.fromkeys(in_keras, dict.fromkeys(_USES, Choice("keras", {})))
+    return explanation
+
+
+def choices(model_or_layer, x, use):
+    """The `Choice` of each recurrent layer by its path, in one use.
+
+    Args:
+        model_or_layer, x: As for `explain`, and built.
+        use: "fit", "predict" or "export".
+    """
+    paths, names = _paths(model_or_layer)
+    chosen = {path: Choice("keras", {}) for path in set(paths) - set(names.values())}
+    chosen |= _traced(model_or_layer, _specs(model_or_layer, x), names, *_USES[use])
     # In the order of the model; a second call follows the first.
-    return Explanation(sorted(choices.items(), key=lambda item: paths.index(_layer_of(item[0]))))
+    return dict(sorted(chosen.items(), key=lambda item: paths.index(_layer_of(item[0]))))
 
 
 def notes(cell, choice):
@@ -173,8 +182,20 @@ def _layer_of(path):
     return path.partition("#")[0]
 
 
-def _specs(model_or_layer):
-    """Symbolic inputs of the shapes that a model or layer was built for."""
+def _specs(model_or_layer, x):
+    """The shapes and dtypes of x, or of the inputs that a model or layer was built for."""
+    if x is None:
+        x = _symbolic_inputs(model_or_layer)
+    for part in tree.flatten(x):
+        if part is not None and not (hasattr(part, "shape") and hasattr(part, "dtype")):
+            raise ValueError(
+                "`x` must be an array, (batch, ...), or a structure of them; np.array makes one of "
+                f"lists of numbers. Received: x={reprlib.repr(x)}"
+            )
+    return tree.map_structure(lambda v: None if v is None else tf.TensorSpec(v.shape, v.dtype), x)
+
+
+def _symbolic_inputs(model_or_layer):
     if inputs := getattr(model_or_layer, "inputs", None):
         return inputs if len(inputs) > 1 else inputs[0]
     config = model_or_layer.get_build_config() if model_or_layer.built else None
@@ -192,6 +213,8 @@ def _traced(model_or_layer, specs, names, stage, training):
     options = {"training": training}
     if "training" not in inspect.signature(model_or_layer.call).parameters:
         options = {}
+    if stage == "step" and getattr(model_or_layer, "run_eagerly", False):
+        stage = "eager"
     with _noting() as noted, sequence.as_if(stage), warnings.catch_warnings():
         # A list of inputs serves a model that would like a dictionary.
         warnings.filterwarnings("ignore", "The structure of `inputs`")

@@ -14,7 +14,9 @@ from kerasrnn.diagnostics.health.cause import Cause, cause_at
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
+from kerasrnn.inside import recurrent_paths
 from kerasrnn.keras_cells import declarations
+from kerasrnn.recurrence.explanation import choices
 from kerasrnn.updates.record import GradientRecord
 
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
@@ -73,6 +75,7 @@ class Measured:
         reach: The `Reach` of each layer with weights, by its path.
         flow: The `GradientFlow`; `None` without recurrent layers.
         layers: The `LayerHealth` of each recurrent layer, by its path.
+        slow: The one reason why a recurrent layer, by its path, trains in the plain loop.
     """
 
     record: GradientRecord | None = None
@@ -81,6 +84,7 @@ class Measured:
     reach: dict = dataclasses.field(default_factory=dict)
     flow: GradientFlow | None = None
     layers: dict = dataclasses.field(default_factory=dict)
+    slow: dict = dataclasses.field(default_factory=dict)
 
 
 def measure(model, x, y, record=None):
@@ -98,7 +102,20 @@ def measure(model, x, y, record=None):
     if broken := cause_at(model, x, y, loss, reach):
         return Measured(record, loss, broken)
     flow, layers = _through_time(model, x, y)
-    return Measured(record, loss, None, reach, flow, layers)
+    return Measured(record, loss, None, reach, flow, layers, _in_the_plain_loop(model, x))
+
+
+def _in_the_plain_loop(model, x):
+    """Why each recurrent layer that trains step by step does not take the path made for this
+    machine."""
+    if not recurrent_paths(model):
+        return {}
+    fast = "cudnn" if tf.config.list_logical_devices("GPU") else "programs"
+    return {
+        path: choice.passed_over[fast]
+        for path, choice in choices(model, x, "fit").items()
+        if choice.path == "loop"
+    }
 
 
 def _through_time(model, x, y):

@@ -1,14 +1,28 @@
-"""What might mislead in a health report."""
+"""What a health report says beside its verdicts: what might mislead, and what trains slowly."""
 
 from kerasrnn.diagnostics.health.findings import explodes, vanishes
 
 
 def notes(measured):
-    """Sentences on where the eigenvalues of a recurrent matrix alone mislead, from a `Measured`."""
-    return [
+    """Sentences on where the eigenvalues of a recurrent matrix alone mislead, and on layers that
+    train step by step, from a `Measured`."""
+    on_eigenvalues = [
         note
         for path, layer in measured.layers.items()
         if layer.lyapunov is not None and (note := _on_eigenvalues(path, layer))
+    ]
+    return on_eigenvalues + _on_slow_layers(measured.slow)
+
+
+def _on_slow_layers(slow):
+    """One sentence for all layers with the same reason."""
+    layers = {}
+    for path, reason in slow.items():
+        layers.setdefault(reason, []).append(path)
+    return [
+        f"{', '.join(paths)} {'train' if paths[1:] else 'trains'} in the plain loop, one step after "
+        f"the other: {reason}. `kerasrnn.recurrence.explain(model)` shows which way each layer goes."
+        for reason, paths in layers.items()
     ]
 
 
