@@ -20,8 +20,9 @@ def _on_slow_layers(slow):
     for path, reason in slow.items():
         layers.setdefault(reason, []).append(path)
     return [
-        f"{', '.join(paths)} {'train' if paths[1:] else 'trains'} in the plain loop, one step after "
-        f"the other: {reason}. `kerasrnn.recurrence.explain(model)` shows which way each layer goes."
+        f"{', '.join(paths)} {'train' if paths[1:] else 'trains'} in the plain loop, one step "
+        f"after the other: {reason}. `kerasrnn.recurrence.explain(model)` shows which way each "
+        "layer goes."
         for reason, paths in layers.items()
     ]
 
