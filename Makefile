@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint bench test-oldest
+.PHONY: demo test test-all lint bench test-oldest
 
 demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
 
 # Two processes, for two cores; the tests of a file share one, and what it has compiled.
 test: .venv/installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Before a release.
+test-all: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python tests/fuzz.py --minutes 5
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

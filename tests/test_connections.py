@@ -425,6 +425,7 @@ DEEP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DEEP)
 def test_a_50_layer_dense_net_trains_with_connections_only(kind):
     """Even a task without depth: 50 plain layers do not pass its gradient on."""

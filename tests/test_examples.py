@@ -25,6 +25,7 @@ def sentiment():
     return module
 
 
+@pytest.mark.slow
 def test_sentiment(sentiment, tmp_path, capsys, quiet_tuner, monkeypatch):
     def small(*arguments, **options):
         return RNNHyperModel(*arguments, **options | {"units": (8,), "depths": (1,)})
@@ -105,6 +106,7 @@ def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
     assert f"logistic regression: {baseline:.3f}" in printed
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_taken(sentiment, tmp_path, quiet_tuner):
     rng = np.random.default_rng(0)
     x, y = rng.integers(1, 9, (32, 5)), rng.integers(0, 2, 32)

@@ -22,6 +22,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_tree(wheel):
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -31,6 +32,7 @@ def test_the_wheel_holds_the_tree(wheel):
     assert shipped == {p.as_posix() for p in sources}
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(wheel, tmp_path):
     """Its dependencies come from this environment; what is new in the fresh one is the wheel."""
     venv.create(tmp_path / "env", with_pip=True)
@@ -57,6 +59,16 @@ assert not list(site.glob("callbacks*"))
         [python, "-c", code, site, packages], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_package_is_listed():
+    """As in the wheel, without building one."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    folders = {p.parent.relative_to(ROOT) for p in ROOT.glob("kerasrnn/**/__init__.py")}
+    folders |= {"kerasrnn" / p.parent.relative_to(ROOT) for p in ROOT.glob("callbacks/__init__.py")}
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)
 
 
 def test_import_brings_nothing_that_training_does_not_need():
