@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint bench test-oldest
+.PHONY: demo test lint bench test-oldest fuzz
 
 demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
@@ -26,6 +26,10 @@ bench: .venv/installed-bench
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test
 	.venv-oldest/bin/python -m pytest
+
+# Layers of random configurations, against independent computations of the same numbers.
+fuzz: .venv/installed-test
+	$(BIN)/python tests/fuzz.py --minutes 5
 
 .venv/installed-%: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
