@@ -11,7 +11,8 @@ demo: .venv/installed-examples
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Before a release.
+# Before a release: the slow tests too, and layers of random configurations against independent
+# computations of the same numbers.
 test-all: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(BIN)/python tests/fuzz.py --minutes 5
