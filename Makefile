@@ -8,13 +8,15 @@ demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
 
 # Two processes, for two cores; the tests of a file share one, and what it has compiled.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Before a release: the slow tests too, and layers of random configurations against independent
 # computations of the same numbers.
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 	$(BIN)/python tests/fuzz.py --minutes 5
 
 lint: .venv/installed-test

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 
@@ -67,7 +68,7 @@ def test_same_as_keras(kind, return_sequences, merge_mode, mask, make, rng):
 
 
 @pytest.mark.parametrize("path", ["graph", "xla", "programs"])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.parametrize("kind", slow_but(["LSTM"], ["LSTM", "GRU", "SimpleRNN"]))
 def test_every_path_is_keras_s(kind, path, make, rng, take_path):
     take_path("programs" if path == "programs" else "loop")
     run = tf.function(outputs_and_gradients, jit_compile=path == "xla")

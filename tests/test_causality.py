@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.diagnostics import is_causal
@@ -80,7 +81,7 @@ LEAKING = {
 
 
 @pytest.mark.parametrize("kind", LEAKING)
-@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("tokens", slow_but([True], [False, True]))
 def test_leaking(kind, tokens):
     make, steps = LEAKING[kind]
     first = [keras.layers.Embedding(9, 3)] if tokens else []
@@ -230,7 +231,7 @@ def encoder_decoder(bidirectional, tokens):
     return keras.Model(inputs, decoder(to, initial_state=[states[0] + states[1]]))
 
 
-@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("tokens", slow_but([True], [False, True]))
 def test_an_encoder_may_read_what_a_decoder_must_not(tokens):
     x = TOKENS if tokens else X
     model = encoder_decoder(False, tokens)

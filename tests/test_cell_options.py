@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import twins
+from slow import slow_but
 
 from kerasrnn import cells, layers
 from kerasrnn.recurrence import prefix_scan
@@ -540,7 +541,7 @@ def test_options_survive_a_file(make, tmp_path, random_weights):
     np.testing.assert_array_equal(loaded(X), model(X))
 
 
-@pytest.mark.parametrize("name", cells.CELLS)
+@pytest.mark.parametrize("name", slow_but(["gru", "slstm", "sru", "mingru"], cells.CELLS))
 def test_every_cell_trains_in_a_graph_with_a_mask(name, take_path):
     """Without the programs, which have tests of their own."""
     layer = layers.RNN(name, units=5, return_sequences=True, initial_state="learned")

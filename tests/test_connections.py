@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.layers.connections import Normalized
@@ -326,7 +327,9 @@ def test_precision(kind, policy):
 
 
 @every_kind
-@pytest.mark.parametrize("inner", ["ours", "bidirectional", "conv", "model"])
+@pytest.mark.parametrize(
+    "inner", slow_but(["ours", "model"], ["ours", "bidirectional", "conv", "model"])
+)
 def test_saved_and_loaded(kind, inner, random_weights, tmp_path):
     model = keras.Sequential([keras.Input((6, 4)), connect(kind, INNER[inner])])
     random_weights(model)

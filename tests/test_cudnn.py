@@ -5,6 +5,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import cells, layers, recurrence, tuning
 from kerasrnn.layers.group import recurrent_layers
@@ -106,7 +107,7 @@ def test_what_qualifies_reaches_it(name, kernel, take_path, random_weights):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", slow_but(["gru"], ["lstm", "gru"]))
 def test_a_searched_model_trains_on_it(cell, kernel):
     hypermodel = tuning.RNNHyperModel("regression", features=4, cells=cell, units=4, depths=2)
     model = hypermodel.build(keras_tuner.HyperParameters())

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, fit
 
 from kerasrnn import layers
@@ -160,7 +161,7 @@ STATEFUL = {
 }
 
 
-@pytest.mark.parametrize("mode", STATEFUL)
+@pytest.mark.parametrize("mode", slow_but(["ours, xla", "keras"], STATEFUL))
 def test_stateful_layers_go_on_from_before_bad_batches(mode):
     """As if they had not been there. In x a NaN gets into the states, in y it does not."""
     kind, options = STATEFUL[mode]
@@ -590,6 +591,7 @@ def test_a_model_that_is_built_in_its_first_step():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_on_two_replicas(on_two_devices):
     """The second gets the NaN; loss scaling, which looks at the first alone, lets it pass."""
     printed = on_two_devices("""

@@ -12,6 +12,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 import kerasrnn
 from kerasrnn.arguments import own_parameters
@@ -69,7 +70,11 @@ assert SNIPPETS
 
 
 @pytest.mark.filterwarnings("ignore:DivergenceGuard skipped")  # One shows what it is for.
-@pytest.mark.parametrize("snippet", SNIPPETS)
+@pytest.mark.parametrize(
+    "snippet",
+    # The one that searches takes long.
+    slow_but([s for s in SNIPPETS if "tuner.search" not in s], SNIPPETS),
+)
 def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner, capsys):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})

@@ -88,7 +88,7 @@ def test_bad_flags(sentiment, capsys, flags, message):
 
 def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
     """Both accuracies, worked out again from the files."""
-    sentiment.main(["--limit", "600", "--epochs", "2", "--out", str(tmp_path)])
+    sentiment.main(["--limit", "600", "--epochs", "1", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "best first" not in printed
     assert {p.name for p in tmp_path.iterdir()} == set(sentiment.OUTPUTS) - {"tuning"}
@@ -164,6 +164,7 @@ def load(name):
     return module
 
 
+@pytest.mark.slow
 def test_language_model(capsys):
     example = load("language_model")
     example.main(["--steps", "10", "--units", "16"])

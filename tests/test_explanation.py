@@ -25,7 +25,7 @@ def many():
     inner = keras.Sequential([layers.GRU(20, return_sequences=True, name="deep")], name="inner")
     listed = [cells.GRUCell(2, name="small"), cells.LRUCell(2, name="linear")]
     parts = [
-        layers.RNNStack("lstm", 16, 2, bidirectional=True, return_sequences=True, name="stack"),
+        layers.RNNStack("lstm", 16, 1, bidirectional=True, return_sequences=True, name="stack"),
         inner,
         layers.Residual(
             layers.MinGRU(30, return_sequences=True, name="linear"), project=True, name="connected"
@@ -34,7 +34,7 @@ def many():
         keras.layers.GRU(4, return_sequences=True, name="theirs"),
         layers.SimpleRNN(60, vanishing_gradient_regularization=0.1, name="last"),
     ]
-    directions = [f"stack/bidirectional_{k}/{d}" for k in (1, 2) for d in ("forward", "backward")]
+    directions = ["stack/bidirectional_1/forward", "stack/bidirectional_1/backward"]
     return keras.Sequential([keras.Input((STEPS, 3)), *parts]), {
         **dict.fromkeys(directions, ("programs", "programs", "loop")),
         "inner/deep": ("programs", "programs", "loop"),

@@ -11,6 +11,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.callbacks import DivergenceGuard, GradientNormMonitor
@@ -113,7 +114,8 @@ MODES = {
         {},
     ),
 }
-over_modes = pytest.mark.parametrize("mode", MODES)
+FEW_MODES = ["adam", "global_clipnorm", "jit_compile", "accumulation", "loss_scaling"]
+over_modes = pytest.mark.parametrize("mode", slow_but(FEW_MODES, MODES))
 
 
 @functools.cache
@@ -197,7 +199,13 @@ def test_duplicate_embedding_rows_are_summed_before_the_norm():
 
 
 # With accumulation Keras's clips and steps see an embedding's gradient in the dense form.
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "accumulation"])
+@pytest.mark.parametrize(
+    "mode",
+    slow_but(
+        ["adam", "clipnorm", "steps_per_execution"],
+        [mode for mode in MODES if mode != "accumulation"],
+    ),
+)
 def test_sparse_gradients(mode):
     before, _ = expected_norms(MODES[mode][0](), sparse=True)
     _, monitor = watched(mode, sparse=True)
@@ -484,6 +492,7 @@ def test_copies_hooked_or_not(copier, tmp_path):
         fit(compiled(SGD(0.5)), copied, epochs=1)
 
 
+@pytest.mark.slow
 def test_inside_keras_tuner(tmp_path, quiet_tuner):
     tuner = keras_tuner.RandomSearch(
         lambda hp: compiled(SGD(hp.Float("lr", 0.1, 1.0))),

@@ -60,6 +60,7 @@ def test_keras_s_own_tests_pass():
     assert set(made) >= {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell"}
 
 
+@pytest.mark.slow
 def test_a_gru_with_its_gates_exchanged_fails():
     counts, printed = run(
         "-k", "correctness", "-p", "plugin", modules=MODULES[:1], KERAS_SUITE_SWAP="1"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn.recurrence import prefix_scan, sequence
 
@@ -90,7 +91,7 @@ def test_gradients_are_finite_differences(rng, imaginary):
 
 
 @kinds
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_but(["eager"], MODES))
 @pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
 def test_second_gradients(rng, mode, constant, imaginary):
     a, b, initial, w = problem(rng, 6, imaginary, constant, batch=2, units=2)

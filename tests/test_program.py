@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 from two_paths import (
     KINDS,
     MASK,
@@ -32,7 +33,7 @@ def both_ways(take_path):
     return run
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["lstm", "gru_reset_before"], KINDS))
 @pytest.mark.parametrize("mask", [None, MASK])
 @pytest.mark.parametrize(
     "options",
@@ -48,7 +49,7 @@ def test_same_as_the_loop(kind, mask, options, random_weights, both_ways):
 
 
 @pytest.mark.parametrize("implementation", [1, 2])
-@pytest.mark.parametrize("kind", ["lstm", "gru", "gru_reset_before"])
+@pytest.mark.parametrize("kind", slow_but(["gru"], ["lstm", "gru", "gru_reset_before"]))
 def test_dropout(kind, implementation, random_weights, monkeypatch, both_ways):
     layer = build(
         kind, random_weights, dropout=0.4, recurrent_dropout=0.4, implementation=implementation
@@ -60,7 +61,7 @@ def test_dropout(kind, implementation, random_weights, monkeypatch, both_ways):
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["lstm", "gru_reset_before"])
+@pytest.mark.parametrize("kind", slow_but(["lstm"], ["lstm", "gru_reset_before"]))
 def test_mixed_precision(kind, dtype, random_weights, both_ways):
     layer = build(kind, random_weights, return_sequences=True, dtype=dtype)
     fast, slow = both_ways(layer, X.astype("float32"), mask=MASK)
@@ -122,8 +123,11 @@ CASES = [(name, "all") for name in cells.CELLS]
 CASES += [(name, "plain") for name, kind in cells.CELLS.items() if kind(1).linear]
 
 
+@pytest.mark.parametrize("in_a_graph", slow_but([False], [False, True]))
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_every_cell_with_all_it_can_have(name, options, random_weights, monkeypatch, take_path):
+def test_every_cell_with_all_it_can_have(
+    name, options, in_a_graph, random_weights, monkeypatch, take_path
+):
     """Masks and episodes too, in the programs, in the scan, in the loop, and step by step."""
     layer = with_what_it_can_have(name, OPTIONS[options])
     layer.build((3, 6, 4))
@@ -134,7 +138,8 @@ def test_every_cell_with_all_it_can_have(name, options, random_weights, monkeypa
     monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
     layer.go_backwards = options == "all"
     take_path("programs")
-    fast = tf.function(outputs_and_all_gradients)(layer, x, MASK, RESET)
+    run = tf.function(outputs_and_all_gradients) if in_a_graph else outputs_and_all_gradients
+    fast = run(layer, x, MASK, RESET)
     for path in ("scan", "loop") if layer.cell.linear else ("loop",):
         take_path(path)
         assert_same(fast, outputs_and_all_gradients(layer, x, MASK, RESET), tolerance=1e-12)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import twins
+from slow import slow_but
 
 from kerasrnn import cells, diagnostics, initializers, layers, recurrence
 from kerasrnn.layers.states import state_sizes
@@ -145,7 +146,7 @@ def test_linear_recurrences_keep_their_states_in_single_precision(name, path, dt
 
 
 @pytest.mark.parametrize("path", ["scan", "loop", "programs"])
-@pytest.mark.parametrize("name", ["mingru", "lru"])
+@pytest.mark.parametrize("name", slow_but(["lru"], ["mingru", "lru"]))
 def test_gradients_through_long_memories_in_half_precision(name, path, rng, on_path):
     """Those of the weights that half precision has no part in are float64's."""
     layer, x, _ = half_precision(name, "mixed_bfloat16", rng, 500)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.cells import CELLS
@@ -151,7 +152,7 @@ def test_backwards(random_weights):
     )
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", slow_but(["lstm", "gru", "rhn", "slstm"], CELLS))
 def test_every_cell(kind, random_weights):
     """All that Ω changes is the gradient of the recurrent kernel, in a graph as without one."""
     if "vanishing_gradient_regularization" in CELLS[kind].lacks:

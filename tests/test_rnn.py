@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import twins
+from slow import slow_but
 
 from kerasrnn import cells, layers, recurrence
 
@@ -172,7 +173,7 @@ def test_stateful(pair, make, rng):
     assert not np.allclose(ours(x[3])[0], continued[0])
 
 
-@over_pairs
+@pytest.mark.parametrize("pair", slow_but(["gru_reset_before"], PAIRS))
 @pytest.mark.parametrize("path", ["graph", "xla", "programs"])
 def test_every_path_is_keras_s(pair, path, make, rng, take_path):
     take_path("programs" if path == "programs" else "loop")

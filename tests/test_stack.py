@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import cells, layers
 from kerasrnn.layers.connections import Normalized
@@ -128,7 +129,7 @@ def test_a_row_that_is_all_masked_gives_zeros():
     assert (y[0] != 0).all()
 
 
-@pytest.mark.parametrize("cell", cells.CELLS)
+@pytest.mark.parametrize("cell", slow_but(["simple_rnn", "lstm", "slstm", "lru"], cells.CELLS))
 def test_padding_changes_nothing(cell, random_weights):
     stack = layers.RNNStack(cell, 4, 3, connection="residual", project=True, bidirectional=True)
     stack.build((None, None, 4))
@@ -448,7 +449,9 @@ def test_mixed_precision(connection, policy):
     assert {w.dtype for w in stack.weights} == {"float32"}
 
 
-@CONNECTIONS
+@pytest.mark.parametrize(
+    "connection", slow_but(["highway"], [None, "residual", "highway", "dense"])
+)
 def test_trains_and_is_served(connection, tmp_path):
     """Through `fit`, which runs the compiled programs, and as a SavedModel."""
     stack = layers.RNNStack("gru", 16, 2, connection, True, "layer", project=True, dropout=0.1)

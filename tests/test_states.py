@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
@@ -104,7 +105,7 @@ def test_rows_need_states():
             layer.reset_state(rows=[0])
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("plain", slow_but([True], [True, False]))
 @over_kinds
 def test_an_export_keeps_state_from_call_to_call(kind, plain, tmp_path):
     model, layer = stateful(kind)
