@@ -5,4 +5,8 @@ import pytest
 
 def slow_but(few, parameters):
     """The parameters, with the mark of the slow tests on all but a few."""
-    return [one if one in few else pytest.param(one, marks=pytest.mark.slow) for one in parameters]
+    listed = (one if isinstance(one, tuple) else (one,) for one in parameters)
+    return [
+        pytest.param(*one, marks=() if (one in few or one[0] in few) else pytest.mark.slow)
+        for one in listed
+    ]

@@ -86,8 +86,10 @@ def test_bad_flags(sentiment, capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys):
+def test_scores_are_those_of_the_test_sentences(sentiment, tmp_path, capsys, monkeypatch):
     """Both accuracies, worked out again from the files."""
+    small = sentiment.SETTINGS | {"units": 8, "depth": 1}
+    monkeypatch.setattr(sentiment, "SETTINGS", small)
     sentiment.main(["--limit", "600", "--epochs", "1", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "best first" not in printed

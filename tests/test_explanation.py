@@ -22,7 +22,7 @@ def paths(explanation):
 
 def many():
     """Recurrent layers in all places where there may be some, and what they are to take."""
-    inner = keras.Sequential([layers.GRU(20, return_sequences=True, name="deep")], name="inner")
+    inner = keras.Sequential([layers.LSTM(16, return_sequences=True, name="deep")], name="inner")
     listed = [cells.GRUCell(2, name="small"), cells.LRUCell(2, name="linear")]
     parts = [
         layers.RNNStack("lstm", 16, 1, bidirectional=True, return_sequences=True, name="stack"),
@@ -32,7 +32,7 @@ def many():
         ),
         layers.RNN(listed, return_sequences=True, name="listed"),
         keras.layers.GRU(4, return_sequences=True, name="theirs"),
-        layers.SimpleRNN(60, vanishing_gradient_regularization=0.1, name="last"),
+        layers.LSTM(16, vanishing_gradient_regularization=0.1, name="last"),
     ]
     directions = ["stack/bidirectional_1/forward", "stack/bidirectional_1/backward"]
     return keras.Sequential([keras.Input((STEPS, 3)), *parts]), {
@@ -75,7 +75,7 @@ def test_it_is_what_happens(tmp_path, monkeypatch):
         monkeypatch.setattr(path, "run", watched(name, path.run))
     model.compile("sgd", "mse")
     actions = {
-        "fit": lambda: model.fit(X, np.zeros((4, 60)), verbose=0),
+        "fit": lambda: model.fit(X, np.zeros((4, 16)), verbose=0),
         "predict": lambda: model.predict(X, verbose=0),
         "export": lambda: model.export(tmp_path / "artifact", verbose=False),
     }

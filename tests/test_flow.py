@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.cells import CELLS
@@ -108,7 +109,7 @@ def test_lstm_against_its_equations(package, random_weights):
 
 
 @pytest.mark.parametrize("kind", CELLS)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", slow_but([True], [False, True]))
 def test_every_cell(kind, masked, random_weights):
     """With the output that the cell gives beside its state, at the last step that is not masked."""
     mask = MASK[1:] if masked else np.ones_like(MASK[1:])

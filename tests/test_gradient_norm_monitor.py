@@ -114,7 +114,7 @@ MODES = {
         {},
     ),
 }
-FEW_MODES = ["adam", "global_clipnorm", "jit_compile", "accumulation", "loss_scaling"]
+FEW_MODES = ["adam", "global_clipnorm", "accumulation", "loss_scaling"]
 over_modes = pytest.mark.parametrize("mode", slow_but(FEW_MODES, MODES))
 
 
@@ -512,6 +512,7 @@ def test_inside_keras_tuner(tmp_path, quiet_tuner):
     assert all(np.isfinite(scores))
 
 
+@pytest.mark.slow
 def test_under_two_replicas(on_two_devices):
     printed = on_two_devices("""
         import test_gradient_norm_monitor as t

@@ -1,5 +1,7 @@
 """The XLA programs against the loop they stand in for, and against Keras."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -123,12 +125,14 @@ CASES = [(name, "all") for name in cells.CELLS]
 CASES += [(name, "plain") for name, kind in cells.CELLS.items() if kind(1).linear]
 
 
-@pytest.mark.parametrize("in_a_graph", slow_but([False], [False, True]))
+@pytest.mark.parametrize("compiled", slow_but([False], [False, True]))
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_cell_with_all_it_can_have(
-    name, options, in_a_graph, random_weights, monkeypatch, take_path
+    name, options, compiled, random_weights, monkeypatch, take_path
 ):
-    """Masks and episodes too, in the programs, in the scan, in the loop, and step by step."""
+    """Masks and episodes too, in the programs, in the scan, in the loop, and step by step; the
+    programs as they are compiled, and as TensorFlow runs them without XLA, which takes less time to
+    begin with."""
     layer = with_what_it_can_have(name, OPTIONS[options])
     layer.build((3, 6, 4))
     random_weights(layer)
@@ -138,8 +142,11 @@ def test_every_cell_with_all_it_can_have(
     monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
     layer.go_backwards = options == "all"
     take_path("programs")
-    run = tf.function(outputs_and_all_gradients) if in_a_graph else outputs_and_all_gradients
-    fast = run(layer, x, MASK, RESET)
+    with contextlib.ExitStack() as stack:
+        if not compiled:
+            tf.config.run_functions_eagerly(True)
+            stack.callback(tf.config.run_functions_eagerly, False)
+        fast = tf.function(outputs_and_all_gradients)(layer, x, MASK, RESET)
     for path in ("scan", "loop") if layer.cell.linear else ("loop",):
         take_path(path)
         assert_same(fast, outputs_and_all_gradients(layer, x, MASK, RESET), tolerance=1e-12)

@@ -125,12 +125,15 @@ def half_precision(name, dtype, rng, steps):
 
 @pytest.mark.parametrize(
     ("path", "dtype"),
-    [
-        ("scan", "mixed_float16"),
-        ("scan", "mixed_bfloat16"),
-        ("loop", "mixed_bfloat16"),
-        ("programs", "mixed_bfloat16"),
-    ],
+    slow_but(
+        [("scan", "mixed_float16"), ("loop", "mixed_bfloat16")],
+        [
+            ("scan", "mixed_float16"),
+            ("scan", "mixed_bfloat16"),
+            ("loop", "mixed_bfloat16"),
+            ("programs", "mixed_bfloat16"),
+        ],
+    ),
 )
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_recurrences_keep_their_states_in_single_precision(name, path, dtype, rng, on_path):
@@ -212,7 +215,7 @@ def by_state(layer, x):
     return np.concatenate(outputs, 1), streams.states
 
 
-@pytest.mark.parametrize("dtype", BITS)
+@pytest.mark.parametrize("dtype", slow_but(["mixed_float16"], BITS))
 @pytest.mark.parametrize("stream", [by_call, by_cell, by_state])
 @pytest.mark.parametrize("name", LINEAR)
 def test_streaming_in_half_precision(name, stream, dtype, rng):

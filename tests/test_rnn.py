@@ -91,7 +91,7 @@ def test_holds_the_same_weights(pair, make):
 
 
 @over_pairs
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", slow_but([False], [False, True]))
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("mask", MASKS)
@@ -106,7 +106,7 @@ def test_same_outputs_and_gradients(pair, make, rng, mask, return_sequences, go_
     assert_same_under(MASKS[mask], ours, theirs, rng)
 
 
-@over_pairs
+@pytest.mark.parametrize("pair", slow_but(["lstm"], PAIRS))
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("mask", MASKS)
@@ -131,7 +131,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("zeros", [False, True])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", slow_but(PATHS.keys() - {"xla", "graph"}, PATHS))
 def test_one_rule_for_masked_steps(path, zeros, rng, random_weights, take_path):
     """A masked step changes no state; its output is that of the step before, or zeros."""
     take_path("programs" if path == "programs" else "loop")

@@ -68,7 +68,7 @@ def by_hand(stack, x, mask):
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("normalization", [None, "layer"])
+@pytest.mark.parametrize("normalization", slow_but(["layer"], [None, "layer"]))
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("connection", ["residual", "highway", "dense"])
 def test_connected_stack(connection, bidirectional, normalization, mask, random_weights):

@@ -162,7 +162,7 @@ def test_states_survive_a_file(kind, dtype, tmp_path):
     np.testing.assert_array_equal(loaded(X[1]), model(X[1]))
 
 
-@pytest.mark.parametrize("kind", [layers.LSTM, nested, bidirectional])
+@pytest.mark.parametrize("kind", slow_but([layers.LSTM], [layers.LSTM, nested, bidirectional]))
 @pytest.mark.parametrize("stateful", [False, True])
 def test_a_file_with_assets_of_another_layer(stateful, kind, tmp_path):
     """Keras hands in no folder for a layer without assets."""
