@@ -10,8 +10,9 @@ CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
 over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
 
 
-def test_every_registered_cell_has_a_twin():
+def test_every_registered_cell_has_a_twin_and_a_paper():
     assert set(twins.TWINS) == set(cells.CELLS)
+    assert [name for name, kind in cells.CELLS.items() if not kind.paper] == []
 
 
 def random_states(cell, rng, size):
@@ -82,6 +83,53 @@ def test_runs_inside_keras(name, options, twin, rng, random_weights):
 
 
 GATED = [name for name, kind in cells.CELLS.items() if kind(1).gated]
+
+
+@pytest.mark.parametrize("name", [name for name, kind in cells.CELLS.items() if kind.candidate])
+def test_the_candidate_is_what_drop_marks(name, rng, random_weights):
+    """Where all of it is dropped nothing of its projection gets into the states."""
+    cell = cells.get(name)(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell)
+    states = [tf.constant(state) for state in random_states(cell, rng, 2)]
+    x = tf.constant(rng.normal(size=(2, len(cell.gates) * 4)))
+
+    def gradient(mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            mask = tf.fill((2, 4), tf.constant(mask, "float64"))
+            new = cell.advance(x, states, cell.product, candidate=mask)
+            loss = sum(tf.reduce_sum(state) for state in new)
+        of = tape.gradient(loss, x, unconnected_gradients="zero")
+        return np.abs(of[:, cell.columns((cell.candidate,))]).min()
+
+    assert gradient(0.0) == 0
+    assert gradient(1.0) > 0
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_names_the_gates_in_the_order_of_a_step(name, rng, random_weights, monkeypatch):
+    """A gate with a bias that shuts it is shut under its name."""
+    cell = cells.get(name)(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell, 0.1)
+    activation, values = cell.recurrent_activation, []
+
+    def kept(v):
+        values.extend(np.split(np.array(activation(v)), v.shape[-1] // 4, axis=-1))
+        return activation(v)
+
+    monkeypatch.setattr(cell, "recurrent_activation", kept)
+    biases = cell.bias.numpy()
+    for gate in set(cell.gated) & set(cell.bias_gates):
+        shut = biases.copy()
+        # The GRU's has a second row, of the recurrent products.
+        shut.reshape(-1, len(cell.bias_gates), 4)[0, cell.bias_gates.index(gate)] = -30
+        cell.bias.assign(shut)
+        values.clear()
+        cell(rng.normal(size=(2, 3)), random_states(cell, rng, 2))
+        low = [one for one, v in zip(cell.gated, values, strict=True) if v.max() < 1e-6]
+        assert set(low) == {gate}
 
 
 @pytest.mark.parametrize("name", GATED)

@@ -17,6 +17,7 @@ from slow import slow_but
 import kerasrnn
 from kerasrnn.arguments import own_parameters
 from kerasrnn.cells.configured import parameters
+from kerasrnn.diagnostics.health.findings import CHECKS
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [
@@ -42,12 +43,15 @@ def test_every_public_class_has_an_example():
                 assert ">>>" in documented.__doc__, name
 
 
-def test_the_tables_are_those_of_the_cells():
+def test_the_tables_are_those_of_cells_and_checks():
     """`python docs/tables.py` writes them."""
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
-    page = tables["PAGE"].read_text()
-    assert page == tables["filled"](page)
-    assert page.count("\n| `") == len(kerasrnn.cells.CELLS) + len(tables["OPTIONS"])
+    pages = {name: (ROOT / "docs" / name).read_text() for name in tables["PAGES"]}
+    for name, page in pages.items():
+        assert page == tables["filled"](page, tables["PAGES"][name])
+    rows = pages["cells.md"].count("\n| `")
+    assert rows == len(kerasrnn.cells.CELLS) + len(tables["OPTIONS"])
+    assert re.findall(r"^\| ([A-Z_]+) \|", pages["verdicts.md"], re.M) == list(CHECKS)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def _check_recurrent_dropout(cell, name):
     if cell.recurrent_dropout_form == "state" and not cell.recurrent_gates:
         raise ValueError(
             f"`recurrent_dropout` needs a product with the state, which {name} does not have"
-            + ("; recurrent_dropout_form='candidate' does not" * bool(cell.candidate))
+            + ("; take recurrent_dropout_form='candidate'" * bool(cell.candidate))
             + f". Received: recurrent_dropout={cell.recurrent_dropout}"
         )
 
