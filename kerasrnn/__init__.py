@@ -8,6 +8,7 @@ from kerasrnn import (
     diagnostics,
     initializers,
     layers,
+    recurrence,
 )
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "export",
     "initializers",
     "layers",
+    "recurrence",
     "tasks",
     "tuning",
 ]

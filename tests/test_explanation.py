@@ -100,6 +100,8 @@ def doubled(v):
     ("layer", "use", "path", "reason"),
     [
         (lambda: layers.LSTM(16), "fit", "cudnn", "no GPU is visible"),
+        # What holds on a GPU, too, is said first.
+        (lambda: layers.LSTM(16, activation="relu"), "fit", "cudnn", "activation=relu"),
         (
             lambda: layers.RNN("mgu", units=4),
             "fit",

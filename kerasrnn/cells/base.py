@@ -84,8 +84,8 @@ class Cell(Configured):
 
     Args:
         units: Positive integer, size of each state.
-        activation: Activation of the candidate. Default: `"tanh"`, if the cell does not say else.
-        recurrent_activation: Activation of the gates. Default: `"sigmoid"`.
+        activation: Activation of the candidate.
+        recurrent_activation: Activation of the gates.
         use_bias: Whether to add biases.
         kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
             `kerasrnn.initializers` has some for long memory.
@@ -93,7 +93,8 @@ class Cell(Configured):
         kernel_constraint, recurrent_constraint, bias_constraint: Constraints on the weights.
         dropout: Fraction of the inputs to drop, in [0, 1), the same ones at all steps
             (Gal & Ghahramani, 2016).
-        recurrent_dropout: Fraction to drop on the way from state to state, likewise.
+        recurrent_dropout: Fraction to drop on the way from state to state, likewise; where a cell
+            has no product with the state, with `recurrent_dropout_form="candidate"` alone.
         seed: Seed of all that is random.
         implementation: As in Keras: 2 (and 0) shares one mask of the inputs among all gates, 1 (and
             `recurrent_dropout` of the previous state) draws a mask per gate.
@@ -115,7 +116,7 @@ class Cell(Configured):
             `kerasrnn.recurrence.regularization`). Clip the gradients beside it. Training then runs
             in the plain loop. Where the loss is scaled, λ is with it, by the optimizer that the
             model was compiled with; in a training loop of your own around a model that is not
-            compiled, scale λ yourself. Default: 0.
+            compiled, scale λ yourself.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -137,7 +138,7 @@ class Cell(Configured):
             *("initial_state", "vanishing_gradient_regularization", "seed", "name"),
         }
     )
-    # What a cell has that lacks the argument.
+    # The value of cells that lack the argument.
     vanishing_gradient_regularization = 0.0
 
     def __init__(

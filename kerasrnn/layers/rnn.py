@@ -113,7 +113,7 @@ class RNN(keras.layers.RNN):
         self.supports_masking = True
         self._set_supports_jit()
         if self._linear:
-            # Which would round the states that come in, and those a stateful layer keeps.
+            # Autocast would round the states that come in, and those a stateful layer keeps.
             self.autocast = False
 
     def _set_supports_jit(self):
@@ -196,6 +196,8 @@ class RNN(keras.layers.RNN):
         load_states(self, dir_path)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
+        """Runs the cell over the sequences; Keras's `call` calls it. Here all recurrences of the
+        package begin."""
         mask, reset = mask if isinstance(mask, MaskAndReset) else (mask, None)
         return recurrence.run(
             self.cell,

@@ -2,7 +2,8 @@
 
     cudnn       one kernel for the whole sequence, LSTM and GRU on a GPU
     programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like
-    scan        linear recurrences, all steps at once from their coefficients
+    scan        linear recurrences, all steps at once from their coefficients; in XLA one step
+                after the other costs less
     loop        one step after the other, any cell, anywhere
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
@@ -85,7 +86,9 @@ def run(
             "path": path,
             "use_cudnn": use_cudnn,
         }
-        return _run_stacked(cell.cells, sequences, states, mask, go_backwards, reset, options)
+        return _run_stacked(
+            cell.cells, sequences, states, mask, go_backwards, reset, return_sequences, options
+        )
 
     dtype = getattr(cell, "compute_dtype", None)
     sequences = ops.cast(sequences, dtype) if dtype else ops.convert_to_tensor(sequences)
@@ -142,8 +145,8 @@ def _path_of(sequence_pass):
                 taken = name
                 break
             passed_over[name] = reason
-    if explanation.notes(cell, Choice(taken, passed_over)):
-        # Only the shapes of what it gives are of interest.
+    if explanation.note_if_explaining(cell, Choice(taken, passed_over)):
+        # Any path serves: of the pass the shapes alone are needed.
         return loop
     if taken is None:
         ((name, reason),) = passed_over.items()
@@ -157,7 +160,7 @@ def _path_of(sequence_pass):
     return PATHS[taken]
 
 
-def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
+def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_sequences, options):
     """Runs each cell over the whole sequence before the next: the same numbers as all cells at
     every step, since no cell of a stack looks at a later one."""
     last, final_states = None, []
@@ -170,6 +173,8 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
             mask=mask,
             go_backwards=go_backwards,
             reset=reset,
+            # The cells above the last need all outputs of the one before.
+            return_sequences=return_sequences or cell is not cells[-1],
             **options,
         )
         final_states.append(final if nested else final[0])

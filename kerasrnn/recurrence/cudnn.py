@@ -30,8 +30,9 @@ _COMPUTES = {
 
 
 def refuses(sequence_pass):
-    """Why the pass cannot take this path, or `None`."""
-    if reason := refuses_layer(sequence_pass.cell, sequence_pass.unroll, sequence_pass.use_cudnn):
+    """Why the pass cannot take this path, or `None`; what would stand against it on a GPU, too,
+    comes first."""
+    if reason := _unsuited(sequence_pass.cell, sequence_pass.unroll, sequence_pass.use_cudnn):
         return reason
     if sequence_pass.mask is not None:
         return "a mask"
@@ -39,6 +40,8 @@ def refuses(sequence_pass):
         return "a reset"
     if sequence_pass.tap:
         return "the gradient by each state is measured"
+    if reason := _missing():
+        return reason
     if sequence_pass.stage == "export" and sequence_pass.path != "cudnn":
         return "what is exported has to run where there is no GPU"
     return None
@@ -46,14 +49,14 @@ def refuses(sequence_pass):
 
 def refuses_layer(cell, unroll, use_cudnn):
     """Why no pass of a layer can take this path, or `None` where some can."""
+    return _unsuited(cell, unroll, use_cudnn) or _missing()
+
+
+def _unsuited(cell, unroll, use_cudnn):
     if type(cell) not in _LAYERS:
         return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
     if use_cudnn is False:
         return "use_cudnn=False"
-    if not tf.config.list_logical_devices("GPU"):
-        return "no GPU is visible"
-    if not _has_kernels():
-        return "cuDNN's kernels do not run on this GPU"
     if unroll:
         return "unroll=True"
     for name, computed in _COMPUTES.items():
@@ -62,6 +65,14 @@ def refuses_layer(cell, unroll, use_cudnn):
             return f"{name}={getattr(value, '__name__', repr(value))}"
     if cell.dropout and cell.implementation == 1:
         return "dropout with implementation=1, a mask per gate"
+    return None
+
+
+def _missing():
+    if not tf.config.list_logical_devices("GPU"):
+        return "no GPU is visible"
+    if not _has_kernels():
+        return "cuDNN's kernels do not run on this GPU"
     return None
 
 

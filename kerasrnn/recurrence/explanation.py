@@ -73,14 +73,16 @@ def _reasons(choices):
     """One line per path and reason, with the uses it holds in where these are not all."""
     if all(choice.path == "keras" for choice in choices.values()):
         return ["a layer of Keras's, in Keras's loop"]
-    uses = {}
+    # By path, in the order in which they are tried.
+    uses = {path: {} for choice in choices.values() for path in choice.passed_over}
     for use, choice in choices.items():
         for path, reason in choice.passed_over.items():
-            uses.setdefault((path, reason), []).append(use)
+            uses[path].setdefault(reason, []).append(use)
     lines = []
-    for (path, reason), listed in uses.items():
-        where = "" if len(listed) == len(_USES) else f" ({', '.join(listed)})"
-        lines += textwrap.wrap(f"{path}{where}: {reason}", _WIDTH, subsequent_indent="  ")
+    for path, reasons in uses.items():
+        for reason, listed in reasons.items():
+            where = "" if len(listed) == len(_USES) else f" ({', '.join(listed)})"
+            lines += textwrap.wrap(f"{path}{where}: {reason}", _WIDTH, subsequent_indent="  ")
     return lines or ["the first of all paths"]
 
 
@@ -88,7 +90,8 @@ def explain(model_or_layer, x=None):
     """Shows the path that each recurrent layer takes in `fit`, in `predict` and when it is
     exported, and of each path that comes before it the one reason why it cannot be taken.
 
-    The model is traced, not run, once for each of the three.
+    The model is traced, not run, once for each of the three; one that is not built is called once
+    on `x` first.
 
     Args:
         model_or_layer: A Keras model or layer, with recurrent layers of this package or of Keras
@@ -143,8 +146,8 @@ def choices(model_or_layer, x, use):
     return dict(sorted(chosen.items(), key=lambda item: paths.index(_layer_of(item[0]))))
 
 
-def notes(cell, choice):
-    """Takes note of the choice for one pass of a cell, where an explanation is under way, and says
+def note_if_explaining(cell, choice):
+    """Takes note of the choice for one pass of a cell where an explanation is under way; returns
     whether one is."""
     if (noted := _NOTES.get()) is None:
         return False

@@ -104,9 +104,9 @@ def _program_for(cell):
     """The one program of all cells that take the same step."""
     key = step_key(cell)
     if key not in _PROGRAMS:
-        # TensorFlow takes variables for made by the function that is being traced, in spite of
-        # `init_scope`: it traces it twice, and lets none be made when it is traced once more. In
-        # another thread nothing is being traced.
+        # TensorFlow counts variables that are made here among those of the function that is being
+        # traced, even under `init_scope`, and raises where that function is traced for a second
+        # length. In another thread nothing is being traced.
         with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
             _PROGRAMS[key] = other_thread.submit(_made_for, cell).result()
     return _PROGRAMS[key]

@@ -44,7 +44,7 @@ def _impossible(sequence_pass):
     if sequence_pass.regularizes:
         return "vanishing_gradient_regularization, whose gradient is taken at every step"
     if sequence_pass.sequences.shape[0] == 0:
-        # Which cannot be cut.
+        # A batch is cut into parts, an empty one cannot be.
         return "a batch without rows"
     if sequence_pass.tap and sequence_pass.mask is not None:
         # Steps that are masked in all rows are passed over, where a tap is to be seen, too.
