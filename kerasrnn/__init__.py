@@ -3,6 +3,7 @@
 import importlib
 
 from kerasrnn import (
+    activations,
     callbacks,
     cells,
     diagnostics,
@@ -24,6 +25,7 @@ def __getattr__(name):
 
 
 __all__ = [
+    "activations",
     "callbacks",
     "cells",
     "diagnostics",

@@ -95,6 +95,8 @@ def resolved(name, value):
     kind = name.rpartition("_")[2]
     if kind not in RESOLVERS:
         return value
+    if kind == "activation" and isinstance(value, str):
+        value = _registered_activation(value)
     try:
         return RESOLVERS[kind].get(value)
     except (TypeError, ValueError) as error:
@@ -102,3 +104,14 @@ def resolved(name, value):
             f"`{name}` must be what keras.{kind}s.get takes: a name, a configuration or a "
             f"callable. Received: {name}={value!r}"
         ) from error
+
+
+def _registered_activation(name):
+    """The function registered with Keras as `name`, where keras.activations, which looks for names
+    in itself alone, has none of that name; those of this package go without their prefix, too."""
+    if not hasattr(keras.activations, name):
+        for key in (name, f"kerasrnn>{name}"):
+            function = keras.saving.get_registered_object(key)
+            if inspect.isfunction(function):
+                return function
+    return name

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import starts
 import tensorflow as tf
 import twins
 
@@ -182,6 +183,64 @@ def test_configuration_survives(name):
         assert copy.recurrent_regularizer.l2 == pytest.approx(0.1)
     for option in ("dropout", "seed", "implementation", "initial_state"):
         assert getattr(copy, option) == options[option]
+
+
+BEGINNINGS = [(name, *case, 192) for name, cases in starts.STARTS.items() for case in cases]
+# As many features as units.
+BEGINNINGS += [("sru", *case, 128) for case in starts.STARTS["sru"]]
+
+
+def test_of_every_registered_cell_it_is_known_where_it_starts():
+    assert set(starts.STARTS) == set(cells.CELLS)
+
+
+@pytest.mark.parametrize(("name", "options", "start", "features"), BEGINNINGS)
+def test_weights_start_where_those_of_the_authors_do(name, options, start, features):
+    cell = cells.get(name)(128, **options)
+    cell.build((None, features))
+    expected = start(features, 128)
+    assert {w.name for w in cell.weights} == set(expected)
+    for weight in cell.weights:
+        blocks = expected[weight.name]
+        values = np.split(np.array(weight, "float64"), len(blocks), axis=-1)
+        for block, distribution in zip(values, blocks, strict=True):
+            starts.assert_starts(block, distribution)
+
+
+@pytest.mark.parametrize("name", ["sru", "lru", "rg_lru", "slstm"])
+def test_an_initializer_of_the_user_s_goes_before_the_authors(name):
+    options = {"kernel_initializer": keras.initializers.Constant(0.5)}
+    if name == "slstm":
+        options |= {"recurrent_initializer": "orthogonal", "bias_initializer": "ones"}
+    if name == "lru":
+        options |= {"output_initializer": "ones"}
+    cell = cells.get(name)(8, **options)
+    cell.build((None, 3))
+    starts.assert_starts(np.array(cell.kernel), 0.5)
+    if name == "slstm":
+        starts.assert_starts(np.array(cell.recurrent_kernel), starts.ORTHOGONAL)
+        starts.assert_starts(np.array(cell.bias), 1.0)
+    if name == "lru":
+        starts.assert_starts(np.array(cell.output_kernel_re), 1.0)
+
+
+def test_an_slstm_without_biases():
+    """Its forget gates cannot start by theirs."""
+    cell = cells.SLSTMCell(4, use_bias=False)
+    cell.build((None, 3))
+    assert cell.bias is None
+    copy = cells.SLSTMCell.from_config(cell.get_config())
+    assert copy.use_bias is False
+
+
+def test_the_forget_gates_of_an_slstm_start_alike_with_either_function():
+    bias = initializers.Chrono(50, seed=1)
+    b = {}
+    for forget_gate in ("sigmoid", "exponential"):
+        cell = cells.SLSTMCell(100, forget_gate=forget_gate, bias_initializer=bias)
+        cell.build((None, 3))
+        b[forget_gate] = np.split(np.array(cell.bias, "float64"), 4)[1]
+    np.testing.assert_allclose(np.exp(b["exponential"]), 1 / (1 + np.exp(-b["sigmoid"])), rtol=1e-5)
 
 
 def test_forget_bias_starts_at_one():

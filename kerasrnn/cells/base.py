@@ -51,6 +51,12 @@ class Cell(Configured):
     protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
     then draws new dropout masks at every step). A linear recurrence is a `LinearCell`.
 
+    Weights start as Keras's do, glorot_uniform over all blocks of W at once, U orthogonal, b at
+    zero, unless a start of its own belongs to a cell; then it is its authors'. The docstring of any
+    other cell says what its authors' code starts from where that is not the same: the default of a
+    framework, a range set by experiment, or a bias for long memory, which depends on the task and
+    is left to `bias_initializer`.
+
     Class attributes:
         gates: A name per block of `units` columns of W and p, in the order of the weights. Here and
             wherever gates are named, "zr" is short for ("z", "r").
@@ -88,7 +94,8 @@ class Cell(Configured):
         recurrent_activation: Activation of the gates.
         use_bias: Whether to add biases.
         kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
-            `kerasrnn.initializers` has some for long memory.
+            `kerasrnn.initializers` has some for long memory. Default: `"glorot_uniform"`,
+            `"orthogonal"` and `"zeros"`, if the cell does not say else.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: Regularizers of the weights.
         kernel_constraint, recurrent_constraint, bias_constraint: Constraints on the weights.
         dropout: Fraction of the inputs to drop, in [0, 1), the same ones at all steps

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn import activations
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 from kerasrnn.recurrence import program, sequence
@@ -23,7 +24,12 @@ WORTH_COMPILING = 2048
 # Where parts get too small for their products.
 _MOST_PARTS = 4
 # A function of the user's own has no name by which a program of its own could be kept.
-_ACTIVATIONS = {f for f in vars(keras.activations).values() if inspect.isfunction(f)}
+_ACTIVATIONS = {
+    f
+    for module in (keras.activations, activations)
+    for f in vars(module).values()
+    if inspect.isfunction(f)
+}
 
 
 def refuses(sequence_pass):
