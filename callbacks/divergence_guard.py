@@ -8,8 +8,9 @@ import numpy as np
 from kerasrnn.arguments import path, positive_integer, real_number
 from kerasrnn.copying import copied_without
 from kerasrnn.inside import kept_states
-from kerasrnn.updates.hook import UpdateHook, innermost
+from kerasrnn.updates.hook import UpdateHook
 from kerasrnn.updates.nonfinite import NonFiniteFilter
+from kerasrnn.updates.optimizers import innermost
 from kerasrnn.updates.scaled_schedule import lowered
 from kerasrnn.updates.snapshot import Snapshot
 from kerasrnn.updates.state_file import StateFile
