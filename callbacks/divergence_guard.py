@@ -8,6 +8,7 @@ import numpy as np
 from kerasrnn.arguments import path, positive_integer, real_number
 from kerasrnn.copying import copied_without
 from kerasrnn.inside import kept_states
+from kerasrnn.updates.explosion import ExplosionRule, described
 from kerasrnn.updates.hook import UpdateHook
 from kerasrnn.updates.nonfinite import NonFiniteFilter
 from kerasrnn.updates.optimizers import innermost
@@ -33,13 +34,15 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
-    good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. A
-    loss explosion is a batch whose loss is more than `explosion` times that of the first batch of
-    the `fit`, or infinite, which the metrics leave out. The weights that an update has changed are
-    looked at after it, the optimizer's variables and all other weights with every copy and at the
-    end of every epoch; put it before callbacks that save then. A good state is one that was finite,
-    and was followed by `every` batches without a skip or an explosion; before that, the first there
-    was.
+    good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. The
+    weights that an update has changed are looked at after it, the optimizer's variables and all
+    other weights with every copy and at the end of every epoch; put it before callbacks that save
+    then. A good state is one that was finite, and was followed by `every` batches without a skip or
+    an explosion; before that, the first there was.
+
+    {explosion}
+
+    An infinite loss explodes, too, and the metrics leave it out.
 
     Under `steps_per_execution` all this is done between executions, whose mean loss counts, and the
     metrics leave out all batches of an execution in which one was skipped. Where none is left of an
@@ -61,8 +64,8 @@ class DivergenceGuard(keras.callbacks.Callback):
             sets a rate of its own again in the next epoch. A rate that was cut is saved with the
             optimizer; the factor of a wrapped schedule is not, and a resumed `fit` begins without.
         every: Positive integer, batches without trouble from one copy to the next.
-        explosion: Number over 1; a higher one where the loss of single batches varies that much.
-            With `math.inf`, infinite losses alone count.
+        explosion: Number over 1; a higher one where the loss of single batches varies that much, as
+            where most of them have hardly any weight. With `math.inf`, infinite losses alone count.
         directory: Path of a directory for the file, one for each training, or `None`. A `fit` that
             comes to its end deletes the file. The model must be built before.
 
@@ -123,13 +126,13 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _forget(self):
         self.skipped = self.rollbacks = self._well = 0
-        self.first_nonfinite = self._first_loss = None
+        self.first_nonfinite = self._explosion_rule = None
         self._measured = False
         self._good = self._newer = self._metrics = None
 
     def __getstate__(self):
-        left_behind = self._hook, self._filter, self._good, self._newer, self._metrics
-        return copied_without(self, *left_behind)
+        of_fit = self._hook, self._filter, self._explosion_rule
+        return copied_without(self, *of_fit, self._good, self._newer, self._metrics)
 
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
@@ -142,6 +145,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                 )
             self._file = StateFile(self.directory)
         self._forget()
+        self._explosion_rule = ExplosionRule(self.explosion)
         self._hook, self._filter = hook, NonFiniteFilter(self.model)
         self._hook.filter_by(self._filter)
 
@@ -215,11 +219,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _loss_exploded(self, loss):
-        if self._first_loss is None and math.isfinite(loss):
-            self._first_loss = abs(loss)
-        if self._first_loss and loss > self.explosion * self._first_loss:
-            return f"the loss of a batch rose from {self._first_loss:.3g} to {loss:.3g}"
-        return None
+        usual = self._explosion_rule.rose_from(loss)
+        return None if usual is None else f"the loss of a batch rose from {usual:.3g} to {loss:.3g}"
 
     def _loss(self, logs):
         """Of the last batch alone, where `logs` has the mean of the epoch so far."""
@@ -290,6 +291,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.rollbacks += 1
         self._well, self._newer = 0, self._good
         self._filter.begin_again()
+        self._explosion_rule.renew()
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
@@ -314,6 +316,9 @@ class DivergenceGuard(keras.callbacks.Callback):
             f"{first or ''} Look for an Inf or NaN in the data, lower the learning rate, or clip "
             "with GradientClipping."
         )
+
+
+DivergenceGuard.__doc__ = DivergenceGuard.__doc__.replace("{explosion}", described())
 
 
 def _require_a_rate_to_cut(optimizer, factor):

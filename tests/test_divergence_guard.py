@@ -354,7 +354,7 @@ def test_goes_back_to_before_a_late_explosion():
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
     blow_up = At({252}, lambda model: setattr(model.optimizer, "learning_rate", 1.5))
     x = np.ones((280, 1))
-    with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 2"):
+    with pytest.warns(UserWarning, match=r"the loss of a batch rose from 0\.922 to 231"):
         model.fit(x, x, 1, verbose=0, callbacks=[guard, watch, blow_up])
     assert guard.rollbacks == 1
     # Exploded ones are farther off than 1.
@@ -379,20 +379,61 @@ def test_a_skip_puts_the_next_copy_off():
             np.testing.assert_array_equal(value, good)
 
 
-def test_a_loss_that_train_step_gives_itself():
+def fit_with_losses(*losses, **arguments):
+    """A fit whose train_step gives these losses itself; what it warned of, and its guard."""
+
     class Own(keras.Model):
         metrics = ()
 
         def train_step(self, data):
             super().train_step(data)
-            return {"loss": next(losses)}
+            return {"loss": next(values)}
 
-    losses = iter(np.float32([1.0, 30.0, 200.0, 2.0]))
+    values, n = iter(np.float32(losses)), len(losses)
     inputs = keras.Input((1,))
     model = Own(inputs, keras.layers.Dense(1)(inputs))
     model.compile(SGD(0.1), "mse", run_eagerly=True)
+    guard = DivergenceGuard(**arguments)
+    model.fit(np.ones((n, 1)), np.ones(n), 1, verbose=0, callbacks=[guard])
+    return guard
+
+
+def test_a_loss_that_train_step_gives_itself():
     with pytest.warns(UserWarning, match="the loss of a batch rose from 1 to 200"):
-        model.fit(np.ones((4, 1)), np.ones(4), 1, verbose=0, callbacks=[DivergenceGuard()])
+        fit_with_losses(1.0, 30.0, 200.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        (1e-4, *[1.0, 2.0, 0.5] * 5),
+        (0.0, *[1.0, 2.0, 0.5] * 5),
+        (-1e-5, *[-300.0, -200.0, 1.0, 100.0] * 4),
+        (np.nan, np.nan, 1e-6, *[1.0] * 12),
+        [0.0] * 8,
+    ],
+)
+def test_a_healthy_loss_that_begins_small(losses):
+    assert fit_with_losses(*losses).rollbacks == 0
+
+
+def test_a_rollback_has_a_reference_of_its_own():
+    """The weights that it restores have the losses of before."""
+    losses = (10.0, 3.0, 0.3, 0.1, *[0.1] * 30, 1e4, 10.0, 9.0, 3.0, 0.3, 1e4, 10.0)
+    first = pytest.warns(UserWarning, match="rollback 1 of at most 3: .* rose from 0.1 to 1e")
+    with first, pytest.warns(UserWarning, match="rollback 2 of at most 3: .* rose from 3 to 1e"):
+        assert fit_with_losses(*losses).rollbacks == 2
+
+
+def test_a_first_batch_of_little_weight():
+    weights = np.ones(len(LABELS))
+    weights[:BATCH] = 1e-4
+    guarded, plain = (compiled(SGD(0.01)) for _ in range(2))
+    guard = DivergenceGuard()
+    for model, callbacks in ((guarded, [guard]), (plain, [])):
+        fit(model, *callbacks, sample_weight=weights)
+    assert guard.rollbacks == 0
+    assert_same(guarded, plain.get_weights(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("guard_first", [True, False])
