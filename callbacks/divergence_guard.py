@@ -5,8 +5,9 @@ import warnings
 import keras
 import numpy as np
 
-from kerasrnn.arguments import path, positive_integer, real_number
+from kerasrnn.arguments import positive_integer, real_number
 from kerasrnn.copying import copied_without
+from kerasrnn.files import located, path
 from kerasrnn.inside import kept_states
 from kerasrnn.updates.explosion import ExplosionRule, described
 from kerasrnn.updates.hook import UpdateHook
@@ -51,10 +52,10 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     Good states are two copies in memory of the model's weights, of what its stateful layers hold
     and of the optimizer's variables. With a `directory` the one it would go back to is also in a
-    file, which is replaced at once or not at all and so is whole whenever the process dies. The
-    next `fit` takes it up if it is from a later iteration than the optimizer's; `BackupAndRestore`
-    beside it knows the epoch, gets no NaN to save and, from a guard that gives up, no chance to
-    delete its backup.
+    file, which is replaced at once or not at all (at an address as far as its file system can) and
+    so is whole whenever the process dies. The next `fit` takes it up if it is from a later
+    iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
+    save and, from a guard that gives up, no chance to delete its backup.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
@@ -66,8 +67,9 @@ class DivergenceGuard(keras.callbacks.Callback):
         every: Positive integer, batches without trouble from one copy to the next.
         explosion: Number over 1; a higher one where the loss of single batches varies that much, as
             where most of them have hardly any weight. With `math.inf`, infinite losses alone count.
-        directory: Path of a directory for the file, one for each training, or `None`. A `fit` that
-            comes to its end deletes the file. The model must be built before.
+        directory: Path of a directory for the file, one for each training, or an address that
+            `tf.io.gfile` knows, as "gs://bucket/guard", or `None`. A `fit` that comes to its end
+            deletes the file. The model must be built before.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -143,7 +145,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                     "DivergenceGuard with a `directory` needs a model that is built before `fit`. "
                     f"Received: model={self.model.name}, directory={self.directory!r}"
                 )
-            self._file = StateFile(self.directory)
+            self._file = StateFile(located("directory", self.directory))
         self._forget()
         self._explosion_rule = ExplosionRule(self.explosion)
         self._hook, self._filter = hook, NonFiniteFilter(self.model)

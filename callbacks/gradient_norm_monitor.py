@@ -3,11 +3,12 @@ import warnings
 import keras
 import numpy as np
 
-from kerasrnn.arguments import path, positive_integer
+from kerasrnn.arguments import positive_integer
 from kerasrnn.copying import copied_without
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.findings import verdicts
 from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.files import located, path
 from kerasrnn.updates.hook import UpdateHook, require_optimizer
 from kerasrnn.updates.outputs import CSVRecord, SummaryRecord
 from kerasrnn.updates.record import GradientRecord
@@ -37,8 +38,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     a new record.
 
     Args:
-        csv: Path of a CSV file to write, one row per update, or `None`.
-        log_dir: Directory of TensorBoard logs to write, or `None`.
+        csv: Path of a CSV file to write, one row per update, or an address that `tf.io.gfile`
+            knows, as "gs://bucket/norms.csv", or `None`.
+        log_dir: Directory of TensorBoard logs to write, or an address, or `None`.
         batch_size: Samples per update, all accumulated ones together, for `noise_scale`, which then
             appears in the logs, too; it takes the memory of one more gradient of every variable.
             `None` leaves it out.
@@ -286,9 +288,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     def _open_outputs(self):
         self._close_outputs()
         if self.csv:
-            self._outputs.append(CSVRecord(self.csv))
+            self._outputs.append(CSVRecord(located("csv", self.csv)))
         if self.log_dir:
-            self._outputs.append(SummaryRecord(self.log_dir))
+            self._outputs.append(SummaryRecord(located("log_dir", self.log_dir)))
 
     def _close_outputs(self):
         for output in self._outputs:
