@@ -10,6 +10,7 @@ from kerasrnn.copying import copied_without
 from kerasrnn.files import located, path
 from kerasrnn.inside import kept_states
 from kerasrnn.updates.explosion import ExplosionRule, described
+from kerasrnn.updates.folders import Folders
 from kerasrnn.updates.hook import UpdateHook
 from kerasrnn.updates.nonfinite import NonFiniteFilter
 from kerasrnn.updates.optimizers import innermost
@@ -56,6 +57,13 @@ class DivergenceGuard(keras.callbacks.Callback):
     so is whole whenever the process dies. The next `fit` takes it up if it is from a later
     iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
     save and, from a guard that gives up, no chance to delete its backup.
+
+    The `directory` belongs to one training: that of the first model that a guard is fitted with,
+    and, when the process was killed, of the one that the same script begins anew. Other models with
+    the same guard, and all with a copy of it, as keras-tuner makes one for every `fit`, begin where
+    they are, and have a folder in it for each `fit`: `fit-1`, `fit-2` and so on. A search that goes
+    on in another process thus begins the trial that was running anew, as keras-tuner does; give
+    `DivergenceGuard` such a folder as its `directory` to go on from a state that is left there.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
@@ -124,6 +132,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
         self.directory = path("directory", directory, directory=True)
         self._hook = self._filter = self._file = None
+        self._folders = Folders()
         self._forget()
 
     def _forget(self):
@@ -133,8 +142,11 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._good = self._newer = self._metrics = None
 
     def __getstate__(self):
-        of_fit = self._hook, self._filter, self._explosion_rule
-        return copied_without(self, *of_fit, self._good, self._newer, self._metrics)
+        of_fit = self._hook, self._filter, self._file, self._explosion_rule
+        return copied_without(self, *of_fit, self._good, self._newer, self._metrics, self._folders)
+
+    def __setstate__(self, state):
+        vars(self).update(state, _folders=Folders(copied=True))
 
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
@@ -145,7 +157,9 @@ class DivergenceGuard(keras.callbacks.Callback):
                     "DivergenceGuard with a `directory` needs a model that is built before `fit`. "
                     f"Received: model={self.model.name}, directory={self.directory!r}"
                 )
-            self._file = StateFile(located("directory", self.directory))
+            directory = located("directory", self.directory)
+            folder = self._folders.of_fit(self.model)(directory)
+            self._file = StateFile(folder, of_one_fit=folder != directory)
         self._forget()
         self._explosion_rule = ExplosionRule(self.explosion)
         self._hook, self._filter = hook, NonFiniteFilter(self.model)
@@ -250,9 +264,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         whole = self._newer is not None and len(self._newer) == len(snapshot)
         before, self._good = self._good, self._newer if whole else snapshot
         self._newer = snapshot
-        if self._file and self._good is not before:
-            self._file.write(self._good.values)
+        if self._good is not before:
+            self._save(self._good)
         return True
+
+    def _save(self, snapshot):
+        if self._file:
+            self._file.write(snapshot.values)
+            self._folders.written(self.model)
 
     def _take_up(self):
         """Restores what the file holds, unless a backup or the model itself is as far as that."""
@@ -297,9 +316,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
-        if self._file:
-            # With the lower rate.
-            self._file.write(Snapshot(self._state()).values)
+        # With the lower rate.
+        self._save(Snapshot(self._state()))
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -309,6 +327,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _give_up(self, trouble):
         where = "The last good weights and optimizer state are in place." * bool(self._good)
+        if self._good and self._file:
+            where = f"{where[:-1]}, and in {self._file.path}."
         first = self.first_nonfinite and "The first Inf or NaN: update {} in {}.".format(
             *self.first_nonfinite
         )

@@ -17,6 +17,7 @@ from small import BATCH, LABELS, SGD, TOKENS, assert_same, build, compiled, fit
 
 from kerasrnn import layers
 from kerasrnn.callbacks import DivergenceGuard, GradientClipping, GradientNormMonitor
+from kerasrnn.files import Address
 from kerasrnn.updates.hook import METHODS
 from kerasrnn.updates.scaled_schedule import ScaledSchedule
 
@@ -538,6 +539,97 @@ def test_the_file_keeps_the_lower_rate_and_outlives_a_guard_that_gives_up(tmp_pa
     assert int(again.optimizer.iterations) == 2 + 6
 
 
+def eager(sparse=False):
+    return compiled(SGD(0.01), sparse=sparse, run_eagerly=True)
+
+
+def left_by_an_interrupted_fit(directory):
+    """The guard; in the file are three updates."""
+    guard = DivergenceGuard(every=1, directory=directory)
+    with pytest.raises(KeyboardInterrupt):
+        fit(eager(), guard, At({3}, interrupt))
+    return guard
+
+
+def iterations_after_an_epoch(guard, model):
+    fit(model, guard, epochs=1)
+    return int(model.optimizer.iterations)
+
+
+COPIERS = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda guard: pickle.loads(pickle.dumps(guard)),
+}
+
+
+@pytest.mark.parametrize("copier", slow_but(["deepcopy"], COPIERS))
+def test_a_copy_takes_up_nothing(copier, tmp_path):
+    """That of another one of the same shapes would be another training's, one of others an
+    error."""
+    copier, guard = COPIERS[copier], left_by_an_interrupted_fit(tmp_path)
+    copied = copier(guard)
+    with pytest.raises(KeyboardInterrupt):
+        fit(eager(), copied, At({3}, interrupt))
+    for one, sparse in ((copied, False), (copier(guard), True)):
+        assert iterations_after_an_epoch(one, eager(sparse)) == 6
+    files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
+    assert files == {"good_state.npz", "fit-1", "fit-1/good_state.npz"}
+    # The same script again, and what the copy has left.
+    for directory in (tmp_path, tmp_path / "fit-1"):
+        guard = DivergenceGuard(directory=directory)
+        assert iterations_after_an_epoch(guard, eager()) == 3 + 6
+
+
+def test_another_model_with_the_same_guard_takes_up_nothing(tmp_path):
+    guard = left_by_an_interrupted_fit(tmp_path)
+    first = guard.model
+    for sparse in (False, True):
+        assert iterations_after_an_epoch(guard, eager(sparse)) == 6
+    assert [part.name for part in tmp_path.iterdir()] == ["good_state.npz"]
+    # It has made four updates, one more than the file holds.
+    guard.set_model(first)
+    assert iterations_after_an_epoch(guard, first) == 4 + 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_of_before_there_were_folders(tmp_path):
+    state = DivergenceGuard(directory=tmp_path).__getstate__() | {"_first_loss": 1.0}
+    del state["_folders"], state["_explosion_rule"]
+    guard = DivergenceGuard.__new__(DivergenceGuard)
+    guard.__setstate__(state)
+    assert iterations_after_an_epoch(guard, eager()) == 6
+
+
+def test_a_directory_at_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = f"ram:/{tmp_path}/guard"
+    left_by_an_interrupted_fit(directory)
+    assert tf.io.gfile.listdir(directory) == ["good_state.npz"]
+    assert iterations_after_an_epoch(DivergenceGuard(directory=directory), eager()) == 3 + 6
+    assert tf.io.gfile.listdir(directory) == []
+    guard = left_by_an_interrupted_fit(directory)
+    copied = copy.deepcopy(guard)
+    with pytest.raises(KeyboardInterrupt):
+        fit(eager(), copied, At({3}, interrupt))
+    assert sorted(tf.io.gfile.listdir(directory)) == ["fit-1", "good_state.npz"]
+    with Address(f"{directory}/good_state.npz").open("wb") as file:
+        file.write(b"PK damaged")
+    with pytest.raises(ValueError, match=r"ram://.*good_state\.npz cannot be read; delete it"):
+        fit(eager(), DivergenceGuard(directory=directory))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_says_where_the_good_state_is(tmp_path):
+    labels = LABELS.copy()
+    labels[2 * BATCH :] = np.nan
+    guard = copy.deepcopy(DivergenceGuard(1, 0, directory=tmp_path))
+    place = r"are in place, and in .*fit-1.good_state\.npz\. The first"
+    with pytest.raises(RuntimeError, match=place):
+        fit(eager(), guard, labels=labels)
+    assert (tmp_path / "fit-1" / "good_state.npz").exists()
+
+
 def test_a_file_that_cannot_be_taken_up(tmp_path):
     file = tmp_path / "good_state.npz"
     guard = DivergenceGuard(directory=tmp_path)
@@ -709,6 +801,7 @@ def test_copies_in_fit_and_outside(copier):
             {"directory": pathlib.Path(__file__, "x")},
             r"`directory` must be a directory, but '.*_guard.py'",
         ),
+        ({"directory": pathlib.Path("gs://x")}, r"`directory` must have two slashes in an addr"),
         ({"every": 1.5}, "`every` must be a positive integer. Received: every=1.5"),
         ({"explosion": 1}, "`explosion` must be a number over 1. Received: explosion=1"),
     ],

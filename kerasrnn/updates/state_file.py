@@ -1,5 +1,6 @@
 """A state on disk, for a process that dies."""
 
+import contextlib
 import io
 import zipfile
 
@@ -13,10 +14,12 @@ class StateFile:
 
     Args:
         directory: A `pathlib.Path` or `Address`; the directory is made where there is none.
+        of_one_fit: Whether it goes with the file, if nothing else is in it.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, of_one_fit=False):
         directory.mkdir(parents=True, exist_ok=True)
+        self._of_one_fit = of_one_fit
         self.path = directory / "good_state.npz"
         self._unfinished = directory / "good_state.npz.unfinished"
 
@@ -49,6 +52,9 @@ class StateFile:
     def remove(self):
         self._unfinished.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+        if self._of_one_fit:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
 
 
 def _storable(value):
