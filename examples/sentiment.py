@@ -110,11 +110,19 @@ def parse(argv):
         "--epochs", type=at_least(1), default=8, help="epochs of the final fit, at most"
     )
     parser.add_argument("--limit", type=at_least(100), help="use this many sentences only")
-    parser.add_argument("--out", default="runs/sentiment", help="folder to write into")
+    parser.add_argument(
+        "--out", type=local_folder, default="runs/sentiment", help="folder to write into"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what --out holds under the same names"
     )
     return parser.parse_args(argv)
+
+
+def local_folder(text):
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"must be a folder on this machine, not {text!r}")
+    return text
 
 
 def at_least(least):

@@ -5,8 +5,6 @@ import difflib
 import inspect
 import math
 import numbers
-import os
-import pathlib
 
 import keras
 import numpy as np
@@ -72,22 +70,6 @@ def one_of(choices, name, value):
 def boolean(name, value):
     """`value` as a `bool`."""
     return one_of((True, False), name, value)
-
-
-def path(name, value, directory=False):
-    """`value`, a path or `None`; of a file, or a `directory`, that is there or can be made."""
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"`{name}` must be a path or None. Received: {name}={value!r}")
-    place = pathlib.Path(value) if directory else pathlib.Path(value).parent
-    for part in (place, *place.parents):
-        if part.exists() and not part.is_dir():
-            rule = "be a directory" if directory else "lie in a directory"
-            raise ValueError(
-                f"`{name}` must {rule}, but {str(part)!r} is a file. Received: {name}={value!r}"
-            )
-    return value
 
 
 def resolved(name, value):

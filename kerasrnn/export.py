@@ -5,18 +5,20 @@ import warnings
 
 import keras
 
-from kerasrnn.files import replacing_directory
+from kerasrnn.files import located, replacing_directory
 
 
 def export_saved_model(model, path, preprocessing=None, overwrite=False):
     """Writes a model as a SavedModel directory with the signature `serving_default`.
 
     The artifact needs neither this package nor Keras: `tf.saved_model.load`, TensorFlow Serving and
-    a TF1 session load it. It is written in full beside its place before it takes that place.
+    a TF1 session load it. It is written in full beside its place before it takes that place; behind
+    an address as gs://bucket/model, where no directory takes another's place at once, it is written
+    in full on this machine, what stands there is removed, and its files are copied.
 
     Args:
         model: A built Keras model.
-        path: The directory to write.
+        path: The directory to write, or an address of one that `tf.io.gfile` knows.
         preprocessing: What turns raw inputs into the model's, to become part of the artifact: a
             `keras.layers.TextVectorization` (give it an `output_sequence_length`, or an empty text
             is a sequence without steps), after which the signature takes a vector of strings named
@@ -25,13 +27,14 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
         overwrite: Whether to replace what stands at `path`, whatever it is.
 
     Returns:
-        The directory, a `pathlib.Path`.
+        The directory, a `pathlib.Path`; its address, a string, where `path` is one.
 
     Raises:
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
-        TypeError: `model` is no Keras model, or `preprocessing` is neither a `TextVectorization`
-            nor a model with inputs.
-        ValueError: the model is not built, or the `TextVectorization` has seen no text.
+        TypeError: `path` is no path, `model` no Keras model, or `preprocessing` neither a
+            `TextVectorization` nor a model with inputs.
+        ValueError: the model is not built, the `TextVectorization` has seen no text, or `path` is
+            an address that TensorFlow does not know.
 
     Warns:
         UserWarning: the `TextVectorization` has no `output_sequence_length`.
@@ -45,11 +48,11 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
     >>> path = kerasrnn.export.export_saved_model(model, "artifact")
     >>> served = tf.saved_model.load("artifact").signatures["serving_default"]
     """
-    path = pathlib.Path(path).resolve()
-    if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    place = located("path", path).resolve()
+    if not overwrite and place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise FileExistsError(
             "`path` must name a new or empty directory; choose another or pass overwrite=True. "
-            f"Received: path={str(path)!r}, which exists"
+            f"Received: path={str(place)!r}, which exists"
         )
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
@@ -59,9 +62,9 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
             f"`Input`. Received: model={model.name}"
         )
     served = model if preprocessing is None else _behind(preprocessing, model)
-    with replacing_directory(path) as unfinished:
+    with replacing_directory(place) as unfinished:
         served.export(str(unfinished), verbose=False)
-    return path
+    return place if isinstance(place, pathlib.Path) else str(place)
 
 
 def _behind(preprocessing, model):

@@ -78,6 +78,7 @@ def test_a_missing_package_is_named_with_its_remedy(sentiment, monkeypatch, tmp_
         (["--epochs", "-1"], "--epochs: must be a whole number, at least 1, not '-1'"),
         (["--limit", "3"], "--limit: must be a whole number, at least 100, not '3'"),
         (["--limit", "all"], "--limit: must be a whole number, at least 100, not 'all'"),
+        (["--out", "gs://x"], "--out: must be a folder on this machine, not 'gs://x'"),
     ],
 )
 def test_bad_flags(sentiment, capsys, flags, message):

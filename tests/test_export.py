@@ -105,6 +105,39 @@ def test_an_existing_place_is_kept_unless_told(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
+def test_an_address(small, tmp_path, monkeypatch, rng):
+    """Nothing of it is left on this machine."""
+    monkeypatch.chdir(tmp_path)
+    place = f"ram:/{tmp_path}/artifact"
+    x = rng.normal(size=(2, 3)).astype("float32")
+    for _ in range(2):
+        small.set_weights([rng.normal(size=w.shape) for w in small.get_weights()])
+        assert export_saved_model(small, place, overwrite=True) == place
+        serve = tf.saved_model.load(place).signatures["serving_default"]
+        (name,) = serve.structured_input_signature[1]
+        np.testing.assert_allclose(serve(**{name: x})["output_0"], small(x), rtol=1e-5)
+    with pytest.raises(FileExistsError, match=r"overwrite=True.*ram://.*artifact"):
+        export_saved_model(small, place)
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(type(small), "export", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        export_saved_model(small, place, overwrite=True)
+    assert tf.saved_model.contains_saved_model(place)
+    assert tf.io.gfile.listdir(f"ram:/{tmp_path}") == ["artifact"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["abc://bucket/artifact", pathlib.Path("gs://bucket/artifact")])
+def test_what_is_no_address(path, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"`path` must .*bucket/artifact"):
+        export_saved_model(small, path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_directory_will_do(small, tmp_path):
     export_saved_model(small, tmp_path)
     assert tf.saved_model.contains_saved_model(tmp_path)

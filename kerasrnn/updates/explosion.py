@@ -1,0 +1,91 @@
+"""When a loss explodes."""
+
+import collections
+import inspect
+import math
+import statistics
+import textwrap
+
+# How many losses say what is usual, how many of them do so for sure, and how much larger than one
+# that is known a loss may be.
+_RECENT, _SURE, _KNOWN = 100, 4, 2
+
+
+class ExplosionRule:
+    """The loss l of a batch explodes where it is far above those of the batches before it:
+
+        l > m + max((explosion - 1) s, 2 (top - m))
+
+        h    the last 100 losses other than 0 that were finite and did not explode
+        m    median(h), the lower one of two
+        s    median(|h|)
+        top  the largest of all such losses, but for the newer half of h
+
+    Where losses are positive, the first rise leads to `explosion` times their median; |h| makes it
+    large enough where they are negative or change their sign. The second rise leaves alone what is
+    large and not new: in a net that has converged, and where batches have unequal weights. The
+    newer half of h does not count for it, since an explosion may have begun there.
+
+    Fewer than 4 losses may all be those of batches with hardly any weight: where l is more than
+    `explosion` times each of them, they are dropped, and it is the first of h. After a rollback h
+    begins anew, since older weights have other losses; until there are 4 again, l has to pass the
+    limit of before as well.
+
+    Args:
+        explosion: Number over 1.
+    """
+
+    def __init__(self, explosion):
+        self.explosion = explosion
+        self._limit_before = None
+        self._drop()
+
+    def _drop(self):
+        self._recent = collections.deque(maxlen=_RECENT)
+        self._largest = -math.inf
+
+    def rose_from(self, loss):
+        """m, where the loss of the next batch explodes; else `None`, and h takes it in."""
+        if not math.isfinite(loss) or loss == 0:
+            return None
+        if self._recent and self._explodes(loss):
+            return statistics.median_low(self._recent)
+        if len(self._recent) == _RECENT:
+            self._largest = max(self._largest, self._recent[0])
+        self._recent.append(loss)
+        return None
+
+    def renew(self):
+        """To be called after a rollback."""
+        if self._recent:
+            limits = [self._limit]
+            if len(self._recent) < _SURE and self._limit_before is not None:
+                limits.append(self._limit_before)
+            self._limit_before = max(limits)
+        self._drop()
+
+    @property
+    def _limit(self):
+        usual = statistics.median_low(self._recent)
+        size = statistics.median_low(map(abs, self._recent))
+        older = list(self._recent)[: len(self._recent) - len(self._recent) // 2]
+        top = max(self._largest, *older)
+        return usual + max((self.explosion - 1) * size, _KNOWN * (top - usual))
+
+    def _explodes(self, loss):
+        if loss <= self._limit:
+            return False
+        if len(self._recent) >= _SURE:
+            return True
+        if self._limit_before is not None:
+            return loss > self._limit_before
+        if loss > self.explosion * max(map(abs, self._recent)):
+            self._drop()
+            return False
+        return True
+
+
+def described():
+    """What the rule says of itself, as it stands in the docstring of `DivergenceGuard`."""
+    text = inspect.cleandoc(ExplosionRule.__doc__).partition("\n\nArgs:")[0]
+    return textwrap.indent(text, 4 * " ").strip()
