@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 from two_paths import MASK, Peephole, X, assert_same, build, gradients_of
 
@@ -24,7 +25,7 @@ def twins_that_return_all(random_weights):
         for module in (layers, keras.layers)
     ]
     for layer in pair:
-        layer.build((3, 6, 4))
+        keras_hands_on(layer).build((3, 6, 4))
     random_weights(pair[0])
     pair[1].set_weights(pair[0].get_weights())
     return pair
@@ -169,8 +170,8 @@ def model(module):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((None, FEATURES))
     x = keras.layers.Masking()(inputs)
-    x = module.Bidirectional(module.GRU(22, return_sequences=True))(x)
-    x = module.GRU(22)(x)
+    x = keras_hands_on(module.Bidirectional(module.GRU(22, return_sequences=True)))(x)
+    x = keras_hands_on(module.GRU(22))(x)
     net = keras.Model(inputs, keras.layers.Dense(1)(x))
     net.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), "mse")
     return net

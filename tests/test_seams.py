@@ -4,7 +4,9 @@ import inspect
 import re
 
 import keras
+import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 
 from kerasrnn import inside, layers
 from kerasrnn.layers.checks import MaskAndReset
@@ -29,8 +31,8 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
 
     monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
     marks = MaskAndReset(None, tf.constant([[False, True]]))
-    keras.layers.LSTM(2)(tf.ones((1, 2, 3)), mask=marks)
-    keras.layers.Bidirectional(keras.layers.LSTM(2))(tf.ones((1, 2, 3)), mask=marks)
+    for layer in (keras.layers.LSTM(2), keras.layers.Bidirectional(keras.layers.LSTM(2))):
+        keras_hands_on(layer)(tf.ones((1, 2, 3)), mask=marks)
     assert len(seen) == 3
     for mask in seen:
         assert isinstance(mask, MaskAndReset)
@@ -111,6 +113,30 @@ def test_keras_s_layers_reach_cudnn_in_inner_loop():
         assert parameters == ["self", "sequences", "initial_state", "mask", "training"]
         asked = set(re.findall(r"self\.(\w+)", inspect.getsource(kind.inner_loop)))
         assert asked == answered | {"supports_jit"}
+
+
+def test_a_bidirectional_runs_its_directions_one_by_one(monkeypatch):
+    """gradient_flow looks into each. Keras fuses them into one kernel, past their `inner_loop`, on
+    other backends than TensorFlow."""
+    ran = []
+    for kind in (keras.layers.LSTM, keras.layers.GRU):
+        original = kind.inner_loop
+        monkeypatch.setattr(
+            kind,
+            "inner_loop",
+            lambda self, *args, run=original, **options: (
+                ran.append(self) or run(self, *args, **options)
+            ),
+        )
+        for wrapper in (keras.layers.Bidirectional, layers.Bidirectional):
+            both = wrapper(kind(2))
+            both(tf.ones((1, 2, 3)))
+            assert ran[-2:] == [both.forward_layer, both.backward_layer]
+    for name in ("bidirectional_lstm", "bidirectional_gru"):
+        # Older ones have no such kernel on any backend.
+        if fused := getattr(keras.src.backend, name, None):
+            with pytest.raises(NotImplementedError):
+                fused()
 
 
 def test_keras_s_cells_ask_for_their_gates_one_by_one():

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import cells, layers
@@ -16,7 +17,8 @@ def keras_stack(kind, bidirectional, mask):
     x = inputs = keras.Input((6, 4))
     for return_sequences in (True, False):
         layer = getattr(keras.layers, kind)(5, return_sequences=return_sequences)
-        x = (keras.layers.Bidirectional(layer) if bidirectional else layer)(x, mask=mask)
+        layer = keras.layers.Bidirectional(layer) if bidirectional else layer
+        x = keras_hands_on(layer)(x, mask=mask)
     return keras.Model(inputs, x)
 
 
@@ -51,7 +53,7 @@ def by_hand(stack, x, mask):
         twin = keras.layers.Bidirectional(twin) if stack.bidirectional else twin
         twin.build(x.shape)
         twin.set_weights(layer.get_weights())
-        f = np.array(twin(x, mask=None if mask is None else tf.constant(mask)))
+        f = np.array(keras_hands_on(twin)(x, mask=None if mask is None else tf.constant(mask)))
         if stack.connection == "dense":
             h = f if level is levels[-1] else np.concatenate([h, f], -1)
             continue

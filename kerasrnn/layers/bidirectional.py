@@ -3,7 +3,13 @@ from keras import ops, tree
 
 from kerasrnn.arguments import one_of
 from kerasrnn.layers.checks import MaskAndReset
-from kerasrnn.layers.group import Connected, check_reset, reset_state, take_states_unrounded
+from kerasrnn.layers.group import (
+    Connected,
+    check_reset,
+    mask_handed_on,
+    reset_state,
+    take_states_unrounded,
+)
 from kerasrnn.layers.states import state_sizes, state_structure
 
 MERGES = ("concat", "sum", "mul", "ave", "gate", None)
@@ -34,7 +40,8 @@ class Bidirectional(keras.layers.Bidirectional):
         (batch, 2 units), or (batch, time, 2 units) with the layer's `return_sequences`; half as
         wide where the directions are not concatenated. Without `return_sequences` the two halves
         are the states after the last step and, for the backward direction, after the first. With
-        `return_state` the states follow, those of the forward direction first.
+        `return_state` the states follow, those of the forward direction first. Masks are handed on
+        as in `kerasrnn.layers.RNN`, where the directions are Keras's own layers, too.
 
     Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
 
@@ -69,6 +76,7 @@ class Bidirectional(keras.layers.Bidirectional):
         # Keras merges to what the gate then takes apart.
         merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
+        self.supports_masking = True
         take_states_unrounded(self)
 
     def build(self, sequences_shape, initial_state_shape=None):
@@ -112,7 +120,10 @@ class Bidirectional(keras.layers.Bidirectional):
             # A layer of the user's own, which Keras lets in too, need not say what states it has.
             if count:
                 initial_state = tree.pack_sequence_as(structure, states)
-        outputs = super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        with mask_handed_on(self.forward_layer, self.backward_layer):
+            outputs = super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
         if not self.gated:
             return outputs
         y, *states = outputs if self.return_state else [outputs]

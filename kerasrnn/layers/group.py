@@ -1,5 +1,6 @@
 """Layers that run as one: their masks, states and resets, and the base of the connections."""
 
+import contextlib
 import inspect
 import re
 import warnings
@@ -48,6 +49,19 @@ def check_reset(layer):
             "and Bidirectional, but not inside a model. "
             f"Received: a reset for {layer.name} ({type(layer).__name__})"
         )
+
+
+@contextlib.contextmanager
+def mask_handed_on(*layers):
+    """Keeps Keras from warning that a mask is lost at these layers: the one around hands it on."""
+    # Of Keras's own, the recurrent ones from 3.16 on.
+    silent = [re.escape(repr(layer.name)) for layer in layers if not layer.supports_masking]
+    if not silent:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"Layer ({'|'.join(silent)}) .* masking")
+        yield
 
 
 class Connected(keras.layers.Layer):
@@ -154,9 +168,7 @@ class Connected(keras.layers.Layer):
                 options["initial_state"] = nested or None
             known = inspect.signature(layer.call).parameters
             options = {k: v for k, v in options.items() if v is not None and k in known}
-            with warnings.catch_warnings():
-                # The mask is not lost with a layer that does not pass it on.
-                warnings.filterwarnings("ignore", f"Layer {re.escape(repr(layer.name))} .* masking")
+            with mask_handed_on(layer):
                 y = layer(x, **options)
             if getattr(layer, "return_state", False):
                 y, *its_states = y

@@ -53,7 +53,10 @@ class RNN(keras.layers.RNN):
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
         `return_state`. Those of a linear recurrence are returned, taken and, under a mixed policy,
-        kept in float32 where all else is in half precision; in a list of cells they are not.
+        kept in float32 where all else is in half precision; in a list of cells they are not. With
+        `return_sequences` the mask is handed on to the next layer, whichever Keras is installed;
+        Keras's own recurrent layers drop it from 3.16 on. A loss of one value per sequence, such as
+        `keras.losses.CTC`, takes no mask: a `keras.ops.add(y, 0)` before it leaves the mask behind.
 
     Raises:
         ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
