@@ -77,6 +77,12 @@ def run(
     TensorShape([2, 5, 4])
     """
     one_of((None, *PATHS), "path", path)
+    one_of(("auto", True, False), "use_cudnn", use_cudnn)
+    if use_cudnn is True and path not in (None, "cudnn"):
+        raise ValueError(
+            "`path` must leave the path open or be 'cudnn' where `use_cudnn` is True. "
+            f"Received: path={path!r}"
+        )
     # A subclass may connect its cells in a way of its own.
     if type(cell) is keras.layers.StackedRNNCells:
         options = {
@@ -155,9 +161,14 @@ def _path_of(sequence_pass):
             argument, name, other = "use_cudnn", True, "auto"
         raise ValueError(
             f"{argument}={name!r} cannot be met here: {reason}. {argument}={other!r} takes another "
-            f"path where it must. Received: {argument}={name!r} for {cell.name}"
+            f"path where it must. Received: {argument}={name!r} for {_place_of(cell)}"
         )
     return PATHS[taken]
+
+
+def _place_of(cell):
+    """The names on the way to a cell, as far as it has them."""
+    return getattr(cell, "path", None) or getattr(cell, "name", type(cell).__name__)
 
 
 def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_sequences, options):

@@ -10,6 +10,7 @@ import types
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from kerasrnn.cells import GRUCell, LSTMCell
 
@@ -82,8 +83,19 @@ def run(sequence_pass):
     (mask,) = cell.noise(sequences, states, sequence_pass.training).inputs
     if mask is not None:
         sequences = sequences * mask
+    # The layer's precision may be another than its cell's.
+    weights = {
+        name: getattr(cell, name)
+        if getattr(cell, name).dtype == cell.compute_dtype
+        else ops.cast(getattr(cell, name), cell.compute_dtype)
+        for name in ("kernel", "recurrent_kernel", "bias")
+    }
+    arguments = {name: getattr(cell, name) for name in _COMPUTES if hasattr(cell, name)}
     return _run_kernel(
-        *(_LAYERS[type(cell)], cell, sequences, states),
+        _LAYERS[type(cell)],
+        types.SimpleNamespace(**weights, **arguments),
+        sequences,
+        states,
         sequence_pass.return_sequences,
         sequence_pass.go_backwards,
     )
@@ -119,6 +131,7 @@ def _has_kernels():
         )
         try:
             _run_kernel(keras.layers.LSTM, cell, tf.ones((1, 1, 1)), [tf.zeros((1, 1))] * 2)
-        except (ValueError, tf.errors.OpError):
+        # What Keras says where it would not take them, and TensorFlow where there are none.
+        except (ValueError, tf.errors.UnimplementedError, tf.errors.NotFoundError):
             return False
     return True

@@ -21,6 +21,7 @@ from kerasrnn.recurrence import program, sequence
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
 WORTH_COMPILING = 2048
+TOO_FEW = "too few for compiling to pay"
 # Where parts get too small for their products.
 _MOST_PARTS = 4
 # A function of the user's own has no name by which a program of its own could be kept.
@@ -68,7 +69,7 @@ def _unwise(sequence_pass):
     if sequence_pass.stage != "step" and not sequence_pass.tap:
         return "what may be exported has to run where there is no XLA"
     if steps * columns < WORTH_COMPILING:
-        return f"{steps} steps of {columns} columns are too few for compiling to pay"
+        return f"{steps} steps of {columns} columns are {TOO_FEW}"
     return None
 
 
