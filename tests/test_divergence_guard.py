@@ -724,7 +724,6 @@ def test_a_model_that_is_built_in_its_first_step():
     assert np.isfinite(history.history["loss"]).all()
 
 
-@pytest.mark.slow
 def test_on_two_replicas(on_two_devices):
     """The second gets the NaN; loss scaling, which looks at the first alone, lets it pass."""
     printed = on_two_devices("""

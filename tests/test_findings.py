@@ -1,16 +1,20 @@
 """What is found in recorded norms whose illness is known; test_report.py has the models."""
 
 import inspect
+import math
 import re
 
+import keras
 import numpy as np
 import pytest
 from records import norms, recorded, verdict_on, verdicts_on
 
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report, plots
+from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
-from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
+from kerasrnn.diagnostics.reach import Reach
 from kerasrnn.updates.clips import CLIPS
 from kerasrnn.updates.suggestion import suggest_clipnorm
 
@@ -166,6 +170,73 @@ def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
     assert {verdict.code for verdict in verdicts} <= {code}
     if code != "HEALTHY":
         assert check(Measured()) == []
+
+
+def codes(record=None, **layers):
+    measured = Measured(record=record, layers=layers)
+    return {verdict.code for check in CHECKS.values() for verdict in check(measured)}
+
+
+def constant(norm, of_last=None):
+    """Norms that are all the same, the hundredth part of them, the last ones, another one."""
+    of_one = np.full(1000, norm / 2**0.5)
+    of_one[-11:] = (of_last or norm) / 2**0.5
+    return np.stack([of_one, of_one], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "above", "below"),
+    [
+        ("EXPLODING", recorded(constant(1.0, 101.0)), recorded(constant(1.0, 99.0))),
+        ("VANISHING", recorded(constant(0.99e-7)), recorded(constant(1.01e-7))),
+        (
+            "CLIP_TOO_TIGHT",
+            *(
+                recorded(
+                    constant(1.0),
+                    np.where(np.arange(1000)[:, None] < n, 0.5, 1) * constant(1.0),
+                    ("clipnorm", 1.0),
+                )
+                for n in (501, 499)
+            ),
+        ),
+    ],
+)
+def test_thresholds_of_training(code, above, below):
+    assert code in codes(above)
+    assert code not in codes(below)
+
+
+def layer_health(slope=0.0, low=0.0):
+    """Of 100 steps, with a gate of which a share is shut."""
+    half_life = math.log(2) / -slope if slope < 0 else math.inf
+    gate = Gate(np.zeros(40), low, 0.0, "")
+    return LayerHealth(
+        "LSTMCell", 100, slope, half_life, {"i": gate}, {}, None, None, None, True, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "above", "below"),
+    [
+        # Half-lives of 9.9 and 10.1 steps of 100.
+        ("VANISHING", {"slope": -math.log(2) / 9.9}, {"slope": -math.log(2) / 10.1}),
+        # Growth over 99 steps to 10.1 times, and to 9.9.
+        ("EXPLODING", {"slope": math.log(10.1) / 99}, {"slope": math.log(9.9) / 99}),
+        ("SATURATED", {"low": 0.51}, {"low": 0.49}),
+    ],
+)
+def test_thresholds_of_a_layer(code, above, below):
+    assert code in codes(rnn=layer_health(**above))
+    assert code not in codes(rnn=layer_health(**below))
+
+
+@pytest.mark.parametrize(
+    ("took", "gave", "explodes"), [(1, 1.1e9, True), (1, 0.9e9, False), (1e3, 1.1e9, False)]
+)
+def test_a_layer_that_gives_huge_numbers(took, gave, explodes):
+    """More than 1e9, and than 1e9 times what it takes."""
+    assert Reach(keras.layers.SimpleRNN(2), {}, took, gave).explodes == explodes
 
 
 def test_verdicts_come_in_the_order_of_the_checks():

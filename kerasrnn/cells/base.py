@@ -402,7 +402,10 @@ class Cell(Configured):
         Returns:
             The new states, in the same order.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must have a `step`, or derive from kerasrnn.cells.LinearCell "
+            "where it has `coefficients` in its place"
+        )
 
     def advance(self, x, states, product, zones=None, candidate=None):
         """One step with zoneout, normalization and dropout: what the paths call.

@@ -165,7 +165,7 @@ def _record_of(monitor, model):
     """The record of the model's training, or `None` without a monitor."""
     if monitor is None:
         return None
-    if not isinstance(monitor, Monitor):
+    if isinstance(monitor, type) or not isinstance(monitor, Monitor):
         raise TypeError(
             "`monitor` must be the GradientNormMonitor of the model's fit, or None. "
             f"Received: monitor={monitor!r}"
