@@ -7,6 +7,7 @@ they are.
 
 import keras
 import numpy as np
+from keras_masks import keras_hands_on
 
 from fuzzing.draw import activations
 from kerasrnn import cells, layers
@@ -83,7 +84,7 @@ def rnn(draw, dtype, units=None, **fixed):
     make = draw.choice("make", "cell", "cell", "name", "class", "keras", "stacked")
     if make == "keras":
         theirs = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-        return draw.choice("class", *theirs)(units, dtype=dtype, **fixed)
+        return keras_hands_on(draw.choice("class", *theirs)(units, dtype=dtype, **fixed))
     if make == "stacked":
         stacked = [cell(draw, dtype), cell(draw, dtype, units)]
         return layers.RNN(stacked, dtype=dtype, **fixed)
