@@ -2,7 +2,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.checks import MaskAndReset
+from kerasrnn.layers.checks import MaskAndReset, dense_with_mask, turned_mask
 from kerasrnn.layers.group import Connected, check_reset, reset_state, take_states_unrounded
 from kerasrnn.layers.states import state_sizes, state_structure
 
@@ -36,7 +36,8 @@ class Bidirectional(keras.layers.Bidirectional):
         are the states after the last step and, for the backward direction, after the first. With
         `return_state` the states follow, those of the forward direction first.
 
-    Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
+    Call arguments: those of `keras.layers.Bidirectional`, `sequences` and `mask` as in
+    `kerasrnn.layers.RNN`, and `reset` as there.
 
     Raises:
         ValueError: `layer` is not recurrent, or a stateful stack or connection, an argument is
@@ -95,6 +96,7 @@ class Bidirectional(keras.layers.Bidirectional):
         return "gate" if self.gated else self.merge_mode
 
     def call(self, sequences, initial_state=None, mask=None, training=None, reset=None):
+        sequences, mask = dense_with_mask(sequences, mask)
         if reset is not None:
             for layer in (self.forward_layer, self.backward_layer):
                 check_reset(layer)
@@ -134,7 +136,10 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def compute_mask(self, inputs, mask=None):
         # Keras's own fails where a stateful layer returns its states, which have no mask.
-        (mask, *_) = mask if isinstance(mask, list) else [mask]
+        _, mask = dense_with_mask(inputs, tree.flatten(mask)[0])
+        if self.forward_layer.go_backwards and self.return_sequences:
+            # Both outputs are in its order.
+            mask = turned_mask(mask)
         masks = [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
         if self.return_state:
             masks += [None] * len(state_sizes(self))

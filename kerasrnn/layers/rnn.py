@@ -13,9 +13,11 @@ from kerasrnn.layers.checks import (
     check_shape,
     check_states,
     checked_reset,
+    dense_with_mask,
     fitted_mask,
     nested_shapes,
     of_batch_size,
+    turned_mask,
 )
 from kerasrnn.layers.states import load_states, reset_states, save_states
 from kerasrnn.recurrence import cudnn
@@ -31,7 +33,8 @@ class RNN(keras.layers.RNN):
         return_sequences: Whether to return the output of every step or of the last one only.
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
-            order too.
+            order too, and so does the mask that is handed on with them, which Keras's layer leaves
+            in the order of the inputs.
         stateful: Whether a batch starts from the final states of the one before. It then keeps to
             the batch size it was built for: a last batch of another size, in `fit` or `predict`
             too, is an error. An initial state that the cell has learned is what the first batch
@@ -49,6 +52,11 @@ class RNN(keras.layers.RNN):
     state is set back at the same border between two steps. Stricter than Keras: an initial state of
     shape (1, units) for more rows than one, options that are no boolean, such as
     `return_sequences=None`, and `dropout=1.0` are refused.
+
+    Without `mask` the layer takes the one that Keras has attached to `sequences`, as of a Masking
+    or of an Embedding with `mask_zero=True`. It holds beside a `reset` and an `initial_state`, too,
+    beside which Keras's own layer loses it. Rows of a `tf.RaggedTensor` are padded, and the padding
+    is masked.
 
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
@@ -139,6 +147,7 @@ class RNN(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
         if isinstance(mask, MaskAndReset):
             mask, reset = mask
+        sequences, mask = dense_with_mask(sequences, mask)
         check_shape(sequences.shape, self.unroll)
         if initial_state is not None:
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
@@ -173,6 +182,12 @@ class RNN(keras.layers.RNN):
             return spec
         y, *states = spec
         return y, *(keras.KerasTensor(state.shape, self.cell.state_dtype) for state in states)
+
+    def compute_mask(self, sequences, mask=None):
+        _, mask = dense_with_mask(sequences, tree.flatten(mask)[0])
+        if self.go_backwards and self.return_sequences:
+            mask = turned_mask(mask)
+        return super().compute_mask(sequences, mask)
 
     def _check_states(self, shapes, batch):
         check_states(shapes, tree.flatten(self.state_size), batch, self.name)
