@@ -160,24 +160,25 @@ def checked_reset(reset, sequences):
     return reset
 
 
-def check_states(shapes, sizes, batch, name):
+def check_states(shapes, expected, batch, name):
     """Raises a `ValueError` unless `shapes` are those of the states of a layer.
 
     Args:
         shapes: Those of `initial_state`.
-        sizes: The sizes of the layer's states.
+        expected: Those of the layer's states, without the batch.
         batch: The number of samples, or `None`.
         name: The layer's.
     """
-    ok = len(shapes) == len(sizes) and all(
-        len(shape) == 2
-        and (None in (shape[0], batch) or shape[0] == batch)
-        and shape[1] in (None, size)
-        for shape, size in zip(shapes, sizes, strict=True)
+    ok = len(shapes) == len(expected) and all(
+        len(shape) == 1 + len(axes)
+        and all(
+            None in pair or pair[0] == pair[1] for pair in zip(shape, (batch, *axes), strict=True)
+        )
+        for shape, axes in zip(shapes, expected, strict=True)
     )
     if not ok:
         batch = "batch" if batch is None else batch
-        rule = ", ".join(f"({batch}, {size})" for size in sizes)
+        rule = ", ".join(f"({', '.join(map(str, (batch, *axes)))})" for axes in expected)
         raise ValueError(
             f"`initial_state` of {name} must hold a tensor for each of its states, of the "
             f"shapes {rule}. Received: the shapes {', '.join(map(str, map(tuple, shapes)))}"

@@ -19,7 +19,7 @@ from kerasrnn.layers.checks import (
     of_batch_size,
     turned_mask,
 )
-from kerasrnn.layers.states import load_states, reset_states, save_states
+from kerasrnn.layers.states import load_states, reset_states, save_states, state_shapes
 from kerasrnn.recurrence import cudnn
 
 
@@ -28,8 +28,9 @@ class RNN(keras.layers.RNN):
     """Runs a cell over a sequence; takes the place of `keras.layers.RNN`.
 
     Args:
-        cell: A cell of this package or of Keras, a list of cells, or the name of a registered cell
-            (a key of `kerasrnn.cells.CELLS`), whose arguments then follow as keywords.
+        cell: A cell of this package, of Keras or of the user's, a list of cells, or the name of a
+            registered cell (a key of `kerasrnn.cells.CELLS`), whose arguments then follow as
+            keywords. A subclass of a cell that overrides `call` is called once per step.
         return_sequences: Whether to return the output of every step or of the last one only.
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
@@ -66,8 +67,8 @@ class RNN(keras.layers.RNN):
     Raises:
         ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
             not of its shape: `sequences` (one time step at least, with `unroll` a known number of
-            them), `mask`, `reset` (which has to be boolean, too), or a state, (batch, units), in
-            `initial_state`.
+            them), `mask`, `reset` (which has to be boolean, too), or a state in `initial_state`,
+            (batch, units), or as a user's cell has its initial one.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -140,9 +141,9 @@ class RNN(keras.layers.RNN):
 
     def build(self, sequences_shape, initial_state_shape=None):
         check_shape(sequences_shape, self.unroll)
+        super().build(sequences_shape, initial_state_shape)
         if initial_state_shape is not None:
             self._check_states(nested_shapes(initial_state_shape), sequences_shape[0])
-        super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
         if isinstance(mask, MaskAndReset):
@@ -176,6 +177,15 @@ class RNN(keras.layers.RNN):
         y = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (y, *states) if self.return_state else y
 
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        shapes = super().compute_output_shape(sequences_shape, initial_state_shape)
+        if not (self.return_state and self.built) or isinstance(
+            self.cell, keras.layers.StackedRNNCells
+        ):
+            return shapes
+        # Keras goes by their sizes alone.
+        return shapes[0], *((sequences_shape[0], *axes) for axes in state_shapes(self))
+
     def compute_output_spec(self, *args, **kwargs):
         spec = super().compute_output_spec(*args, **kwargs)
         if not (self._linear and self.return_state):
@@ -190,7 +200,7 @@ class RNN(keras.layers.RNN):
         return super().compute_mask(sequences, mask)
 
     def _check_states(self, shapes, batch):
-        check_states(shapes, tree.flatten(self.state_size), batch, self.name)
+        check_states(shapes, state_shapes(self), batch, self.name)
 
     def reset_state(self, rows=None):
         """Sets the states of a stateful layer back to their initial values.

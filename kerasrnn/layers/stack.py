@@ -246,14 +246,16 @@ class RNNStack(Connected):
         first = ops.min(ops.where(mask, steps, end), axis=1, initial=end)
 
         def at(step, part):
-            return ops.take_along_axis(part, step[:, None, None], axis=1)[:, 0]
+            step = ops.reshape(step, (-1, *[1] * (len(part.shape) - 1)))
+            return ops.take_along_axis(part, step, axis=1)[:, 0]
 
         if self.bidirectional:
             forward, backward = ops.split(y, 2, axis=-1)
             out = ops.concatenate([at(last, forward), at(first, backward)], axis=-1)
         else:
             out = at(last, y)
-        return ops.where(ops.any(mask, axis=1, keepdims=True), out, ops.zeros_like(out))
+        some = ops.reshape(ops.any(mask, axis=1), (-1, *[1] * (len(out.shape) - 1)))
+        return ops.where(some, out, ops.zeros_like(out))
 
     def compute_mask(self, inputs, mask=None):
         # Its layers return sequences, whatever it returns itself.

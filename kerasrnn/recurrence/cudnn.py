@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.cells import GRUCell, LSTMCell
+from kerasrnn.recurrence import sequence
 
 # A subclass may take a step of its own.
 _LAYERS = {LSTMCell: keras.layers.LSTM, GRUCell: keras.layers.GRU}
@@ -46,6 +47,8 @@ def refuses(sequence_pass):
 
 def refuses_layer(cell, unroll, use_cudnn):
     """Why no pass of a layer can take this path, or `None` where some can."""
+    if reason := sequence.overridden(cell):
+        return reason
     if type(cell) not in _LAYERS:
         return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
     if use_cudnn is False:
