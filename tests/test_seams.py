@@ -40,6 +40,29 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
         assert mask.reset.numpy().tolist() == [[False, True]]
 
 
+def test_keras_attaches_masks_to_tensors():
+    """Under the name that kerasrnn.layers.checks reads, eagerly, in graphs and where a functional
+    model is made; and passes it by itself where there is no further tensor."""
+    passed = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x, other=None, mask=None):
+            passed.append(mask)
+            attached.append(x._keras_mask)
+            return x
+
+    attached, layer = [], Layer()
+    layer.supports_masking = True
+    masking = keras.layers.Masking()
+    masked = masking(tf.ones((1, 2, 3)))
+    layer(masked)
+    layer(masked, other=tf.ones((1, 2)))
+    tf.function(lambda x: layer(masking(x), other=x), autograph=False)(tf.ones((1, 2, 3)))
+    assert [mask is not None for mask in passed] == [True, False, False]
+    assert [mask.shape for mask in attached] == [(1, 2)] * 3
+    assert masking(keras.Input((2, 3)))._keras_mask.shape == (None, 2)
+
+
 def test_a_layer_s_own_inner_loop_comes_first():
     """gradient_flow shadows it on the instance, to run Keras's layers in this package's loop, which
     asks them for what `layers.RNN.inner_loop` reads."""

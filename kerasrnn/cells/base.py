@@ -8,7 +8,7 @@ from keras import ops
 from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
 from kerasrnn.cells import options
 from kerasrnn.cells.configured import Configured
-from kerasrnn.cells.noise import Noise, draw
+from kerasrnn.cells.noise import Noise, draw, of_pass
 from kerasrnn.initializers import GateBias
 
 # What a cell without a recurrent kernel lacks.
@@ -18,6 +18,15 @@ NO_RECURRENT_KERNEL = (
     "recurrent_constraint",
     "vanishing_gradient_regularization",
 )
+
+
+def overrides_call(cell):
+    """Whether a `Cell`, by its class or by itself, takes its steps in a `call` that is not
+    `Cell.call`."""
+    return any(
+        name in vars(cell) or getattr(type(cell), name) is not getattr(Cell, name)
+        for name in ("call", "__call__")
+    )
 
 
 class _Product:
@@ -49,7 +58,9 @@ class Cell(Configured):
     A further cell is a subclass with `gates`, `states` and `step`; this class gives it weights,
     dropout, zoneout, normalization, masks of all sorts, a configuration, and Keras's own cell
     protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
-    then draws new dropout masks at every step). A linear recurrence is a `LinearCell`.
+    then draws new dropout masks at every step). A linear recurrence is a `LinearCell`. A subclass
+    that overrides `call` is called at every step, in the plain loop alone; what is random in
+    `Cell.call` is then drawn once for all steps, too.
 
     Weights start as Keras's do, glorot_uniform over all blocks of W at once, U orthogonal, b at
     zero, unless a start of its own belongs to a cell; then it is its authors'. The docstring of any
@@ -204,6 +215,14 @@ class Cell(Configured):
     def _check_options(self):
         """Raises a `ValueError` for an option that the cell cannot have."""
         options.check(self)
+        if self.vanishing_gradient_regularization and overrides_call(self):
+            raise ValueError(
+                "`vanishing_gradient_regularization` needs a cell that leaves `call` as it is and "
+                "overrides `step`, whose gradient it takes. Received: "
+                "vanishing_gradient_regularization="
+                f"{self.vanishing_gradient_regularization} for {type(self).__name__}, which "
+                "overrides `call`"
+            )
 
     @property
     def recurrent_gates(self):
@@ -474,7 +493,7 @@ class Cell(Configured):
         ]
         inputs = ops.cast(inputs, self.compute_dtype)
         states = [ops.cast(state, self.state_dtype) for state in states]
-        noise = self.noise(inputs, states, training)
+        noise = of_pass(self) or self.noise(inputs, states, training)
 
         def product(gates, v):
             return self.product(gates, v, noise.products)

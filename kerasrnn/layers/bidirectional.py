@@ -2,7 +2,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.checks import MaskAndReset
+from kerasrnn.layers.checks import MaskAndReset, dense_with_mask, turned_mask
 from kerasrnn.layers.group import (
     Connected,
     check_reset,
@@ -43,7 +43,8 @@ class Bidirectional(keras.layers.Bidirectional):
         `return_state` the states follow, those of the forward direction first. Masks are handed on
         as in `kerasrnn.layers.RNN`, where the directions are Keras's own layers, too.
 
-    Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
+    Call arguments: those of `keras.layers.Bidirectional`, `sequences` and `mask` as in
+    `kerasrnn.layers.RNN`, and `reset` as there.
 
     Raises:
         ValueError: `layer` is not recurrent, or a stateful stack or connection, an argument is
@@ -103,6 +104,7 @@ class Bidirectional(keras.layers.Bidirectional):
         return "gate" if self.gated else self.merge_mode
 
     def call(self, sequences, initial_state=None, mask=None, training=None, reset=None):
+        sequences, mask = dense_with_mask(sequences, mask)
         if reset is not None:
             for layer in (self.forward_layer, self.backward_layer):
                 check_reset(layer)
@@ -145,7 +147,10 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def compute_mask(self, inputs, mask=None):
         # Keras's own fails where a stateful layer returns its states, which have no mask.
-        (mask, *_) = mask if isinstance(mask, list) else [mask]
+        _, mask = dense_with_mask(inputs, tree.flatten(mask)[0])
+        if self.forward_layer.go_backwards and self.return_sequences:
+            # Both outputs are in its order.
+            mask = turned_mask(mask)
         masks = [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
         if self.return_state:
             masks += [None] * len(state_sizes(self))

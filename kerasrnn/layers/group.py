@@ -10,7 +10,13 @@ from keras import ops, tree
 
 from kerasrnn.arguments import boolean
 from kerasrnn.inside import layers_directly_in
-from kerasrnn.layers.checks import MaskAndReset, checked_reset, nested_shapes
+from kerasrnn.layers.checks import (
+    MaskAndReset,
+    checked_reset,
+    dense_with_mask,
+    nested_shapes,
+    turned_mask,
+)
 from kerasrnn.layers.states import reset_states, state_sizes, state_structure
 from kerasrnn.recurrence.sequence import turned_resets
 
@@ -149,6 +155,7 @@ class Connected(keras.layers.Layer):
     def call(self, inputs, initial_state=None, mask=None, training=None, reset=None):
         if isinstance(mask, MaskAndReset):
             mask, reset = mask
+        inputs, mask = dense_with_mask(inputs, mask)
         if reset is not None:
             reset = checked_reset(reset, inputs)
             for layer in self.layers:
@@ -156,7 +163,7 @@ class Connected(keras.layers.Layer):
         initial_states = None if initial_state is None else self._states(initial_state)
         if self.go_backwards:
             inputs = ops.flip(inputs, axis=1)
-            mask = None if mask is None else ops.flip(mask, axis=1)
+            mask = turned_mask(mask)
             reset = None if reset is None else ops.flip(turned_resets(reset), axis=1)
         states = []
 
@@ -190,6 +197,11 @@ class Connected(keras.layers.Layer):
         return states
 
     def compute_mask(self, inputs, mask=None):
+        if isinstance(mask, MaskAndReset):
+            mask, _ = mask
+        inputs, mask = dense_with_mask(inputs, mask)
+        if self.go_backwards:
+            mask = turned_mask(mask)
         masks = self.layers[-1].compute_mask(inputs, mask)
         if not self.return_state:
             return masks

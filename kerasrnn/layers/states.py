@@ -5,6 +5,8 @@ import os
 import numpy as np
 from keras import ops, tree
 
+from kerasrnn.cells.base import Cell
+
 _FILE = "states.npz"
 
 
@@ -20,6 +22,18 @@ def state_structure(layer):
 def state_sizes(layer):
     """The sizes of a layer's states, in the order in which it takes and returns them."""
     return tree.flatten(state_structure(layer))
+
+
+def state_shapes(layer):
+    """The shapes of a built recurrent layer's states, without the batch, in a flat list.
+
+    A user's cell declares no more than a size for each, but may keep a matrix for every sample: its
+    initial value shows it.
+    """
+    cell = layer.cell
+    if isinstance(cell, Cell) and type(cell).get_initial_state is Cell.get_initial_state:
+        return [(size,) for size in layer.state_size]
+    return [tuple(state.shape[1:]) for state in tree.flatten(layer.get_initial_state(1))]
 
 
 def reset_states(layer, rows=None):

@@ -45,7 +45,8 @@ def run(
     Args:
         cell: A `Cell`, any Keras cell, or `keras.layers.StackedRNNCells` of either.
         sequences: (batch, time, features).
-        states: The initial states, nested like the cell's `state_size`; each (batch, size).
+        states: The initial states, nested like the cell's `state_size`; each (batch, size), or
+            with more axes where a cell of the user's keeps such.
         mask: (batch, time) booleans, `False` where a step is to be skipped, or `None`.
         training: Whether dropout applies.
         go_backwards: Run from the last step to the first; the outputs come in that order too.
@@ -59,7 +60,7 @@ def run(
         use_cudnn: `False` passes cuDNN over, `True` is an error where it cannot be taken.
 
     Returns:
-        The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
+        The last output (batch, ...); the outputs (batch, time, ...), or (batch, 1, ...) without
         `return_sequences`; the final states, those of a linear recurrence in float32 where the
         outputs are in half precision.
 

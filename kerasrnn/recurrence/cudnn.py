@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasrnn.cells import GRUCell, LSTMCell
+from kerasrnn.recurrence import sequence
 
 # A subclass may take a step of its own.
 _LAYERS = {LSTMCell: keras.layers.LSTM, GRUCell: keras.layers.GRU}
@@ -54,6 +55,8 @@ def refuses_layer(cell, unroll, use_cudnn):
 
 
 def _unsuited(cell, unroll, use_cudnn):
+    if reason := sequence.overridden(cell):
+        return reason
     if type(cell) not in _LAYERS:
         return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
     if use_cudnn is False:

@@ -1,10 +1,13 @@
 """The plain loop: one step after the other, for any cell, anywhere; what runs in eager calls and in
 what is exported."""
 
+import inspect
+
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.cells.base import Cell
+from kerasrnn.cells.base import Cell, overrides_call
+from kerasrnn.cells.noise import kept
 from kerasrnn.recurrence import sequence
 from kerasrnn.recurrence.prefix_scan import length
 from kerasrnn.recurrence.regularization import regularizer
@@ -33,7 +36,7 @@ def run(sequence_pass):
             states = _plus(states, now)
             if not zero_output:
                 skipped = skipped + _beside(new_output, new_states, now["taps"], default=0)
-        new_output = tf.where(now["mask"], new_output, skipped)
+        new_output = sequence.where(now["mask"], new_output, skipped)
         return new_output, sequence.unless_masked(now, new_states, states)
 
     states = sequence_pass.states
@@ -46,15 +49,15 @@ def run(sequence_pass):
     output, outputs, states = loop(advance, steps, output, states, count, return_sequences)
     if not return_sequences:
         return output, output[:, None], states
-    return output, tf.transpose(outputs, [1, 0, 2]), states
+    return output, sequence.time_first(outputs), states
 
 
 def _prepared(sequence_pass):
     """What differs from step to step, time-major, and the step: `step(now, states)` gives the
     output and the new states."""
     cell, states, training = sequence_pass.cell, sequence_pass.states, sequence_pass.training
-    if not isinstance(cell, Cell):
-        return sequence.time_major(sequence.values_over_time(sequence_pass)), _keras_step(cell)
+    if _is_called(cell):
+        return _prepared_calls(sequence_pass)
     noise = cell.noise(sequence_pass.sequences, states, training)
     steps = sequence.values_over_time(sequence_pass, noise.zones)
     steps["x"] = cell.project(steps["x"], noise.inputs)
@@ -74,14 +77,31 @@ def _prepared(sequence_pass):
     return sequence.time_major(steps), step
 
 
-def _keras_step(cell):
+def _is_called(cell):
+    """Whether of a step no more is known than that it is a call of the cell."""
+    return not isinstance(cell, Cell) or overrides_call(cell)
+
+
+def _prepared_calls(sequence_pass):
+    """As `_prepared`, of a cell that is called."""
+    cell, training = sequence_pass.cell, sequence_pass.training
+    noise, zones, options = None, None, {}
+    if isinstance(cell, Cell):
+        noise = cell.noise(sequence_pass.sequences, sequence_pass.states, training)
+        of_one_step = tuple(None if mask is None else mask[:, 0] for mask in noise.inputs)
+        noise, zones = noise._replace(inputs=of_one_step), noise.zones
+        if "training" in inspect.signature(cell.call).parameters:
+            options = {"training": training}
+
     def step(now, states):
-        output, new_states = cell(now["x"], states)
+        of_step = noise and noise._replace(zones=now.get("zones"))
+        with kept(cell, of_step):
+            output, new_states = cell(now["x"], states, **options)
         new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
         tapped = _plus(new_states, now)
         return _beside(output, new_states, tapped, default=output), tapped
 
-    return step
+    return sequence.time_major(sequence.values_over_time(sequence_pass, zones)), step
 
 
 def _plus(states, now):
@@ -97,7 +117,7 @@ def _beside(output, states, others, default):
 
 def _zero_output(cell, xs, states, step):
     """What a masked first step repeats: zeros like an output."""
-    if isinstance(cell, Cell):
+    if not _is_called(cell):
         return tf.zeros_like(cell.output(xs[0], states))
     # Keras asks cells for their state's size, not for their output's: this one step, of which
     # only the shape is used, shows it.

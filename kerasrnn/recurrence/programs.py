@@ -41,6 +41,8 @@ def refuses(sequence_pass):
 
 def _impossible(sequence_pass):
     cell = sequence_pass.cell
+    if reason := sequence.overridden(cell):
+        return reason
     if type(cell) not in CELLS.values():
         return f"{type(cell).__name__} is not in kerasrnn.cells.CELLS"
     if sequence_pass.unroll:

@@ -7,11 +7,13 @@ y_t     <- y_{t-1} (0 before any), or 0  at a masked step                       
 
 import contextlib
 import contextvars
+import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn.cells.base import Cell, overrides_call
 from kerasrnn.recurrence import prefix_scan
 
 # What Keras's trainer calls the functions it traces, and what those are called that it or
@@ -25,6 +27,8 @@ KERAS_STEPS = {
 KERAS_EXPORTS = {"__call__", "serving_default"}
 _TAP = contextvars.ContextVar("tap", default=None)
 _STAGE = contextvars.ContextVar("stage", default=None)
+# Those of a `Cell` that a path may go without, or take from another cell of the same class.
+_METHODS = ("advance", "step", "product", "normalized_product", "coefficients", "project", "output")
 
 
 class SequencePass(NamedTuple):
@@ -82,6 +86,19 @@ def stage_of(training):
     if names & KERAS_EXPORTS:
         return "export"
     return "step" if training is True else "graph"
+
+
+def overridden(cell):
+    """Why a path that knows what a step of the cell's class does cannot take this cell, or `None`;
+    the plain loop takes the steps as the cell does."""
+    if not isinstance(cell, Cell):
+        return None
+    if overrides_call(cell):
+        return f"{type(cell).__name__} overrides `call`"
+    for name in _METHODS:
+        if name in vars(cell):
+            return f"`{name}` of {cell.name} was set to another one"
+    return None
 
 
 @contextlib.contextmanager
@@ -152,8 +169,13 @@ def values_over_time(sequence_pass, zones=None):
 
 
 def time_major(values):
-    """A structure of (batch, time, size) as one of (time, batch, size)."""
-    return tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), values)
+    """A structure of (batch, time, ...) as one of (time, batch, ...)."""
+    return tf.nest.map_structure(time_first, values)
+
+
+def time_first(v):
+    """(batch, time, ...) as (time, batch, ...), or the other way round."""
+    return tf.transpose(v, [1, 0, *range(2, len(v.shape))])
 
 
 def project(cell, sequences, masks):
@@ -187,8 +209,21 @@ def unless_masked(step, new, old):
 
 
 def where(condition, new, old):
-    """`tf.where` for structures."""
-    return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+    """`tf.where` for structures, row by row, however many axes a row has.
+
+    Args:
+        condition: (..., batch, 1) booleans.
+        new, old: Structures of (..., batch, ...), of which one may lack the axes before the batch.
+    """
+
+    def one(new, old):
+        further = max(len(new.shape), len(old.shape)) - len(condition.shape)
+        if not further:
+            return tf.where(condition, new, old)
+        of_rows = condition[..., 0]
+        return tf.where(of_rows[(..., *[None] * (further + 1))], new, old)
+
+    return tree.map_structure(one, new, old)
 
 
 def shown(outputs, mask, zero_output_for_mask):
@@ -196,14 +231,19 @@ def shown(outputs, mask, zero_output_for_mask):
     there is none before, or zeros at all of them.
 
     Args:
-        outputs: (time, batch, units).
+        outputs: (time, batch, units), or with further axes.
         mask: (time, batch, 1) booleans.
         zero_output_for_mask: Whether they are zeros.
     """
     zeros = tf.zeros_like(outputs)
-    unmasked = tf.where(mask, outputs, zeros)
+    unmasked = where(mask, outputs, zeros)
     if zero_output_for_mask:
         return unmasked
     # y_t = 1 ∘ y_{t-1} at a masked step.
-    keep = tf.where(mask, zeros, tf.ones_like(outputs))
-    return prefix_scan.scan(keep, unmasked, zeros[0])
+    keep = where(mask, zeros, tf.ones_like(outputs))
+    if len(outputs.shape) == 3:
+        return prefix_scan.scan(keep, unmasked, zeros[0])
+    shape = [*tf.unstack(tf.shape(outputs)[:2]), math.prod(outputs.shape[2:])]
+    keep, unmasked = (tf.reshape(v, shape) for v in (keep, unmasked))
+    repeated = prefix_scan.scan(keep, unmasked, tf.zeros_like(unmasked[0]))
+    return tf.reshape(repeated, tf.shape(outputs))

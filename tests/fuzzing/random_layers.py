@@ -7,6 +7,7 @@ they are.
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras_masks import keras_hands_on
 
 from fuzzing.draw import activations
@@ -51,6 +52,23 @@ INSIDE_A_CONNECTION = (
     *("Dense", "Conv1D", "rnn", "rnn", "both_ways"),
     *("Sequential", "Residual", "Highway", "Dense"),
 )
+# Where the `width` that a stack is drawn for is not that of its input.
+NOTHING_TO_NORMALIZE = "Layer normalization needs two features or more"
+
+
+class Attached(keras.layers.Layer):
+    """Attaches a mask to a tensor, (batch, time) or (1, time), as Masking does to one that has it
+    in its values."""
+
+    def __init__(self, mask):
+        super().__init__(dtype="float64", autocast=False)
+        self.mask = mask
+
+    def call(self, x):
+        return tf.identity(x)
+
+    def compute_mask(self, x, previous_mask=None):
+        return self.mask
 
 
 def cell_options(draw, kind, units, dtype):
