@@ -255,11 +255,15 @@ def test_another_cell_does_not_qualify(kernel):
     class Subclass(cells.LSTMCell):
         """May take a step of its own."""
 
-    for cell in (Subclass(6), cells.MGUCell(6), keras.layers.LSTMCell(6)):
+    for cell, kind in (
+        (Subclass(6), f"{__name__}.Subclass"),
+        (cells.MGUCell(6), "MGUCell"),
+        (keras.layers.LSTMCell(6), "keras.layers.LSTMCell"),
+    ):
         layer = layers.RNN(cell)
         layer(X)
         choice = recurrence.explain(layer)[layer.name]["fit"]
-        reason = f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+        reason = f"{kind} is neither kerasrnn.cells.LSTMCell nor GRUCell"
         assert choice.passed_over["cudnn"] == reason
     assert kernel == []
 

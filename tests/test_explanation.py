@@ -93,6 +93,10 @@ def reasons(layer, use="fit", x=X):
     return explanation[layer.name][use].passed_over
 
 
+class Scaled(cells.SimpleRNNCell):
+    """A cell of the user's."""
+
+
 def doubled(v):
     return 2 * v
 
@@ -132,7 +136,13 @@ def doubled(v):
             lambda: layers.RNN(keras.layers.GRUCell(30)),
             "predict",
             "programs",
-            "GRUCell is not in kerasrnn.cells.CELLS",
+            "keras.layers.GRUCell is no kerasrnn.cells.Cell",
+        ),
+        (
+            lambda: layers.RNN(Scaled(30)),
+            "fit",
+            "programs",
+            f"{__name__}.Scaled is not registered in kerasrnn.cells.CELLS",
         ),
         (lambda: layers.GRU(20), "export", "programs", NO_XLA),
         (lambda: layers.GRU(20), "export", "scan", "GRUCell is no linear recurrence"),

@@ -58,7 +58,7 @@ def _unsuited(cell, unroll, use_cudnn):
     if reason := sequence.overridden(cell):
         return reason
     if type(cell) not in _LAYERS:
-        return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+        return f"{sequence.kind_of(cell)} is neither kerasrnn.cells.LSTMCell nor GRUCell"
     if use_cudnn is False:
         return "use_cudnn=False"
     if unroll:

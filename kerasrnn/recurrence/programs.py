@@ -43,8 +43,10 @@ def _impossible(sequence_pass):
     cell = sequence_pass.cell
     if reason := sequence.overridden(cell):
         return reason
+    if not isinstance(cell, Cell):
+        return f"{sequence.kind_of(cell)} is no kerasrnn.cells.Cell"
     if type(cell) not in CELLS.values():
-        return f"{type(cell).__name__} is not in kerasrnn.cells.CELLS"
+        return f"{sequence.kind_of(cell)} is not registered in kerasrnn.cells.CELLS"
     if sequence_pass.unroll:
         return "unroll=True"
     for name, value in vars(cell).items():

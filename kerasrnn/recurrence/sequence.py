@@ -88,6 +88,14 @@ def stage_of(training):
     return "step" if training is True else "graph"
 
 
+def kind_of(cell):
+    """The class of a cell in words, by which one of Keras's is not taken for its namesake here."""
+    kind, package = type(cell), type(cell).__module__.partition(".")[0]
+    if package == "keras":
+        return f"keras.layers.{kind.__name__}"
+    return kind.__name__ if package == "kerasrnn" else f"{kind.__module__}.{kind.__name__}"
+
+
 def overridden(cell):
     """Why a path that knows what a step of the cell's class does cannot take this cell, or `None`;
     the plain loop takes the steps as the cell does."""
