@@ -2,6 +2,14 @@
 
 import importlib
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "kerasrnn runs on Keras's TensorFlow backend alone: set KERAS_BACKEND=tensorflow before "
+        f"keras is imported. Received: the backend {keras.backend.backend()!r}"
+    )
+
 from kerasrnn import (
     activations,
     callbacks,

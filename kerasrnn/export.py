@@ -1,6 +1,7 @@
 """Models as artifacts that run without this package."""
 
 import pathlib
+import re
 import warnings
 
 import keras
@@ -33,8 +34,9 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
         TypeError: `path` is no path, `model` no Keras model, or `preprocessing` neither a
             `TextVectorization` nor a model with inputs.
-        ValueError: the model is not built, the `TextVectorization` has seen no text, or `path` is
-            an address that TensorFlow does not know.
+        ValueError: the model is not built, or has inputs whose names no signature can bear, or
+            several inputs behind a `TextVectorization`; the `TextVectorization` has seen no text;
+            or `path` is an address that TensorFlow does not know.
 
     Warns:
         UserWarning: the `TextVectorization` has no `output_sequence_length`.
@@ -62,14 +64,34 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
             f"`Input`. Received: model={model.name}"
         )
     served = model if preprocessing is None else _behind(preprocessing, model)
+    _check_names(served)
     with replacing_directory(place) as unfinished:
         served.export(str(unfinished), verbose=False)
     return place if isinstance(place, pathlib.Path) else str(place)
 
 
+def _check_names(model):
+    # TensorFlow changes other names in silence, or fails without naming them.
+    names = [part.name for part in getattr(model, "inputs", None) or []]
+    refused = [name for name in names if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)]
+    if refused:
+        raise ValueError(
+            "`model` must have inputs whose names the signature can bear, a letter and then "
+            "letters, digits and underscores; rename them, as keras.Input(..., name='tokens'). "
+            f"Received: {', '.join(map(repr, refused))} of {model.name}"
+        )
+
+
 def _behind(preprocessing, model):
     """One model of both."""
     if isinstance(preprocessing, keras.layers.TextVectorization):
+        inputs = [part.name for part in getattr(model, "inputs", None) or []]
+        if len(inputs) > 1:
+            raise ValueError(
+                "`preprocessing` must be a functional model that gives all inputs where `model` "
+                "has several: a TextVectorization gives one. "
+                f"Received: preprocessing={preprocessing.name}, inputs {', '.join(inputs)}"
+            )
         # Padding and the token for unknown words are there before any text was seen.
         if preprocessing.vocabulary_size() <= 2:
             raise ValueError(

@@ -233,3 +233,29 @@ def test_a_vectorization_of_open_length_warns(model, tmp_path):
 def test_what_is_no_model(tmp_path):
     with pytest.raises(TypeError, match=r"`model` must be a keras.Model.*'model.keras'"):
         export_saved_model("model.keras", tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a"])
+def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
+    model = keras.Sequential([keras.Input((3,), name=name), keras.layers.Dense(1)])
+    with pytest.raises(
+        ValueError, match=f"`model` must have inputs whose names.*Received: '{name}'"
+    ):
+        export_saved_model(model, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_text_vectorization_before_several_inputs(vectorize, tmp_path):
+    tokens, other = keras.Input((8,), dtype="int64", name="tokens"), keras.Input((2,), name="other")
+    h = layers.LSTM(3)(keras.layers.Embedding(20, 4)(tokens))
+    model = keras.Model([tokens, other], keras.layers.Concatenate()([h, other]))
+    with pytest.raises(ValueError, match=r"gives one\. .*inputs tokens, other"):
+        export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+    # As the message says.
+    text, raw = keras.Input((), dtype="string", name="text"), keras.Input((2,), name="raw")
+    both = keras.Model([text, raw], [vectorize(text), raw])
+    export_saved_model(model, tmp_path / "artifact", preprocessing=both)
+    serve = tf.saved_model.load(tmp_path / "artifact").signatures["serving_default"]
+    values = np.ones((3, 2), "float32")
+    served = serve(text=tf.constant(TEXTS), raw=tf.constant(values))["output_0"]
+    np.testing.assert_allclose(served, model([vectorize(TEXTS), tf.constant(values)]), rtol=1e-5)

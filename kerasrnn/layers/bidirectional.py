@@ -10,13 +10,14 @@ from kerasrnn.layers.group import (
     reset_state,
     take_states_unrounded,
 )
+from kerasrnn.layers.quantized import KeepsQuantization
 from kerasrnn.layers.states import state_sizes, state_structure
 
 MERGES = ("concat", "sum", "mul", "ave", "gate", None)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class Bidirectional(keras.layers.Bidirectional):
+class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
     """Runs a recurrent layer forward and a copy of it backward in time, each with weights of its
     own (Schuster & Paliwal, 1997), and merges the two.
 

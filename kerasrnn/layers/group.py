@@ -17,6 +17,7 @@ from kerasrnn.layers.checks import (
     nested_shapes,
     turned_mask,
 )
+from kerasrnn.layers.quantized import KeepsQuantization
 from kerasrnn.layers.states import reset_states, state_sizes, state_structure
 from kerasrnn.recurrence.sequence import turned_resets
 
@@ -70,7 +71,7 @@ def mask_handed_on(*layers):
         yield
 
 
-class Connected(keras.layers.Layer):
+class Connected(KeepsQuantization, keras.layers.Layer):
     """Layers that run as one: the base of the connections and of `RNNStack`.
 
     A subclass says in `connect` how they are connected. They get the mask, `training` and their

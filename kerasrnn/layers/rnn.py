@@ -59,6 +59,9 @@ class RNN(keras.layers.RNN):
     beside which Keras's own layer loses it. Rows of a `tf.RaggedTensor` are padded, and the padding
     is masked.
 
+    A model's `quantize` leaves recurrent layers, as Keras's, in their precision, with Keras's
+    warning that the cell has no `quantize`; it quantizes the Dense layers in connections and gates.
+
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
         `return_state`. Those of a linear recurrence are returned, taken and, under a mixed policy,
