@@ -10,6 +10,8 @@ from keras import ops
 from kerasrnn import cells, diagnostics, layers, recurrence
 from kerasrnn.cells.configured import parameters
 
+# Keras's own layers, from 3.16 on.
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")
 X = np.random.default_rng(1).normal(size=(3, 6, 2)).astype("float32")
 MASK = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]], bool)
 RESET = np.array([[0, 0, 1, 0, 0, 1], [1, 0, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]], bool)
@@ -112,6 +114,32 @@ def test_fit_and_gradient_flow_see_a_subclass_s_call(random_weights):
     flow = diagnostics.gradient_flow(model, X, y)
     norms = np.mean([np.linalg.norm(g, axis=-1) for g in gradients], axis=-1)
     np.testing.assert_allclose(flow.norms["rnn"], norms, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("base", [cells.GRUCell, cells.SRUCell, cells.LRUCell, cells.QRNNCell])
+def test_gradient_flow_sees_the_output_of_a_call_that_leaves_the_states(base, random_weights):
+    """A call that hands its output on as it is flows as without it, one that doubles it as twice
+    the output of the cell does."""
+
+    def call(self, inputs, states, training=False):
+        y, states = base.call(self, inputs, states, training=training)
+        return factor * y, states
+
+    flows = {}
+    y = np.ones((3, 4), "float32")
+    for kind in (base, subclass(base, call=call)):
+        for factor in (1, 2):
+            scale = keras.layers.Rescaling(factor if kind is base else 1)
+            rnn = layers.RNN(kind(4), name="rnn")
+            model = keras.Sequential([keras.Input((6, 2)), rnn, scale])
+            rng = np.random.default_rng(4)
+            model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
+            model.compile("sgd", "mse")
+            flows[kind, factor] = diagnostics.gradient_flow(model, X, y).per_state["rnn"]
+    plain, mine = base, kind
+    for factor in (1, 2):
+        for state, norms in flows[plain, factor].items():
+            np.testing.assert_allclose(flows[mine, factor][state], norms, rtol=1e-4, atol=1e-7)
 
 
 OPTIONS = {
@@ -239,10 +267,11 @@ class Memory(keras.layers.Layer):
     M_t = 0.9 M_{t-1} + k vᵀ,  y_t = M_tᵀ k         `wide`: [y_t, 2 y_t], (units, 2)
     """
 
-    def __init__(self, units, wide=False, **kwargs):
+    def __init__(self, units, wide=False, declared=None, **kwargs):
         super().__init__(**kwargs)
-        self.units = self.state_size = units
+        self.units = self.output_size = units
         self.wide = wide
+        self.state_size = declared or units
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -261,7 +290,8 @@ class Memory(keras.layers.Layer):
         return ops.stack([y, 2 * y], axis=-1) if self.wide else y, [m]
 
     def get_config(self):
-        return super().get_config() | {"units": self.units, "wide": self.wide}
+        own = {"units": self.units, "wide": self.wide, "declared": self.state_size}
+        return super().get_config() | own
 
 
 def by_hand(cell, x, m, mask, reset=None, go_backwards=False, zeros=False):
@@ -338,6 +368,41 @@ def test_states_of_more_axes_in_graphs_models_and_directions(rng, random_weights
     _, m = by_hand(encoder.cell, X, None, nothing)
     outputs, _ = by_hand(decoder.cell, X, m, nothing)
     assert_same(model.predict(X, verbose=0), outputs[:, -1], 1e-5)
+
+
+@pytest.mark.parametrize("declared", [3, (3, 3), [(3, 3)]], ids=str)
+def test_states_of_more_axes_whatever_their_cell_declares(declared, rng, random_weights):
+    """One size, two or a shape: Keras asks for sizes alone."""
+    layer = layers.RNN(Memory(3, declared=declared), return_sequences=True, return_state=True)
+    both = layers.Bidirectional(layer)
+    both.build(X.shape)
+    random_weights(both)
+    residual = layers.Residual(both.forward_layer, project=True)
+    residual.build(X.shape)
+    start = rng.normal(size=(3, 3, 3)).astype("float32")
+    forward, m = by_hand(both.forward_layer.cell, X, start, MASK, zeros=True)
+    backward, n = by_hand(both.backward_layer.cell, X, start, MASK, None, True, zeros=True)
+    y, *states = both(X, initial_state=[start, start], mask=MASK)
+    assert_same([y, *states], [np.concatenate([forward, backward[:, ::-1]], -1), m, n], 1e-5)
+    y, state = residual(X, initial_state=[start], mask=MASK)
+    shortcut = X @ residual.projection.get_weights()[0]
+    assert_same([y, state], [forward + shortcut, m], 1e-5)
+    assert len(residual.compute_mask(X, MASK)) == 2
+    assert len(both.compute_mask(X, MASK)) == 3
+
+
+def test_a_list_of_cells_with_states_of_more_axes(rng, random_weights):
+    layer = layers.RNN([Memory(2), Memory(3)], return_state=True)
+    layer.build(X.shape)
+    random_weights(layer)
+    first, second = layer.cell.cells
+    states = [rng.normal(size=(3, n, n)).astype("float32") for n in (2, 3)]
+    middle, m = by_hand(first, X, states[0], MASK)
+    outputs, n = by_hand(second, middle, states[1], MASK)
+    actual = layer(X, initial_state=[[s] for s in states], mask=MASK)
+    assert_same(actual, [outputs[:, -1], [m], [n]], 1e-5)
+    with pytest.raises(ValueError, match=r"shapes \(3, 2, 2\), \(3, 3, 3\)\. Received"):
+        layer(X, initial_state=[[s[:, 0]] for s in states])
 
 
 def test_states_of_more_axes_are_kept_and_checked(random_weights):

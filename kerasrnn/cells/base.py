@@ -8,7 +8,8 @@ from keras import ops
 from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
 from kerasrnn.cells import options
 from kerasrnn.cells.configured import Configured
-from kerasrnn.cells.noise import Noise, draw, of_pass
+from kerasrnn.cells.noise import Noise, draw
+from kerasrnn.cells.step_of_pass import step_of_pass
 from kerasrnn.initializers import GateBias
 
 # What a cell without a recurrent kernel lacks.
@@ -493,13 +494,16 @@ class Cell(Configured):
         ]
         inputs = ops.cast(inputs, self.compute_dtype)
         states = [ops.cast(state, self.state_dtype) for state in states]
-        noise = of_pass(self) or self.noise(inputs, states, training)
+        of_pass = step_of_pass(self)
+        noise = of_pass.noise if of_pass else self.noise(inputs, states, training)
 
         def product(gates, v):
             return self.product(gates, v, noise.products)
 
         x = self.project(inputs, noise.inputs)
         new = self.advance(x, states, product, noise.zones, noise.candidate)
+        if of_pass and of_pass.tap:
+            new = of_pass.tap(new)
         output = ops.cast(self.output(x, new), self.compute_dtype)
         new = [ops.cast(v, dtype) for v, dtype in zip(new, dtypes, strict=True)]
         return output, new if nested else new[0]

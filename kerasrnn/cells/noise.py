@@ -1,13 +1,9 @@
 """All that is random in a cell: dropout of inputs, of the state or the candidate, and zoneout."""
 
-import contextlib
-import contextvars
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
-
-_OF_PASS = contextvars.ContextVar("noise of the pass", default=(None, None))
 
 
 class Noise(NamedTuple):
@@ -25,23 +21,6 @@ class Noise(NamedTuple):
     products: tuple = (None,)
     candidate: Any = None
     zones: dict | None = None
-
-
-@contextlib.contextmanager
-def kept(cell, noise):
-    """Lets a cell that is called, inside, take this `Noise`, a step's part of that of a whole pass,
-    and draw none."""
-    token = _OF_PASS.set((cell, noise))
-    try:
-        yield
-    finally:
-        _OF_PASS.reset(token)
-
-
-def of_pass(cell):
-    """The `Noise` of the `kept` that the call of a cell is in, or `None`."""
-    of, noise = _OF_PASS.get()
-    return noise if of is cell else None
 
 
 def draw(cell, x, states):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.cells.base import Cell, overrides_call
-from kerasrnn.cells.noise import kept
+from kerasrnn.cells.step_of_pass import StepOfPass, handed
 from kerasrnn.recurrence import sequence
 from kerasrnn.recurrence.prefix_scan import length
 from kerasrnn.recurrence.regularization import regularizer
@@ -84,24 +84,54 @@ def _is_called(cell):
 
 def _prepared_calls(sequence_pass):
     """As `_prepared`, of a cell that is called."""
-    cell, training = sequence_pass.cell, sequence_pass.training
-    noise, zones, options = None, None, {}
-    if isinstance(cell, Cell):
-        noise = cell.noise(sequence_pass.sequences, sequence_pass.states, training)
-        of_one_step = tuple(None if mask is None else mask[:, 0] for mask in noise.inputs)
-        noise, zones = noise._replace(inputs=of_one_step), noise.zones
-        if "training" in inspect.signature(cell.call).parameters:
-            options = {"training": training}
+    cell = sequence_pass.cell
+    if not isinstance(cell, Cell):
+
+        def step(now, states):
+            return _tapped_outside(*_called(cell, now, states), now)
+
+        return sequence.time_major(sequence.values_over_time(sequence_pass)), step
+
+    noise = cell.noise(sequence_pass.sequences, sequence_pass.states, sequence_pass.training)
+    of_one_step = tuple(None if mask is None else mask[:, 0] for mask in noise.inputs)
+    options = {"training": sequence_pass.training}
+    if "training" not in inspect.signature(cell.call).parameters:
+        options = {}
+
+    def call(now, states, tap=None):
+        of_step = noise._replace(inputs=of_one_step, zones=now.get("zones"))
+        with handed(cell, StepOfPass(of_step, tap)):
+            return _called(cell, now, states, **options)
 
     def step(now, states):
-        of_step = noise and noise._replace(zones=now.get("zones"))
-        with kept(cell, of_step):
-            output, new_states = cell(now["x"], states, **options)
-        new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
-        tapped = _plus(new_states, now)
-        return _beside(output, new_states, tapped, default=output), tapped
+        if "taps" not in now:
+            return call(now, states)
+        tapped = []
 
-    return sequence.time_major(sequence.values_over_time(sequence_pass, zones)), step
+        def tap(new_states):
+            tapped[:] = _plus(list(new_states), now)
+            return list(tapped)
+
+        # Between `Cell.step` and `Cell.output`, so that the output has the taps, too; unless what
+        # overrides `call` makes other states of these.
+        output, new_states = call(now, states, tap)
+        pairs = zip(new_states, tapped, strict=False)
+        if len(tapped) == len(new_states) and all(new is one for new, one in pairs):
+            return output, new_states
+        return _tapped_outside(*call(now, states), now)
+
+    return sequence.time_major(sequence.values_over_time(sequence_pass, noise.zones)), step
+
+
+def _called(cell, now, states, **options):
+    output, new_states = cell(now["x"], states, **options)
+    return output, list(new_states) if tree.is_nested(new_states) else [new_states]
+
+
+def _tapped_outside(output, states, now):
+    """The states after a call plus their taps, and the output, which has them where it is one."""
+    tapped = _plus(states, now)
+    return _beside(output, states, tapped, default=output), tapped
 
 
 def _plus(states, now):
