@@ -7,6 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
+from tensorflow.python.eager import forwardprop_util
 
 from kerasrnn import inside, layers
 from kerasrnn.layers.checks import MaskAndReset
@@ -234,3 +235,15 @@ def test_graphs_know_the_graph_around_them():
     inner_names = []
     around()
     assert inner_names[1] == "around"
+
+
+def test_forward_accumulators_tell_what_they_follow():
+    """Linear recurrences ask TensorFlow for it by `pack_tangents`."""
+    x, other = tf.ones(2), tf.ones(2)
+
+    def followed():
+        return [bool(any(forwardprop_util.pack_tangents([v]).indices)) for v in (2 * x, other)]
+
+    assert followed() == [False, False]
+    with tf.autodiff.ForwardAccumulator(x, tf.ones(2)):
+        assert followed() == [True, False]

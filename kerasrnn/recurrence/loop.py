@@ -164,25 +164,29 @@ def _unrolled(advance, steps, output, states, count, return_sequences):
 
 
 def _while(advance, steps, output, states, count, return_sequences):
-    def array(value):
-        return tf.TensorArray(value.dtype, count, element_shape=value.shape[1:]).unstack(value)
+    def array(size, dtype, shape):
+        return tf.TensorArray(dtype, size, element_shape=shape)
 
-    arrays = tf.nest.map_structure(array, steps)
-    out_arrays = []
-    if return_sequences:
-        out_arrays = [tf.TensorArray(output.dtype, count, element_shape=output.shape)]
+    arrays = tf.nest.map_structure(lambda v: array(count, v.dtype, v.shape[1:]).unstack(v), steps)
+    # What is returned is read from arrays. A value that is carried, returned, and read by no step,
+    # as an output mostly is, TensorFlow cannot vectorize the gradient of a loop with respect to.
+    outputs = array(count if return_sequences else 1, output.dtype, output.shape)
+    finals = tree.map_structure(lambda state: array(1, state.dtype, state.shape), states)
 
-    def body(t, out_arrays, output, states):
+    def body(t, outputs, finals, output, states):
         now = tf.nest.map_structure(lambda array: array.read(t), arrays)
         output, states = advance(now, output, states)
-        return t + 1, [array.write(t, output) for array in out_arrays], output, states
+        outputs = outputs.write(t if return_sequences else 0, output)
+        finals = tree.map_structure(lambda array, state: array.write(0, state), finals, states)
+        return t + 1, outputs, finals, output, states
 
-    _, out_arrays, output, states = tf.while_loop(
+    _, outputs, finals, _, _ = tf.while_loop(
         lambda t, *_: t < count,
         body,
-        (tf.constant(0), out_arrays, output, states),
+        (tf.constant(0), outputs, finals, output, states),
         maximum_iterations=count,
         parallel_iterations=32,
         swap_memory=True,
     )
-    return output, out_arrays[0].stack() if return_sequences else None, states
+    outputs = outputs.stack()
+    return outputs[-1], outputs, tree.map_structure(lambda array: array.read(0), finals)

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.recurrence import sequence
-from kerasrnn.recurrence.prefix_scan import length
+from kerasrnn.recurrence.prefix_scan import identity, length
 from kerasrnn.recurrence.structure import observed, pattern, position, step_key
 
 
@@ -88,12 +88,13 @@ def run(cell, x, states, steps, episode_start, noise, start, stop, history, keep
 
         def gradient(*d):
             d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
-            flat = gradients(x, states, weights, episode_start, d_final, d_output)
+            inputs = identity((x, states, weights, episode_start, d_final, d_output))
+            flat = gradients(*inputs)
             return tf.nest.pack_sequence_as([x, states, weights, episode_start, state_taps], flat)
 
         return (*final, *(h[1:] for h in histories[:history])), gradient
 
-    results = loop(x, list(states), weights, episode_start, list(state_taps))
+    results = loop(*identity((x, list(states), weights, episode_start, list(state_taps))))
     return list(results[: len(states)]), list(results[len(states) :])
 
 
@@ -245,12 +246,8 @@ class Program:
 
                 with self._with(weights):
                     new = self._advance(x_t, states, product, now, constants)
-            gradients = tape.gradient(
-                new,
-                {"x": [x_t], "states": states, "taps": taps, "inner": inner},
-                output_gradients=d_step,
-                unconnected_gradients="zero",
-            )
+            of = {"x": [x_t], "states": states, "taps": taps, "inner": inner}
+            gradients = _gradients(tape, new, of, d_step, of | {"states": d_step})
             d_states = sequence.unless_masked(now, gradients["states"], d_new)
             if "reset" in now:
                 of_start = sequence.start_states(now, d_states, nothing)
@@ -310,15 +307,9 @@ class Program:
                     *of, blocks, constants, start, stop, keep=False, history=len(d_output)
                 )
                 results = [*final, *(h[1:] for h in histories)]
-            gradients = first.gradient(
-                results,
-                tf.nest.flatten(of),
-                output_gradients=[*d_final, *d_output],
-                unconnected_gradients="zero",
-            )
-        return second.gradient(
-            gradients, inputs, output_gradients=list(d_gradients), unconnected_gradients="zero"
-        )
+            flat = tf.nest.flatten(of)
+            gradients = _gradients(first, results, flat, [*d_final, *d_output], flat)
+        return _gradients(second, gradients, inputs, list(d_gradients), inputs)
 
     def weight_gradients(self, weights, episode_start, dropped, now, before, kept, d_taps, d_inner):
         """The gradients of a step's weights, for all steps at once."""
@@ -336,15 +327,34 @@ class Program:
                     products.append(self.cell.product(gates, _rows(v), masks))
         gradients = [tf.zeros_like(w) for w in weights]
         if products:
-            gradients = tape.gradient(
-                products,
-                weights,
-                output_gradients=[_rows(d) for d in d_taps],
-                unconnected_gradients="zero",
-            )
+            gradients = _gradients(tape, products, weights, [_rows(d) for d in d_taps], weights)
         for i, d in zip(self.structure.inner, d_inner, strict=True):
             gradients[i] += d
         return gradients
+
+
+def _gradients(tape, of, by, d, like):
+    """A tape's gradients, in the structure of `by`, with zeros where there are none.
+
+    The zeros come of `like`, and so of what a loop carries: where that is to be vectorized,
+    TensorFlow cannot have a constant carried on in its place, as of a state that no step reads.
+
+    Raises:
+        NotImplementedError: there are none at all, since while TensorFlow computes a forward-mode
+            derivative it lets no tape see anything.
+    """
+    gradients = tape.gradient(of, by, output_gradients=d)
+    if all(gradient is None for gradient in tf.nest.flatten(gradients)):
+        raise NotImplementedError(
+            "The XLA programs have no forward-mode derivative, as tf.autodiff.ForwardAccumulator "
+            "takes it: take it of an eager call, or of a tf.function outside of Keras's fit, "
+            "evaluate and predict and of kerasrnn.recurrence.compiled."
+        )
+
+    def or_zero(gradient, like):
+        return tf.math.multiply_no_nan(like, tf.zeros_like(like)) if gradient is None else gradient
+
+    return tf.nest.map_structure(or_zero, gradients, like)
 
 
 def _constant(tensors):

@@ -155,7 +155,7 @@ def _first(v, size, steps):
 @tf.custom_gradient
 def _reordered(v, order):
     """The rows of `v` in another order; TensorFlow takes the gradient of a gather for sparse."""
-    return tf.gather(v, order), lambda d: (tf.gather(d, tf.argsort(order)), None)
+    return tf.gather(v, order), lambda d: (_reordered(d, tf.argsort(order)), None)
 
 
 def _padded(v, rows, steps=(0, 0)):

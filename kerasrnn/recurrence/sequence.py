@@ -200,7 +200,9 @@ def project(cell, sequences, masks):
         ]
     projected = cell.project(tf.reshape(inputs, [-1, features]), masks)
     xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
-    return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
+    # Not by tf.ensure_shape, through which TensorFlow has no forward-mode derivative in a graph.
+    xs.set_shape([*inputs.shape[:2], projected.shape[1]])
+    return xs
 
 
 def start_states(step, episode_start, states):
