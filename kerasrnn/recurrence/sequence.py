@@ -14,17 +14,7 @@ from keras import tree
 
 from kerasrnn.recurrence import prefix_scan
 
-# What Keras's trainer calls the functions it traces, and what those are called that it or
-# TensorFlow trace to save a model.
-KERAS_STEPS = {
-    "one_step_on_data",
-    "one_step_on_data_distributed",
-    "multi_step_on_data",
-    "multi_step_on_iterator",
-}
-KERAS_EXPORTS = {"__call__", "serving_default"}
 _TAP = contextvars.ContextVar("tap", default=None)
-_STAGE = contextvars.ContextVar("stage", default=None)
 
 
 class SequencePass(NamedTuple):
@@ -40,9 +30,7 @@ class SequencePass(NamedTuple):
             the cell's order of the steps; or `None`.
         episode_start: The states that a reset sets back to; an empty list without one.
         tap: As for `tapped`, or `None`.
-        stage: What the pass is a part of: "eager", an eager call; "step", a traced step of `fit`,
-            `evaluate` or `predict`, or of a training loop of the user's own; "export", what Keras
-            traces to save a model; "graph", any other function, which may be exported.
+        stage: What the pass is a part of, as `kerasrnn.recurrence.stages` names it.
     """
 
     cell: Any
@@ -65,33 +53,6 @@ class SequencePass(NamedTuple):
     def regularizes(self):
         """Whether Ω is added, whose gradient is taken at every step."""
         return self.training and getattr(self.cell, "vanishing_gradient_regularization", 0)
-
-
-def stage_of(training):
-    """The stage of a pass, as in `SequencePass`, from the functions that are being traced."""
-    if stage := _STAGE.get():
-        return stage
-    if tf.executing_eagerly():
-        return "eager"
-    names, graph = set(), tf.compat.v1.get_default_graph()
-    while graph is not None:
-        names.add(getattr(graph, "name", None))
-        graph = getattr(graph, "outer_graph", None)
-    if names & KERAS_STEPS:
-        return "step"
-    if names & KERAS_EXPORTS:
-        return "export"
-    return "step" if training is True else "graph"
-
-
-@contextlib.contextmanager
-def as_if(stage):
-    """Takes every pass, inside, for one of this stage."""
-    token = _STAGE.set(stage)
-    try:
-        yield
-    finally:
-        _STAGE.reset(token)
 
 
 @contextlib.contextmanager
