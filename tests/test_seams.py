@@ -4,6 +4,7 @@ import inspect
 import re
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
@@ -11,7 +12,7 @@ from tensorflow.python.eager import forwardprop_util
 
 from kerasrnn import inside, layers
 from kerasrnn.layers.checks import MaskAndReset
-from kerasrnn.recurrence import sequence
+from kerasrnn.recurrence import stages
 
 
 def test_rnn_calls_inner_loop():
@@ -213,28 +214,53 @@ def test_loss_scaling_wraps_the_optimizer():
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
 
 
-def test_what_the_trainer_calls_the_functions_it_traces():
-    """The XLA programs run in the graph of a step of fit, evaluate or predict."""
-    model = keras.Model
-    made = inspect.getsource(model._make_function) + inspect.getsource(model.make_predict_function)
-    steps = {name for name in sequence.KERAS_STEPS if f"def {name}(" in made}
-    assert steps == sequence.KERAS_STEPS
+class Stages(keras.layers.Layer):
+    """Notes the stage of each call that is traced."""
+
+    def build(self, shape):
+        self.seen, self.weight = set(), self.add_weight((1,), "ones")
+
+    def call(self, x):
+        if not isinstance(x, keras.KerasTensor) and tf.inside_function():
+            self.seen.add(stages.current())
+        return self.weight * x
+
+    def stages_of(self, act, *args, **kwargs):
+        self.seen.clear()
+        act(*args, **kwargs)
+        return self.seen
 
 
-def test_graphs_know_the_graph_around_them():
-    """By way of it the name of the step is found from inside a loop or a branch of it."""
+def test_stages_of_keras_and_tensorflow(tmp_path):
+    """What Keras's trainer and exports trace is known by the code of their functions, and not by
+    their names, which are anyone's."""
+    layer, x = Stages(), np.ones((4, 2))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    for options in ({}, {"steps_per_execution": 2}, {"jit_compile": True}):
+        model.compile("sgd", "mse", **options)
+        for act, args in ((model.fit, (x, x)), (model.evaluate, (x, x)), (model.predict, (x,))):
+            assert layer.stages_of(act, *args, batch_size=2, verbose=0) == {"step"}
+        for act, args in (
+            (model.train_on_batch, (x, x)),
+            (model.test_on_batch, (x, x)),
+            (model.predict_on_batch, (x,)),
+        ):
+            # Of another shape, so that they are traced.
+            assert layer.stages_of(act, *(v[:3] for v in args)) == {"step"}
+    assert layer.stages_of(model.export, tmp_path / "a", verbose=False) == {"export"}
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", lambda x: model(x), [tf.TensorSpec((None, 2))])
+    assert layer.stages_of(archive.write_out, tmp_path / "b", verbose=False) == {"export"}
+    module = tf.Module()
+    module.layer = layer
+    module.run = tf.function(lambda x: model(x), input_signature=[tf.TensorSpec((None, 2))])
+    assert layer.stages_of(tf.saved_model.save, module, tmp_path / "c") == {"export"}
 
     @tf.function
-    def around():
-        return tf.cond(tf.constant(True), lambda: inner_names.extend(names()) or 1, lambda: 0)
+    def one_step_on_data(x):
+        return model(x)
 
-    def names():
-        graph = tf.compat.v1.get_default_graph()
-        return [graph.name, graph.outer_graph.name]
-
-    inner_names = []
-    around()
-    assert inner_names[1] == "around"
+    assert layer.stages_of(one_step_on_data, tf.ones((1, 2))) == {"graph"}
 
 
 def test_forward_accumulators_tell_what_they_follow():

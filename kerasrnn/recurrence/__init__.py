@@ -1,7 +1,8 @@
 """The recurrence: the only place that runs a cell over a sequence, and its ways through.
 
     cudnn       one kernel for the whole sequence, LSTM and GRU on a GPU
-    programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like
+    programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like,
+                and where `compiled` says so
     scan        linear recurrences, all steps at once from their coefficients; in XLA one step
                 after the other costs less
     loop        one step after the other, any cell, anywhere
@@ -17,8 +18,9 @@ from keras import ops, tree
 
 from kerasrnn.arguments import one_of
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import cudnn, explanation, loop, programs, scan, sequence
+from kerasrnn.recurrence import cudnn, explanation, loop, programs, scan, sequence, stages
 from kerasrnn.recurrence.explanation import Choice, Explanation, explain
+from kerasrnn.recurrence.stages import compiled
 
 PATHS = {"cudnn": cudnn, "programs": programs, "scan": scan, "loop": loop}
 
@@ -133,7 +135,7 @@ def run(
         zero_output_for_mask,
         return_sequences,
         tap,
-        sequence.stage_of(training),
+        stages.current(),
         path,
         use_cudnn,
     )
@@ -197,4 +199,4 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_seq
     return last, sequences, final_states
 
 
-__all__ = ["PATHS", "Choice", "Explanation", "explain", "run"]
+__all__ = ["PATHS", "Choice", "Explanation", "compiled", "explain", "run"]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.inside import recurrent_paths
-from kerasrnn.recurrence import sequence
+from kerasrnn.recurrence import stages
 
 # What a user does with a model: the stage of its passes, and `training`.
 _USES = {"fit": ("step", True), "predict": ("step", False), "export": ("export", False)}
@@ -98,7 +98,8 @@ def explain(model_or_layer, x=None):
     """Shows the path that each recurrent layer takes in `fit`, in `predict` and when it is
     exported, and of each path that comes before it the one reason why it cannot be taken.
 
-    The model is traced, not run, once for each of the three.
+    The model is traced, not run, once for each of the three. A `tf.function` of the user's own goes
+    the way of an export, or inside `kerasrnn.recurrence.compiled` that of `fit` or `predict`.
 
     Args:
         model_or_layer: A Keras model or layer, with recurrent layers of this package or of Keras
@@ -249,7 +250,7 @@ def _traced(model_or_layer, x, names, stage, training):
         options = {}
     if stage == "step" and getattr(model_or_layer, "run_eagerly", False):
         stage = "eager"
-    with _noting() as noted, sequence.as_if(stage), warnings.catch_warnings():
+    with _noting() as noted, stages.as_if(stage), warnings.catch_warnings():
         # A list of inputs serves a model that would like a dictionary.
         warnings.filterwarnings("ignore", "The structure of `inputs`")
         # Losses that layers add, states and statistics do not outlive the scope.

@@ -11,6 +11,7 @@ does not depend on the state out of the loop.
 """
 
 import concurrent.futures
+import functools
 
 import keras
 import tensorflow as tf
@@ -105,16 +106,34 @@ def _program_for(cell):
     """The one program of all cells that take the same step."""
     key = step_key(cell)
     if key not in _PROGRAMS:
-        # TensorFlow counts variables that are made here among those of the function that is being
-        # traced, even under `init_scope`, and raises where that function is traced for a second
-        # length. In another thread nothing is being traced.
-        with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
-            _PROGRAMS[key] = other_thread.submit(_made_for, cell).result()
+        _PROGRAMS[key] = _where_nothing_is_traced(_made_for, cell)
     return _PROGRAMS[key]
 
 
 def _made_for(cell):
     return Program(pattern(cell), observed(pattern(cell, dtype="float64")))
+
+
+def _where_nothing_is_traced(make, *args, **kwargs):
+    # TensorFlow counts variables that are made in this thread among those of the function that is
+    # being traced, even under `init_scope`, and raises where that is traced for a second length.
+    with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
+        return other_thread.submit(make, *args, **kwargs).result()
+
+
+def keep_from_export():
+    """Keeps the function that is being traced out of every SavedModel, which has to run where there
+    is no XLA: TensorFlow refuses to save one that reads a variable of no object that is saved."""
+    variable = _of_no_object()
+    # Not by the variable's methods, by which a graph, and then Keras, would come to know it.
+    tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+
+
+@functools.cache
+def _of_no_object():
+    # TensorFlow's message names it.
+    name = "XLA_programs_cannot_be_exported/trace_again_without_kerasrnn.recurrence.compiled"
+    return _where_nothing_is_traced(tf.Variable, 0.0, trainable=False, name=name)
 
 
 class Program:

@@ -80,6 +80,8 @@ def _unwise(sequence_pass):
 def run(sequence_pass):
     """Runs the pass of a registered cell; returns what `kerasrnn.recurrence.run` does."""
     cell, mask, sequences = sequence_pass.cell, sequence_pass.mask, sequence_pass.sequences
+    if not tf.executing_eagerly():
+        program.keep_from_export()
     keep = sequence_pass.training or bool(sequence_pass.tap)
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
     noise = cell.noise(sequences, sequence_pass.states, sequence_pass.training)

@@ -16,17 +16,7 @@ from keras import tree
 from kerasrnn.cells.base import Cell, overrides_call
 from kerasrnn.recurrence import prefix_scan
 
-# What Keras's trainer calls the functions it traces, and what those are called that it or
-# TensorFlow trace to save a model.
-KERAS_STEPS = {
-    "one_step_on_data",
-    "one_step_on_data_distributed",
-    "multi_step_on_data",
-    "multi_step_on_iterator",
-}
-KERAS_EXPORTS = {"__call__", "serving_default"}
 _TAP = contextvars.ContextVar("tap", default=None)
-_STAGE = contextvars.ContextVar("stage", default=None)
 # Those of a `Cell` that a path may go without, or take from another cell of the same class.
 _METHODS = ("advance", "step", "product", "normalized_product", "coefficients", "project", "output")
 
@@ -44,9 +34,7 @@ class SequencePass(NamedTuple):
             the cell's order of the steps; or `None`.
         episode_start: The states that a reset sets back to; an empty list without one.
         tap: As for `tapped`, or `None`.
-        stage: What the pass is a part of: "eager", an eager call; "step", a traced step of `fit`,
-            `evaluate` or `predict`, or of a training loop of the user's own; "export", what Keras
-            traces to save a model; "graph", any other function, which may be exported.
+        stage: What the pass is a part of, as `kerasrnn.recurrence.stages` names it.
     """
 
     cell: Any
@@ -71,23 +59,6 @@ class SequencePass(NamedTuple):
         return self.training and getattr(self.cell, "vanishing_gradient_regularization", 0)
 
 
-def stage_of(training):
-    """The stage of a pass, as in `SequencePass`, from the functions that are being traced."""
-    if stage := _STAGE.get():
-        return stage
-    if tf.executing_eagerly():
-        return "eager"
-    names, graph = set(), tf.compat.v1.get_default_graph()
-    while graph is not None:
-        names.add(getattr(graph, "name", None))
-        graph = getattr(graph, "outer_graph", None)
-    if names & KERAS_STEPS:
-        return "step"
-    if names & KERAS_EXPORTS:
-        return "export"
-    return "step" if training is True else "graph"
-
-
 def kind_of(cell):
     """The class of a cell in words, by which one of Keras's is not taken for its namesake here."""
     kind, package = type(cell), type(cell).__module__.partition(".")[0]
@@ -107,16 +78,6 @@ def overridden(cell):
         if name in vars(cell):
             return f"`{name}` of {cell.name} was set to another one"
     return None
-
-
-@contextlib.contextmanager
-def as_if(stage):
-    """Takes every pass, inside, for one of this stage."""
-    token = _STAGE.set(stage)
-    try:
-        yield
-    finally:
-        _STAGE.reset(token)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import tree
 
 from fuzzing.draw import is_half
+from kerasrnn import recurrence
 
 # Of the largest value, plus one.
 TOLERANCE = {"float64": 1e-8, "float32": 5e-4, "float16": 6e-2, "bfloat16": 0.25}
@@ -77,8 +78,7 @@ def results(call, variables, arguments, mode="eager", unknown=False, gradients=T
         variables: What the gradients are taken by, besides the input and the initial states.
         arguments: "x" and, each a tensor or `None`, "mask" and "reset"; the list "states" or
             `None`.
-        mode: "eager"; "plain", in a `tf.function`; "compiled", in one that is called what Keras's
-            trainer calls its steps, for which a layer takes the XLA programs.
+        mode: "eager"; "plain", in a `tf.function`; "compiled", in one with the XLA programs.
         unknown: Whether the function is traced for any batch size and length.
         gradients: Whether gradients are taken.
     """
@@ -98,10 +98,10 @@ def results(call, variables, arguments, mode="eager", unknown=False, gradients=T
 
     values = list(arguments.values())
     if mode != "eager":
-        step.__name__ = "one_step_on_data" if mode == "compiled" else "plain"
         signature = tf.nest.map_structure(_of_any_size, values) if unknown else None
         step = tf.function(step, input_signature=signature, autograph=False)
-    outputs, of_sources = step(*values)
+    with recurrence.compiled() if mode == "compiled" else contextlib.nullcontext():
+        outputs, of_sources = step(*values)
     return [*outputs, *of_sources]
 
 
