@@ -1,5 +1,7 @@
 """Models as artifacts that run without this package."""
 
+import collections
+import keyword
 import pathlib
 import re
 import warnings
@@ -73,11 +75,19 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False):
 def _check_names(model):
     # TensorFlow changes other names in silence, or fails without naming them.
     names = [part.name for part in getattr(model, "inputs", None) or []]
-    refused = [name for name in names if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)]
+    written = collections.Counter(name.lower() for name in names)
+    refused = [
+        name
+        for name in names
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
+        or keyword.iskeyword(name)
+        or written[name.lower()] > 1
+    ]
     if refused:
         raise ValueError(
             "`model` must have inputs whose names the signature can bear, a letter and then "
-            "letters, digits and underscores; rename them, as keras.Input(..., name='tokens'). "
+            "letters, digits and underscores, no keyword, and different in lower case, too; rename "
+            "them, as keras.Input(..., name='tokens'). "
             f"Received: {', '.join(map(repr, refused))} of {model.name}"
         )
 

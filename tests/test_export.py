@@ -235,7 +235,7 @@ def test_what_is_no_model(tmp_path):
         export_saved_model("model.keras", tmp_path / "artifact")
 
 
-@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a"])
+@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class"])
 def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     model = keras.Sequential([keras.Input((3,), name=name), keras.layers.Dense(1)])
     with pytest.raises(
@@ -243,6 +243,13 @@ def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     ):
         export_saved_model(model, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
+
+
+def test_inputs_whose_names_differ_in_case_alone(tmp_path):
+    inputs = [keras.Input((3,), name=name) for name in ("A", "a", "b")]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    with pytest.raises(ValueError, match=r"different in lower case.*Received: 'A', 'a' of"):
+        export_saved_model(model, tmp_path / "artifact")
 
 
 def test_a_text_vectorization_before_several_inputs(vectorize, tmp_path):

@@ -6,9 +6,11 @@ import math
 import statistics
 import textwrap
 
-# How many losses say what is usual, how many of them do so for sure, and how much larger than one
-# that is known a loss may be.
-_RECENT, _SURE, _KNOWN = 100, 4, 2
+# How many losses say what is usual, how many of them do so for sure, how often all may be dropped
+# before, and how much larger than one that is known a loss may be.
+_RECENT, _SURE, _DROPS, _KNOWN = 100, 16, 2, 2
+# Of a share of one in ten it is known that they are larger than the others.
+_LARGE = 0.9
 
 
 class ExplosionRule:
@@ -18,18 +20,19 @@ class ExplosionRule:
 
         h    the last 100 losses other than 0 that were finite and did not explode
         m    median(h), the lower one of two
-        s    median(|h|)
-        top  the largest of all such losses, but for the newer half of h
+        s    the 90th percentile of |h|, the higher one of two
+        top  the largest of all such losses
 
-    Where losses are positive, the first rise leads to `explosion` times their median; |h| makes it
-    large enough where they are negative or change their sign. The second rise leaves alone what is
-    large and not new: in a net that has converged, and where batches have unequal weights. The
-    newer half of h does not count for it, since an explosion may have begun there.
+    The newer half of h counts for m alone, since an explosion may have begun there. The first rise
+    leads to about `explosion` times what is usual, also where up to nine batches in ten have hardly
+    any weight; |h| makes it large enough where losses are negative or change their sign. The second
+    rise leaves alone what is large and not new, as in a net that has converged.
 
-    Fewer than 4 losses may all be those of batches with hardly any weight: where l is more than
-    `explosion` times each of them, they are dropped, and it is the first of h. After a rollback h
-    begins anew, since older weights have other losses; until there are 4 again, l has to pass the
-    limit of before as well.
+    Fewer than 16 losses may all be those of batches with hardly any weight: l has to be more than
+    `explosion` times each of them, too, and then they are dropped, and it is the first of h. It
+    explodes where that comes a third time before there are 16. After a rollback h begins anew,
+    since older weights have other losses; until there are 16 again, l has to pass the limit of
+    before as well.
 
     Args:
         explosion: Number over 1.
@@ -38,11 +41,12 @@ class ExplosionRule:
     def __init__(self, explosion):
         self.explosion = explosion
         self._limit_before = None
-        self._drop()
+        self._begin()
 
-    def _drop(self):
+    def _begin(self, drops=0):
         self._recent = collections.deque(maxlen=_RECENT)
         self._largest = -math.inf
+        self._drops = drops
 
     def rose_from(self, loss):
         """m, where the loss of the next batch explodes; else `None`, and h takes it in."""
@@ -53,6 +57,8 @@ class ExplosionRule:
         if len(self._recent) == _RECENT:
             self._largest = max(self._largest, self._recent[0])
         self._recent.append(loss)
+        if len(self._recent) >= _SURE:
+            self._drops = 0
         return None
 
     def renew(self):
@@ -62,13 +68,13 @@ class ExplosionRule:
             if len(self._recent) < _SURE and self._limit_before is not None:
                 limits.append(self._limit_before)
             self._limit_before = max(limits)
-        self._drop()
+        self._begin()
 
     @property
     def _limit(self):
         usual = statistics.median_low(self._recent)
-        size = statistics.median_low(map(abs, self._recent))
         older = list(self._recent)[: len(self._recent) - len(self._recent) // 2]
+        size = sorted(map(abs, older))[math.ceil(_LARGE * (len(older) - 1))]
         top = max(self._largest, *older)
         return usual + max((self.explosion - 1) * size, _KNOWN * (top - usual))
 
@@ -79,10 +85,12 @@ class ExplosionRule:
             return True
         if self._limit_before is not None:
             return loss > self._limit_before
-        if loss > self.explosion * max(map(abs, self._recent)):
-            self._drop()
+        if loss <= self.explosion * max(map(abs, self._recent)):
             return False
-        return True
+        if self._drops == _DROPS:
+            return True
+        self._begin(self._drops + 1)
+        return False
 
 
 def described():
