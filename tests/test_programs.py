@@ -497,3 +497,23 @@ def test_under_two_replicas(on_two_devices):
             np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
         assert t.program._PROGRAMS
     """)
+
+
+def test_a_jacobian_of_parts_of_a_known_size(random_weights, take_path):
+    """Each core has a row, as the graph knows; in a loop over gradients TensorFlow forgets it."""
+    layer = layers.RNN("nas", units=3, return_sequences=True, go_backwards=True)
+    layer.build((2, 2, 1))
+    random_weights(layer)
+    mask = tf.constant([[False, True], [True, True]])
+
+    def jacobian(x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = layer(x, mask=mask, training=True)
+        return tape.jacobian(y, x, experimental_use_pfor=False)
+
+    x = tf.constant([[[0.3], [-1.2]], [[0.7], [0.4]]])
+    take_path("programs")
+    fast = tf.function(jacobian)(x)
+    take_path("loop")
+    assert_same(fast, jacobian(x))

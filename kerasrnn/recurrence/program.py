@@ -401,7 +401,12 @@ def _loop(first, end, by, reads, carried, body):
     # A row read the turn before is a tensor of its own. One read where it is used XLA makes part of
     # that computation, and looks its place up for every element instead of running on vectors.
     def turn(t, row_t, carried):
-        return t + by, row(t + by), body(t, row_t, carried)
+        new = body(t, row_t, carried)
+        for now, before in zip(*map(tf.nest.flatten, (new, carried)), strict=True):
+            # In a loop over gradients the size of a batch, known before, may have been forgotten.
+            if tf.is_tensor(now):
+                now.set_shape(before.shape)
+        return t + by, row(t + by), new
 
     return tf.while_loop(lambda t, *_: t != end, turn, (first, row(first), carried))[2]
 
