@@ -414,4 +414,7 @@ def _loop(first, end, by, reads, carried, body):
 def _writer(steps, like, size=None):
     """An array of tensors of the shape of `like`, or of another `size` of the last axis."""
     shape = like.shape[:-1].concatenate(like.shape[-1] if size is None else size)
-    return tf.TensorArray(like.dtype, steps, element_shape=shape)
+    array = tf.TensorArray(like.dtype, steps, element_shape=shape)
+    # Where all steps are masked nothing else is written, of which TensorFlow knows no shape where
+    # it vectorizes a gradient.
+    return array.write(0, tf.zeros(tf.concat([tf.shape(like)[:-1], shape[-1:]], 0), like.dtype))
