@@ -471,3 +471,14 @@ def test_a_single_feature_is_not_normalized_away():
     stack = layers.RNNStack("gru", 4, 2, normalization="layer")
     with pytest.raises(ValueError, match=r"two features or more.*\(3, 6, 1\)"):
         stack(X[..., :1])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_mask_of_one_row_that_only_the_running_graph_sees(bidirectional, random_weights, rng):
+    stack = layers.RNNStack("gru", 3, 2, bidirectional=bidirectional)
+    stack.build((None, None, 2))
+    random_weights(stack)
+    x, mask = rng.normal(size=(4, 5, 2)).astype("float32"), np.array([[1, 0, 1, 1, 0]], bool)
+    signature = [tf.TensorSpec((None, None, 2)), tf.TensorSpec((None, None), "bool")]
+    y = tf.function(lambda x, mask: stack(x, mask=mask), signature)(x, mask)
+    np.testing.assert_allclose(y, stack(x[:, mask[0]]), rtol=1e-5, atol=1e-6)

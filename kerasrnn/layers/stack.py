@@ -238,7 +238,10 @@ class RNNStack(Connected):
     def _last(self, y, mask):
         if mask is None:
             mask = ops.ones(ops.shape(y)[:2], "bool")
-        mask = ops.reshape(ops.cast(fitted_mask(mask, y), "bool"), ops.shape(y)[:2])
+        mask = ops.cast(fitted_mask(mask, y), "bool")
+        mask = mask if len(mask.shape) == 2 else ops.squeeze(mask, axis=2)
+        # One row that stands for all may show as such in the running graph alone.
+        mask = ops.broadcast_to(mask, ops.shape(y)[:2])
         steps = ops.arange(ops.shape(y)[1], dtype="int32")
         end = ops.shape(y)[1] - 1
         # Initial values for a batch of no rows.
