@@ -34,7 +34,7 @@ def with_little_weight(share):
 HEALTHY = {
     "constant": np.ones(300),
     "a first batch of little weight": [1e-4, *around(1.0, 300)],
-    "twelve of them": [*around(1e-4, 12), *around(1.0, 300)],
+    "three of them": [*around(1e-4, 3), *around(1.0, 300)],
     "a first loss of 0": [0.0, *around(1.0, 300)],
     "a first loss next to 0": [1e-30, *around(1.0, 300)],
     "a first loss below 0": [-1e-9, *RNG.normal(3.0, 1.0, 300)],
@@ -43,8 +43,6 @@ HEALTHY = {
     "single batches of little weight": np.where(np.arange(300) % 7, 1.0, 1e-6) * around(1.0, 300),
     "half of the batches of little weight": with_little_weight(2),
     "all but one in four": with_little_weight(4),
-    "every other one, of losses that differ": np.where(np.arange(400) % 2, 1.0, 1e-6)
-    * RNG.chisquare(1, 400),
     "negative": RNG.normal(-500.0, 10.0, 300),
     "around 0": RNG.normal(size=300),
     "falling through 0": np.linspace(5.0, -5.0, 1000) + RNG.normal(0.0, 0.3, 1000),
@@ -67,8 +65,9 @@ def test_a_healthy_training_goes_on(case):
         ([*np.ones(50), *DOUBLING], 56),  # 2^7 = 128
         ([*np.full(50, 1e-3), *1e-3 * DOUBLING], 56),
         ([1e-8, *np.ones(10), *DOUBLING], 17),
-        ([*np.ones(16), 101.0], 16),
-        # From the first batches on: two rises may be those of the batches' weights, not three.
+        ([*np.ones(4), 101.0], 4),
+        ([1.0, 30.0, 200.0], 2),
+        # From the first batches on: two leaps may be those of the batches' weights, not three.
         (1000.0 ** np.arange(12), 3),
         ([1.0, 1.1, 0.9, *1000.0 ** np.arange(1, 12)], 5),
         # Of -500 by 99 times 500.
@@ -87,8 +86,7 @@ def test_a_sick_one_does_not(losses, first):
 def limit(losses, explosion):
     """The equation, in NumPy, and m."""
     recent = np.array(losses[-100:])
-    m = np.percentile(recent, 50, method="lower")
-    s = np.percentile(np.abs(recent[: (len(recent) + 1) // 2]), 90, method="higher")
+    m, s = (np.percentile(v, 50, method="lower") for v in (recent, np.abs(recent)))
     top = max(losses[: len(losses) - len(recent) // 2])
     return m + max((explosion - 1) * s, 2 * (top - m)), m
 
@@ -96,7 +94,7 @@ def limit(losses, explosion):
 @pytest.mark.parametrize("level", [-3.0, 0.0, 1.0])
 def test_the_limit_is_that_of_the_equation(level):
     losses = (level + RNG.normal(size=230) * np.linspace(2.0, 0.1, 230)).tolist()
-    for n in (16, 17, 50, 99, 100, 101, 150, 230):
+    for n in (4, 5, 50, 99, 100, 101, 150, 230):
         for explosion in (1.5, 10.0, 1000.0):
             expected, usual = limit(losses[:n], explosion)
             for just, rose_from in ((-1e-9, None), (1e-9, pytest.approx(usual))):
@@ -118,8 +116,8 @@ def test_after_a_rollback_the_losses_of_older_weights_count():
 
 
 def test_after_a_rollback_the_next_explosion_is_seen_at_once():
-    losses = [*np.tile([1.0, 1.2, 0.8, 1.0], 4), 500.0, 1.0, 600.0, 1e-4, 1.0, 700.0]
-    assert explosions(losses) == [16, 18, 21]
+    losses = [1.0, 1.2, 0.8, 1.0, 500.0, 1.0, 600.0, 1e-4, 1.0, 700.0]
+    assert explosions(losses) == [4, 6, 9]
 
 
 def test_no_finite_loss_explodes_where_none_is_to():

@@ -8,9 +8,7 @@ import textwrap
 
 # How many losses say what is usual, how many of them do so for sure, how often all may be dropped
 # before, and how much larger than one that is known a loss may be.
-_RECENT, _SURE, _DROPS, _KNOWN = 100, 16, 2, 2
-# Of a share of one in ten it is known that they are larger than the others.
-_LARGE = 0.9
+_RECENT, _SURE, _DROPS, _KNOWN = 100, 4, 2, 2
 
 
 class ExplosionRule:
@@ -20,19 +18,18 @@ class ExplosionRule:
 
         h    the last 100 losses other than 0 that were finite and did not explode
         m    median(h), the lower one of two
-        s    the 90th percentile of |h|, the higher one of two
-        top  the largest of all such losses
+        s    median(|h|)
+        top  the largest of all such losses, but for the newer half of h
 
-    The newer half of h counts for m alone, since an explosion may have begun there. The first rise
-    leads to about `explosion` times what is usual, also where up to nine batches in ten have hardly
-    any weight; |h| makes it large enough where losses are negative or change their sign. The second
-    rise leaves alone what is large and not new, as in a net that has converged.
+    Where losses are positive, the first rise leads to `explosion` times their median; |h| makes it
+    large enough where they are negative or change their sign. The second rise leaves alone what is
+    large and not new: in a net that has converged, and where batches have unequal weights. The
+    newer half of h does not count for it, since an explosion may have begun there.
 
-    Fewer than 16 losses may all be those of batches with hardly any weight: l has to be more than
-    `explosion` times each of them, too, and then they are dropped, and it is the first of h. It
-    explodes where that comes a third time before there are 16. After a rollback h begins anew,
-    since older weights have other losses; until there are 16 again, l has to pass the limit of
-    before as well.
+    Fewer than 4 losses may all be those of batches with hardly any weight: where l is more than
+    `explosion` times each of them, they are dropped, and it is the first of h. It explodes where
+    that comes a third time before there are 4. After a rollback h begins anew, since older weights
+    have other losses; until there are 4 again, l has to pass the limit of before as well.
 
     Args:
         explosion: Number over 1.
@@ -57,8 +54,6 @@ class ExplosionRule:
         if len(self._recent) == _RECENT:
             self._largest = max(self._largest, self._recent[0])
         self._recent.append(loss)
-        if len(self._recent) >= _SURE:
-            self._drops = 0
         return None
 
     def renew(self):
@@ -73,8 +68,8 @@ class ExplosionRule:
     @property
     def _limit(self):
         usual = statistics.median_low(self._recent)
+        size = statistics.median_low(map(abs, self._recent))
         older = list(self._recent)[: len(self._recent) - len(self._recent) // 2]
-        size = sorted(map(abs, older))[math.ceil(_LARGE * (len(older) - 1))]
         top = max(self._largest, *older)
         return usual + max((self.explosion - 1) * size, _KNOWN * (top - usual))
 
@@ -85,9 +80,7 @@ class ExplosionRule:
             return True
         if self._limit_before is not None:
             return loss > self._limit_before
-        if loss <= self.explosion * max(map(abs, self._recent)):
-            return False
-        if self._drops == _DROPS:
+        if self._drops == _DROPS or loss <= self.explosion * max(map(abs, self._recent)):
             return True
         self._begin(self._drops + 1)
         return False
