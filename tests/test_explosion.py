@@ -43,6 +43,8 @@ HEALTHY = {
     "single batches of little weight": np.where(np.arange(300) % 7, 1.0, 1e-6) * around(1.0, 300),
     "half of the batches of little weight": with_little_weight(2),
     "all but one in four": with_little_weight(4),
+    "every other one, of losses that differ": np.where(np.arange(400) % 2, 1.0, 1e-6)
+    * RNG.chisquare(1, 400),
     "negative": RNG.normal(-500.0, 10.0, 300),
     "around 0": RNG.normal(size=300),
     "falling through 0": np.linspace(5.0, -5.0, 1000) + RNG.normal(0.0, 0.3, 1000),
@@ -86,7 +88,8 @@ def test_a_sick_one_does_not(losses, first):
 def limit(losses, explosion):
     """The equation, in NumPy, and m."""
     recent = np.array(losses[-100:])
-    m, s = (np.percentile(v, 50, method="lower") for v in (recent, np.abs(recent)))
+    m = np.percentile(recent, 50, method="lower")
+    s = np.percentile(np.abs(recent[: (len(recent) + 1) // 2]), 90, method="higher")
     top = max(losses[: len(losses) - len(recent) // 2])
     return m + max((explosion - 1) * s, 2 * (top - m)), m
 

@@ -9,6 +9,8 @@ import textwrap
 # How many losses say what is usual, how many of them do so for sure, how often all may be dropped
 # before, and how much larger than one that is known a loss may be.
 _RECENT, _SURE, _DROPS, _KNOWN = 100, 4, 2, 2
+# What one loss in ten exceeds is usual: batches with hardly any weight may be in between.
+_LARGE = 0.9
 
 
 class ExplosionRule:
@@ -18,18 +20,21 @@ class ExplosionRule:
 
         h    the last 100 losses other than 0 that were finite and did not explode
         m    median(h), the lower one of two
-        s    median(|h|)
-        top  the largest of all such losses, but for the newer half of h
+        s    the 90th percentile of |h|, the higher one of two
+        top  the largest of all such losses
 
-    Where losses are positive, the first rise leads to `explosion` times their median; |h| makes it
-    large enough where they are negative or change their sign. The second rise leaves alone what is
-    large and not new: in a net that has converged, and where batches have unequal weights. The
-    newer half of h does not count for it, since an explosion may have begun there.
+    The newer half of h counts for m alone, since an explosion may have begun there. The first rise
+    leads to `explosion` times what is usual, which one loss in ten exceeds, so that most of the
+    batches may have hardly any weight; |h| makes it large enough where losses are negative or
+    change their sign. The second rise leaves alone what is large and not new, as in a net that has
+    converged.
 
     Fewer than 4 losses may all be those of batches with hardly any weight: where l is more than
     `explosion` times each of them, they are dropped, and it is the first of h. It explodes where
     that comes a third time before there are 4. After a rollback h begins anew, since older weights
-    have other losses; until there are 4 again, l has to pass the limit of before as well.
+    have other losses; until there are 4 again, l has to pass the limit of before as well. Four
+    batches of hardly any weight at the very start are taken for what is usual, and so is what a few
+    losses show by chance: then raise `explosion`, or shuffle.
 
     Args:
         explosion: Number over 1.
@@ -68,8 +73,8 @@ class ExplosionRule:
     @property
     def _limit(self):
         usual = statistics.median_low(self._recent)
-        size = statistics.median_low(map(abs, self._recent))
         older = list(self._recent)[: len(self._recent) - len(self._recent) // 2]
+        size = sorted(map(abs, older))[math.ceil(_LARGE * (len(older) - 1))]
         top = max(self._largest, *older)
         return usual + max((self.explosion - 1) * size, _KNOWN * (top - usual))
 

@@ -13,7 +13,7 @@ from fuzzing.compare import (
     skip_where_refused,
     trainable_values,
 )
-from kerasrnn import callbacks
+from kerasrnn.callbacks import GradientClipping, GradientNormMonitor
 from kerasrnn.recurrence import programs
 
 # Of a GradientClipping, and of Keras's optimizers.
@@ -62,8 +62,8 @@ def same_as_steps_by_hand(draw):
         own_options["gradient_accumulation_steps"] = accumulated
     make = getattr(keras.optimizers, optimizer)
     model.compile(make(0.01, **own_options), "mse", jit_compile=False)
-    monitor = callbacks.GradientNormMonitor()
-    clipping = [callbacks.GradientClipping(mode, value)] if mode in MODES else []
+    monitor = GradientNormMonitor()
+    clipping = [GradientClipping(mode, value)] if mode in MODES else []
     options = {"batch_size": size, "shuffle": False, "verbose": 0}
     model.fit(x, y, callbacks=[monitor, *clipping], **options)
     norms, clipped_norms = _trained(
