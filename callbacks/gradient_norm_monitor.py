@@ -53,7 +53,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
     Attributes:
         history: `"global_norm"` and `"clipped_norm"`, arrays (updates,), the global norms before
             and after clipping; `"variable_norms"` and `"clipped_variable_norms"`, arrays
-            (updates, variables). A variable that got no gradient counts as 0.
+            (updates, variables). A variable that got no gradient counts as 0. `"loss"`, (updates,),
+            that of the update's batches, regularizers included, NaN where a `train_step` of your own
+            does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how far
+            the update moved each variable, about 1e-3 where the learning rate is right (Karpathy,
+            Stanford CS231n, "Ratio of weights:updates").
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates
@@ -140,6 +144,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
             "clipped_norm": record.clipped_norm,
             "variable_norms": record.before,
             "clipped_variable_norms": record.after,
+            "loss": record.loss,
+            "update_ratio": record.update_ratio,
         }
 
     @property
