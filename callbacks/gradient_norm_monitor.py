@@ -54,8 +54,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         history: `"global_norm"` and `"clipped_norm"`, arrays (updates,), the global norms before
             and after clipping; `"variable_norms"` and `"clipped_variable_norms"`, arrays
             (updates, variables). A variable that got no gradient counts as 0. `"loss"`, (updates,),
-            that of the update's batches, regularizers included, NaN where a `train_step` of your own
-            does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how far
+            that of the update's batches, regularizers included, NaN where a `train_step` of your
+            own does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how far
             the update moved each variable, about 1e-3 where the learning rate is right (Karpathy,
             Stanford CS231n, "Ratio of weights:updates").
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
@@ -204,10 +204,12 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
         Raises:
             ValueError: `window` is no positive integer; no update with finite gradients other than
-                zero was recorded.
+                zero was recorded; the training diverged so early that nothing before it shows what
+                is usual. What comes after that is never looked at.
         """
-        first = 0 if window is None else -positive_integer("window", window)
-        return suggest_clipnorm(self.gradient_record(first))
+        if window is not None:
+            window = positive_integer("window", window)
+        return suggest_clipnorm(self.gradient_record(), window)
 
     def verdict(self):
         """What the recorded norms say, in plain words.

@@ -1,6 +1,10 @@
 """The updates of a training, as numbers."""
 
+import functools
+
 import numpy as np
+
+from kerasrnn.updates.divergence import divergence
 
 # A clip that only rounds has not fired; float32 norms agree to about 1e-6.
 _FIRED = 1 - 1e-5
@@ -25,8 +29,8 @@ class GradientRecord:
             the norm of the gate's columns before clipping.
         changes, weights: (updates, variables), ‖Δw‖, the change of each variable by the update, and
             ‖w‖ before it.
-        loss, rate: (updates,), the loss, regularizers included, and the learning rate; NaN where the
-            train step does not call the model's `compute_loss`, and where the update was skipped.
+        loss, rate: (updates,), the loss, regularizers included, and the learning rate; NaN where
+            the train step does not call `compute_loss`, and where the update was skipped.
         products: (updates,), the product of each gradient with the one before it, or (updates, 0).
         global_norm, clipped_norm: (updates,), global norms before and after clipping.
         fired: (updates,), whether the clip changed anything.
@@ -55,6 +59,17 @@ class GradientRecord:
 
     def __len__(self):
         return len(self.before)
+
+    @functools.cached_property
+    def divergence(self):
+        """Its `Divergence`, or `None`."""
+        return divergence(self.global_norm, self.loss.astype("float64"))
+
+    @property
+    def stable(self):
+        """(updates,), whether each was finite and before the training diverged."""
+        onset = self.divergence.onset if self.divergence else len(self)
+        return self.finite & (np.arange(len(self)) < onset)
 
     @property
     def clip_rate(self):
