@@ -55,9 +55,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
             and after clipping; `"variable_norms"` and `"clipped_variable_norms"`, arrays
             (updates, variables). A variable that got no gradient counts as 0. `"loss"`, (updates,),
             that of the update's batches, regularizers included, NaN where a `train_step` of your
-            own does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how far
-            the update moved each variable, about 1e-3 where the learning rate is right (Karpathy,
-            Stanford CS231n, "Ratio of weights:updates").
+            own does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how
+            far the update moved each variable, about 1e-3 where the learning rate is right
+            (Karpathy, Stanford CS231n, "Ratio of weights:updates").
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates

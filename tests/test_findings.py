@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from records import norms, recorded, verdict_on, verdicts_on
 
+from kerasrnn import layers
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report, plots
 from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
 from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
+from kerasrnn.diagnostics.health.settings import LayerSettings
 from kerasrnn.diagnostics.reach import Reach
 from kerasrnn.updates.clips import CLIPS
 from kerasrnn.updates.suggestion import suggest_clipnorm
@@ -100,7 +102,7 @@ def test_no_finding_contradicts_another():
     assert "clipnorm=10000 never fired. Clip the gradients: clipnorm=" in idle
     assert "no harm" not in idle
     clipped = verdict_on(recorded(exploding, caught, ("clipnorm", 10.0)))
-    assert "the norms before clipnorm=10, which cut 2% of the updates." in clipped
+    assert "before clipnorm=10, which cut 2% of the updates." in clipped
     assert "Clip the gradients" not in clipped
 
     vanished = verdict_on(recorded(norms() * 1e-12, clip=("clipnorm", 1.0)))
@@ -172,8 +174,8 @@ def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
         assert check(Measured()) == []
 
 
-def codes(record=None, **layers):
-    measured = Measured(record=record, layers=layers)
+def codes(record=None, **of_layers):
+    measured = Measured(record=record, layers=of_layers)
     return {verdict.code for check in CHECKS.values() for verdict in check(measured)}
 
 
@@ -212,7 +214,16 @@ def layer_health(slope=0.0, low=0.0):
     half_life = math.log(2) / -slope if slope < 0 else math.inf
     gate = Gate(np.zeros(40), low, 0.0, "")
     return LayerHealth(
-        "LSTMCell", 100, slope, half_life, {"i": gate}, {}, None, None, None, True, None
+        "LSTMCell",
+        100,
+        slope,
+        half_life,
+        {"i": gate},
+        {},
+        None,
+        None,
+        None,
+        LayerSettings.of(layers.LSTM(2).cell),
     )
 
 

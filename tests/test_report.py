@@ -51,7 +51,9 @@ def test_an_exploding_simple_rnn(package):
     # A rotation, made half as long again at every step.
     assert only(report).numbers["slope"] == pytest.approx(np.log(1.5), rel=1e-3)
     assert only(report).numbers["growth"] == pytest.approx(1.5 ** (TIME - 1), rel=0.05)
-    assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in only(report).remedy
+    assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in " ".join(
+        only(report).steps
+    )
 
 
 def test_what_a_layer_already_has_is_not_advised():
@@ -73,9 +75,10 @@ def test_what_a_layer_already_has_is_not_advised():
             w, _, b = layer.get_weights()
             layer.set_weights([w, 1.5 * np.eye(UNITS), b])
         verdict = next(v for v in health_report(model, x, Y).verdicts if v.code == code)
-        assert (orthogonal in verdict.remedy) == advised
-        assert "kerasrnn.layers.LSTM" in verdict.remedy or advised
-        assert ("and not 1.5" in verdict.remedy) == (gain == 1.5)
+        steps = " ".join(verdict.steps)
+        assert (orthogonal in steps) == advised
+        assert "kerasrnn.layers.LSTM" in steps
+        assert ("and not 1.5" in steps) == (gain == 1.5)
 
 
 def test_the_half_life_of_a_healthy_layer_in_words():

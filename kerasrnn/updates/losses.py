@@ -6,8 +6,8 @@ from kerasrnn.updates.replicas import on_first_replica
 
 
 class BatchLosses:
-    """Keeps, in the graph, the loss of each batch until the update that the batch goes into, to which
-    several lead where gradients are accumulated."""
+    """Keeps, in the graph, the loss of each batch until the update that it goes into, with several
+    others where gradients are accumulated."""
 
     def __init__(self):
         self._latest = tf.Variable(float("nan"), trainable=False)

@@ -72,6 +72,16 @@ class GradientRecord:
         return self.finite & (np.arange(len(self)) < onset)
 
     @property
+    def trend(self):
+        """The loss at the beginning and at the end, medians of the first and of the last tenth of
+        the updates, and how many there were; `None` where it is not known."""
+        known = self.loss[~np.isnan(self.loss)].astype("float64")
+        if not len(known):
+            return None
+        tenth = max(1, len(known) // 10)
+        return float(np.median(known[:tenth])), float(np.median(known[-tenth:])), len(known)
+
+    @property
     def clip_rate(self):
         """The share of the updates that were clipped."""
         return share(self.fired)
@@ -98,9 +108,15 @@ class GradientRecord:
         return self._of_layers(self.before)
 
     @property
+    def layer_weights(self):
+        """For each layer by its path, (updates,), ‖w‖ of all its weights together, before the
+        update."""
+        return self._of_layers(self.weights)
+
+    @property
     def layer_ratios(self):
         """For each layer by its path, (updates,), ‖Δw‖/‖w‖ of all its weights together."""
-        changes, weights = map(self._of_layers, (self.changes, self.weights))
+        changes, weights = self._of_layers(self.changes), self.layer_weights
         return {layer: ratio(changes[layer], weights[layer]) for layer in changes}
 
     def _of_layers(self, norms):

@@ -56,13 +56,13 @@ def nothing_to_suggest_from(record):
 
 
 def suggest_clipnorm(record, window=None):
-    """The `Suggestion` from a `GradientRecord`, or from the last updates in it, `window` of them, as
+    """The `Suggestion` from a `GradientRecord`, or from the last `window` updates in it, as
     `GradientNormMonitor.suggest_clipnorm` describes it."""
     clip = record.clip
     if why := nothing_to_suggest_from(record):
         raise ValueError(
-            "suggest_clipnorm() needs a training that was stable: lower the learning rate first, as "
-            f"verdict() says, and train anew. Received: {len(record)} recorded updates; {why}"
+            "suggest_clipnorm() needs a training that was stable: lower the learning rate first, "
+            f"as verdict() says, and train anew. Received: {len(record)} recorded updates; {why}"
         )
     by_variable = clip is not None and clip.mode == "norm"
     norms = record.largest_norms[0] if by_variable else record.global_norm
