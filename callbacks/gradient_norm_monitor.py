@@ -215,10 +215,10 @@ class GradientNormMonitor(keras.callbacks.Callback):
         """What the recorded norms say, in plain words.
 
         Returns:
-            A few sentences, each beginning with NON-FINITE, EXPLODING, VANISHING, CLIP TOO TIGHT,
-            CLIP IDLE or HEALTHY: `kerasrnn.diagnostics.health_report` lists what each rests on.
-            Whether a gradient vanishes through time, norms over all time steps do not show: that is
-            the matter of that report.
+            A few sentences, each beginning with LEARNING RATE, NON-FINITE, EXPLODING, VANISHING,
+            CLIP TOO TIGHT, CLIP IDLE or HEALTHY: `kerasrnn.diagnostics.health_report` lists what
+            each rests on. Whether a gradient vanishes through time, norms over all time steps do
+            not show: that is the matter of that report.
 
         Raises:
             ValueError: no update was recorded.

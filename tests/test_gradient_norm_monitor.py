@@ -626,6 +626,31 @@ def test_a_median_bears_a_few_nans():
     ]
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_loss_of_an_update_is_none_of_a_validation(eager):
+    losses = []
+    for data in ({}, {"validation_data": (TOKENS, 1 - LABELS), "validation_freq": 1}):
+        monitor = GradientNormMonitor()
+        fit(compiled(SGD(0.5), run_eagerly=eager), monitor, **data)
+        losses.append(monitor.history["loss"])
+    assert np.isfinite(losses[0]).all()
+    np.testing.assert_array_equal(*losses)
+
+
+def test_a_skipped_update_moves_nothing():
+    labels = LABELS.copy()
+    labels[20] = np.nan
+    monitor = GradientNormMonitor()
+    with pytest.warns(UserWarning, match="skipped"):
+        compiled(SGD(0.5)).fit(
+            TOKENS, labels, BATCH, shuffle=False, verbose=0, callbacks=[monitor, DivergenceGuard()]
+        )
+    ratios, losses = monitor.history["update_ratio"], monitor.history["loss"]
+    assert (ratios > 0).any(axis=1).tolist() == [True, True, False, True, True, True]
+    assert np.isnan(losses).tolist() == np.isnan(monitor.gradient_record().rate).tolist()
+    assert np.flatnonzero(np.isnan(losses)) == [2]
+
+
 def test_nothing_recorded_yet():
     for method in ("suggest_clipnorm", "verdict", "verdicts", "plot"):
         with pytest.raises(ValueError, match=r"after fit|0 recorded updates"):
@@ -671,6 +696,9 @@ def test_a_train_step_of_the_users_own(monkeypatch):
     monitor = GradientNormMonitor()
     watched = train(monitor)
     assert monitor.history["variable_norms"].shape == (30, 3)
+    # A loss of its own is not seen; what became of the weights is.
+    assert np.isnan(monitor.history["loss"]).all()
+    assert (monitor.history["update_ratio"][:, 2] > 0).all()
     assert [name.split("/")[-1] for name in monitor.variables] == ["kernel", "bias", "outside:0"]
     assert len(np.unique(rows(monitor), axis=0)) == 30
     outside.assign(2.0)

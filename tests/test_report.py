@@ -168,6 +168,8 @@ def test_layers_that_no_gradient_comes_back_to():
     report = health_report(model, X, Y)
     assert found(report) == [("DEAD", "rnn")]
     assert "no gradient comes back" in only(report).meaning
+    assert "the weights of head are zero" in only(report).meaning
+    assert "other than zero" in only(report).remedy
 
     class Model(keras.Model):
         def __init__(self):
@@ -182,6 +184,68 @@ def test_layers_that_no_gradient_comes_back_to():
     model = Model()
     model.compile("sgd", "mse")
     assert found(health_report(model, X, Y)) == [("DEAD", "unused")]
+
+
+def test_why_a_layer_is_dead():
+    """Zeros, saturation and weights that have blown up are told apart."""
+    tanh = keras.layers.Dense(4, "tanh", name="tanh", bias_initializer=keras.initializers.Constant)
+    model = compiled(layers.GRU(UNITS, name="rnn"), tanh)
+    for bias, kernel, why, remedy in (
+        (40.0, 0.1, "all outputs of tanh lie where it is flat", "Start tanh anew from smaller"),
+        (0.0, 4e4, "blown up, those of tanh to 4e+04", "Lower the learning rate"),
+    ):
+        tanh.set_weights([np.full((UNITS, 4), kernel), np.full(4, bias)])
+        # Its input must be no zero.
+        model.get_layer("rnn").set_weights([np.ones(w.shape) for w in model.layers[0].weights])
+        dead = health_report(model, X, Y).verdicts[0]
+        assert (dead.code, dead.layer) == ("DEAD", "rnn")
+        assert why in dead.meaning
+        assert dead.remedy.startswith(remedy)
+        assert "zero" not in dead.meaning
+
+
+def test_the_status_and_what_stands_on_top():
+    model = healthy_lstm("sgd")
+    report = health_report(model, X, Y)
+    assert report.status == only(report).severity == "healthy"
+    mean = np.mean((Y - Y.mean()) ** 2)
+    assert report.trivial.loss == pytest.approx(mean, rel=1e-5)
+    assert report.loss == pytest.approx(float(model.evaluate(X, Y, verbose=0)), rel=1e-5)
+    top = report.text.split("\n\n")[1]
+    assert top.startswith("Status: healthy. The loss is ")
+    assert f"always predicting the mean of `y` has {mean:.3g}" in top
+    assert "Next step" not in top
+    sick = health_report(compiled(simple(layers, 1.5, "linear")), X, Y)
+    assert sick.status == "sick"
+    assert sick.summary[-1] == f"Next step: {only(sick).remedy}"
+    vanishing = health_report(compiled(simple(layers, 0.5)), X, Y)
+    assert vanishing.status == "attention"
+    # A harmless note is none.
+    idle = healthy_lstm(keras.optimizers.SGD(global_clipnorm=1e3))
+    report = health_report(idle, X, Y, trained(idle))
+    assert (only(report).code, report.status) == ("CLIP_IDLE", "healthy")
+    assert "In training it went from" in report.text
+    assert report.trend[2] == 2
+
+
+def noted(report, words):
+    return [note for note in report.notes if words in note]
+
+
+def test_what_stands_on_weak_feet_is_noted():
+    model = healthy_lstm("sgd", name="net")
+    assert noted(health_report(model, X, Y), "has made no update")
+    monitor = trained(model, epochs=2)
+    report = health_report(model, X, Y, monitor)
+    assert not report.notes
+    one = health_report(model, X[:1], Y[:1], monitor)
+    assert noted(one, "`x` holds one sample")
+    assert one.trivial is None
+    # A net of the same names and shapes, and the same one restored.
+    twin = healthy_lstm("sgd", name="net")
+    assert noted(health_report(twin, X, Y, monitor), "not those that the training of `monitor`")
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    assert noted(health_report(model, X, Y, monitor), "not those that the training of `monitor`")
 
 
 def test_models_without_recurrent_layers():

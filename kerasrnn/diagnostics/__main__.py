@@ -70,14 +70,15 @@ def _file(path):
 
 
 def _arrays(path):
-    try:
-        with np.load(path) as arrays:
-            missing = [name for name in "xy" if name not in getattr(arrays, "files", ())]
-            if missing:
-                raise ValueError(f"{str(path)!r} must hold arrays x and y; it has no {missing[0]}")
-            return arrays["x"], arrays["y"]
-    except (zipfile.BadZipFile, AttributeError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} must be a file of np.savez: {error}") from error
+    with path.open("rb") as file:
+        try:
+            arrays = np.load(file)
+        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} must be a file of np.savez: {error}") from error
+        missing = [name for name in "xy" if name not in getattr(arrays, "files", ())]
+        if missing:
+            raise ValueError(f"{str(path)!r} must hold arrays x and y; it has no {missing[0]}")
+        return arrays["x"], arrays["y"]
 
 
 if __name__ == "__main__":

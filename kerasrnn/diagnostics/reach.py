@@ -25,6 +25,7 @@ class Reach(NamedTuple):
         took, gave: The largest absolute value of its inputs and of its outputs, infinite where one
             is no finite number.
         weights: The largest absolute value of its trainable variables.
+        zero: Whether its kernels, all that are no vectors, are zero.
         flat: Whether all of its outputs lie where its tanh or sigmoid has no slope left.
     """
 
@@ -33,6 +34,7 @@ class Reach(NamedTuple):
     took: float
     gave: float
     weights: float = 1.0
+    zero: bool = False
     flat: bool = False
 
     @property
@@ -95,6 +97,7 @@ def gradient_reach(model, x, y):
             took[path],
             gave[path],
             _largest([v.value for v in trained]),
+            _zero(trained),
             flat.get(path, False),
         )
         for path, layer, trained in layers.values()
@@ -129,6 +132,11 @@ def _largest(structure):
             values = np.abs(np.array(tensor)).astype("float64")
             largest = max(largest, values.max(initial=0) if np.isfinite(values).all() else math.inf)
     return float(largest)
+
+
+def _zero(variables):
+    kernels = [v.value for v in variables if len(v.shape) > 1]
+    return bool(kernels) and not _largest(kernels)
 
 
 # Of a tanh or sigmoid that is that near to its limits, the slope is no more than that.

@@ -73,13 +73,12 @@ class GradientRecord:
 
     @property
     def trend(self):
-        """The loss at the beginning and at the end, medians of the first and of the last tenth of
-        the updates, and how many there were; `None` where it is not known."""
+        """The first loss, the median of the last tenth, and how many are known; `None` without."""
         known = self.loss[~np.isnan(self.loss)].astype("float64")
         if not len(known):
             return None
-        tenth = max(1, len(known) // 10)
-        return float(np.median(known[:tenth])), float(np.median(known[-tenth:])), len(known)
+        last = known[-max(1, len(known) // 10) :]
+        return float(known[0]), float(np.median(last)), len(known)
 
     @property
     def clip_rate(self):

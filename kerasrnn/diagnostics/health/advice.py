@@ -13,6 +13,8 @@ from kerasrnn.updates.suggestion import nothing_to_suggest_from, suggest_clipnor
 # What is named where no norms are at hand.
 _CLIP = f"`kerasrnn.callbacks.{written('global_norm', '1.0')}`"
 _ORTHOGONAL = 'recurrent_initializer="orthogonal"'
+# Where the rate is zero.
+_USUAL_RATE = 1e-3
 # Data are scaled if the root of their mean square is at most that.
 _SCALED = 10
 
@@ -28,7 +30,9 @@ def lower_rate(measured, factor, why):
     if rate is None:
         return Advice(f"Lower the learning rate to {factor:.1g} of what it is: {why}.")
     to = max(factor * rate, math.sqrt(too_low * rate))
-    return Advice(f"Lower the learning rate from {rate:g} to {to:.1g}: {why}.", "learning rate")
+    return Advice(
+        f"Lower the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+    )
 
 
 def raise_rate(measured, factor, why):
@@ -36,8 +40,14 @@ def raise_rate(measured, factor, why):
     rate, (_, too_high) = measured.settings.rate, measured.rates
     if rate is None:
         return Advice(f"Raise the learning rate to {factor:.1g} times what it is: {why}.")
-    to = min(factor * rate, math.sqrt(too_high * rate))
-    return Advice(f"Raise the learning rate from {rate:g} to {to:.1g}: {why}.", "learning rate")
+    to = min(factor * rate, math.sqrt(too_high * rate)) or _USUAL_RATE
+    return Advice(
+        f"Raise the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+    )
+
+
+def _rounded(rate):
+    return f"{float(f'{rate:.1g}'):g}"
 
 
 def clip(settings):

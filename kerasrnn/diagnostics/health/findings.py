@@ -287,7 +287,7 @@ def _why_dead(measured, path):
         of = "the only sample of `x`" if measured.samples == 1 else "all of `x`"
         why = f"every one of its outputs is zero for {of}, so that its weights get no gradient"
         return why, advice.of_dead_silence()
-    zero = next((one for one, of_layer in reach.items() if not of_layer.weights), None)
+    zero = next((one for one, of_layer in reach.items() if of_layer.zero), None)
     if zero:
         why = f"no gradient comes back to it, for the weights of {zero} are zero"
         return why, advice.of_weights_of_zero(zero)

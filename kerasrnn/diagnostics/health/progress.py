@@ -1,6 +1,7 @@
 """What has changed since an earlier report, what came of it, and what is left to try."""
 
 import math
+import re
 
 from kerasrnn.diagnostics.health.verdict import SEVERITIES
 
@@ -90,7 +91,8 @@ def _place(verdict, settings):
 
 
 def _name(step):
-    return getattr(step, "setting", None) or str(step)
+    """The step in its first words, whatever the numbers."""
+    return re.sub(r"\d[\d.e+-]*", "", step.partition(":")[0])
 
 
 def _followed(step, settings, before):

@@ -43,8 +43,8 @@ class HealthReport:
         loss: That of the model at the batch, regularizers included.
         trivial: The `TrivialPredictor` there, (loss, what), which predicts the mean of `y` or the
             class frequencies; `None` where none can be scored.
-        trend: The loss at the beginning and at the end of the training, medians of a tenth of its
-            updates, and how many there were; `None` where no monitor knows it.
+        trend: The loss at the first update of the training, the median over the last tenth, and how
+            many there were; `None` where no monitor knows it.
         settings: What is set in model and training.
         since_previous: Sentences on what has changed since the `previous` report.
         tried, rates: What was advised and tried so far, and the learning rates found too low and
