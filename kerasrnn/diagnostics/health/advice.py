@@ -198,8 +198,10 @@ def of_saturated_gates(of_layer, settings):
     return listed(*((normalized, smaller) if known else (scaled, normalized, smaller)))
 
 
-def of_dead_silence():
+def of_dead_silence(measured):
     return listed(
+        measured.samples == 1
+        and Advice("Report on more samples: where this one gives zeros, others may not."),
         Advice(
             "Lower the learning rate and start it anew, from biases that are not negative.",
             "learning rate",
