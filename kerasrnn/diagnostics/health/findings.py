@@ -48,10 +48,10 @@ def learning_rate(measured):
     up to the first Inf or NaN or the end; or an update changes a layer by more than twice its
     weights, or half of the updates by over 30% of them; or one by over 10% right before the loss
     jumps to over ten times its first and last value; or the loss ends over twice its first value
-    while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the loss falls by
-    less than 10% while gradients stay, and an update changes layers by less than 1e-4 of their
-    weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio of
-    weights:updates")."""
+    while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the
+    loss falls by less than 10% while gradients stay, and an update changes layers by less than 1e-4
+    of their weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio
+    of weights:updates")."""
     record = measured.record
     if record is None or not record.stable.any() or _explodes_at_once(record):
         return []
