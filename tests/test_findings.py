@@ -209,8 +209,8 @@ def after(ratio, update=9):
 @pytest.mark.parametrize(
     ("above", "below"),
     [
-        # An update as large as the weights.
-        ({"ratio": after(1.01)}, {"ratio": after(0.99)}),
+        # An update larger than the weights.
+        ({"ratio": after(2.01)}, {"ratio": after(1.99)}),
         # Half of them.
         ({"ratio": 0.31}, {"ratio": 0.29}),
         # A jump of the loss, and the update before it.

@@ -595,6 +595,10 @@ def test_under_two_replicas(on_two_devices):
         before, _ = t.expected_norms(t.SGD(0.5))
         np.testing.assert_allclose(both.history["variable_norms"], before, rtol=1e-5)
         np.testing.assert_allclose(both.noise_scale, alone.noise_scale, rtol=1e-4)
+        np.testing.assert_allclose(both.history["loss"], alone.history["loss"], rtol=1e-5)
+        np.testing.assert_allclose(
+            both.history["update_ratio"], alone.history["update_ratio"], rtol=1e-3
+        )
         for mine, other in zip(*(model.get_weights() for model in models)):
             np.testing.assert_array_equal(mine, other)
         print(t.rows(both).shape)

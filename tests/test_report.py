@@ -241,6 +241,10 @@ def test_what_stands_on_weak_feet_is_noted():
     one = health_report(model, X[:1], Y[:1], monitor)
     assert noted(one, "`x` holds one sample")
     assert one.trivial is None
+    dead = compiled(layers.SimpleRNN(4, "relu", name="rnn", **DEAD))
+    dead = only(health_report(dead, X[:1], Y[:1]))
+    assert "for the only sample of `x`" in dead.meaning
+    assert dead.remedy.startswith("Report on more samples")
     # A net of the same names and shapes, and the same one restored.
     twin = healthy_lstm("sgd", name="net")
     assert noted(health_report(twin, X, Y, monitor), "not those that the training of `monitor`")
@@ -268,6 +272,13 @@ def test_the_update_and_the_variable_that_were_not_finite():
     verdict = only(health_report(model, X, Y, monitor))
     assert (verdict.code, verdict.numbers["update"]) == ("NON_FINITE", 2)
     assert (verdict.layer, verdict.numbers["variable"]) == ("head", monitor.variables[0])
+    assert "the norms before it were as ever" in verdict.meaning
+    assert "inputs and labels" in verdict.remedy
+    # The batch that holds it says more.
+    assert (
+        "`y` holds an Inf or NaN, first in sample 9"
+        in only(health_report(model, X, y, monitor)).meaning
+    )
 
 
 @PACKAGES

@@ -17,17 +17,17 @@ from kerasrnn.initializers import Chrono
     [
         (
             layers.LSTM(2, bias_initializer=Chrono(50), normalization="layer").cell,
-            ("LSTM", True, 50, 1.0, True, False),
+            ("LSTM", True, False, 50, 1.0, "tanh", True, False),
         ),
         (
             layers.SimpleRNN(2, recurrent_initializer=keras.initializers.Orthogonal(0.5)).cell,
-            ("SimpleRNN", False, None, 0.5, False, False),
+            ("SimpleRNN", False, False, None, 0.5, "tanh", False, False),
         ),
         (
-            keras.layers.GRU(2, recurrent_initializer="glorot_uniform").cell,
-            ("GRU", True, None, None, False, True),
+            keras.layers.GRU(2, "relu", recurrent_initializer="glorot_uniform").cell,
+            ("GRU", True, False, None, None, "relu", False, True),
         ),
-        (layers.LRU(2).cell, LayerSettings.of(layers.LRU(3).cell)),
+        (layers.LRU(2).cell, ("LRU", False, True, None, None, None, False, False)),
     ],
 )
 def test_of_a_cell(cell, settings):

@@ -71,17 +71,17 @@ def gradient_reach(model, x, y):
     took, gave = collections.Counter(), collections.Counter()
     flat = {}
 
-    def heard(path):
+    def heard(path, layer):
         def call(original, *args, **kwargs):
             outputs = original(*args, **kwargs)
             took[path] = max(took[path], _largest(args))
             gave[path] = max(gave[path], _largest(outputs))
-            flat[path] = flat.get(path, True) and _flat(original.__self__, outputs)
+            flat[path] = flat.get(path, True) and _flat(layer, outputs)
             return outputs
 
         return call
 
-    calls = [(layer, heard(path)) for path, layer, _ in layers.values()]
+    calls = [(layer, heard(path, layer)) for path, layer, _ in layers.values()]
     tape = tf.GradientTape(persistent=True)
     with left_as_it_was(model), shadowed("call", calls), tape:
         prediction = model(x, training=False)

@@ -17,6 +17,8 @@ _ORTHOGONAL = 'recurrent_initializer="orthogonal"'
 _USUAL_RATE = 1e-3
 # Data are scaled if the root of their mean square is at most that.
 _SCALED = 10
+# So small that a tanh is a line for them.
+_SMALL = 0.1
 
 
 def listed(*steps):
@@ -143,13 +145,17 @@ def of_a_layer_that_explodes(of_layer, settings):
 
 
 def of_an_overflow(settings):
+    start = ["smaller recurrent weights"]
+    if any(gain != 1 for gain in settings.of_cells("gain")):
+        start.append(_ORTHOGONAL)
+    if any(activation != "tanh" for activation in settings.of_cells("activation")):
+        start.append('an activation that is bounded, "tanh"')
     return listed(
-        Advice(
-            f"Start anew from smaller recurrent weights, {_ORTHOGONAL} and an activation that is "
-            'bounded, "tanh".'
-        ),
+        scale_inputs(settings),
+        Advice(f"Start anew from {' and '.join(start)}."),
         clip(settings),
-        Advice("Take a cell with gates, `kerasrnn.layers.LSTM` or `GRU`.", "cells"),
+        not all(settings.of_cells("gates"))
+        and Advice("Take a cell with gates, `kerasrnn.layers.LSTM` or `GRU`.", "cells"),
     )
 
 
@@ -159,10 +165,10 @@ def of_a_layer_that_vanishes(measured, layer):
         "See whether the task needs the memory: where the loss stays the same when the early steps "
         "are cut off, nothing is wrong."
     )
-    if of_layer.gates:
+    if of_layer.gates or of_layer.linear:
         return listed(
             scale_inputs(settings),
-            start_gates(layer, of_layer),
+            of_layer.gates and start_gates(layer, of_layer),
             measured.learned and needs,
             of_layer.cell != "LRU"
             and Advice(
@@ -179,9 +185,11 @@ def of_a_layer_that_vanishes(measured, layer):
         scale_inputs(settings),
         take_gates(layer),
         (of_layer.gain is None or of_layer.gain < 1) and start_recurrent(of_layer),
-        Advice(
+        (settings.scale_of_inputs is None or settings.scale_of_inputs > _SMALL)
+        and Advice(
             "Scale the inputs down, to a tenth: tanh passes a gradient on where its argument is "
-            "small, and swallows it where it is large."
+            "small, and swallows it where it is large.",
+            "scale of the inputs",
         ),
     )
 
@@ -198,8 +206,10 @@ def of_saturated_gates(of_layer, settings):
     return listed(*((normalized, smaller) if known else (scaled, normalized, smaller)))
 
 
-def of_dead_silence():
+def of_dead_silence(measured):
     return listed(
+        measured.samples == 1
+        and Advice("Report on more samples: where this one gives zeros, others may not."),
         Advice(
             "Lower the learning rate and start it anew, from biases that are not negative.",
             "learning rate",

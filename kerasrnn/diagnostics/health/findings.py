@@ -26,8 +26,9 @@ def _verdict(code, layer, numbers, meaning, steps=()):
 
 # The ratio of update to weight, ‖Δw‖/‖w‖, that Karpathy's notes want: "somewhere around 1e-3".
 _RATIO = 1e-3
-# A rate is too high if an update moves a layer by more than all of its weights,
-_LARGEST = 1
+# A rate is too high if an update moves a layer by more than so many times its weights: a first step
+# of Adam, at a rate that is right, may be as large as those of an embedding, which start at 0.03,
+_LARGEST = 2
 # or half of the updates by more than that share of them,
 _HIGH = 0.3
 # or one by that share right before the loss jumps to that many times its first and last value,
@@ -44,13 +45,13 @@ _FALLS, _UPDATES = 0.1, 20
 @severity("sick")
 def learning_rate(measured):
     """The learning rate is too high: gradient norms or the loss climb over a hundredfold, for good,
-    up to the first Inf or NaN or the end; or an update changes a layer by more than its weights, or
-    half of the updates by over 30% of them; or one by over 10% right before the loss jumps to over
-    ten times its first and last value; or the loss ends over twice its first value while half of
-    the updates change a layer by over 1%. Or it is too low: in 20 updates or more the loss falls by
-    less than 10% while gradients stay, and an update changes layers by less than 1e-4 of their
-    weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio of
-    weights:updates")."""
+    up to the first Inf or NaN or the end; or an update changes a layer by more than twice its
+    weights, or half of the updates by over 30% of them; or one by over 10% right before the loss
+    jumps to over ten times its first and last value; or the loss ends over twice its first value
+    while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the
+    loss falls by less than 10% while gradients stay, and an update changes layers by less than 1e-4
+    of their weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio
+    of weights:updates")."""
     record = measured.record
     if record is None or not record.stable.any() or _explodes_at_once(record):
         return []
@@ -178,8 +179,11 @@ def _before(ratios, update):
 def non_finite(measured):
     """There is an Inf or NaN in the gradients, during training or at (x, y), and no recurrence that
     explodes is its cause."""
-    # What happened first says more.
-    return _non_finite_in_training(measured) or _non_finite_at_batch(measured)
+    at_batch = _non_finite_at_batch(measured)
+    # What happened first says more, but for data that hold one.
+    if measured.cause and measured.cause.kind in ("x", "y"):
+        return at_batch
+    return _non_finite_in_training(measured) or at_batch
 
 
 def _non_finite_in_training(measured):
@@ -286,7 +290,7 @@ def _why_dead(measured, path):
     if reach[path].silent:
         of = "the only sample of `x`" if measured.samples == 1 else "all of `x`"
         why = f"every one of its outputs is zero for {of}, so that its weights get no gradient"
-        return why, advice.of_dead_silence()
+        return why, advice.of_dead_silence(measured)
     zero = next((one for one, of_layer in reach.items() if of_layer.zero), None)
     if zero:
         why = f"no gradient comes back to it, for the weights of {zero} are zero"

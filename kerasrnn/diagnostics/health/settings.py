@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasrnn.cells import Cell
+from kerasrnn.cells import Cell, LinearCell
 from kerasrnn.initializers import Chrono
 from kerasrnn.inside import layers_directly_in, recurrent_paths
 from kerasrnn.keras_cells import declarations
@@ -21,17 +21,21 @@ class LayerSettings(NamedTuple):
     Attributes:
         cell: The class of its cell, as "LSTM".
         gates: Whether the cell has a gate that keeps or writes its state.
+        linear: Whether it is a linear recurrence.
         memory: `T_max` of the Chrono its gates started from; `None` with another initializer.
         gain: That of the orthogonal initializer its recurrent weights came from; `None` with
             another.
+        activation: The name of its activation; `None` where it has none.
         normalization: Whether it normalizes.
         of_keras: Whether the cell is one of Keras's.
     """
 
     cell: str
     gates: bool
+    linear: bool
     memory: float | None
     gain: float | None
+    activation: str | None
     normalization: bool
     of_keras: bool
 
@@ -45,8 +49,10 @@ class LayerSettings(NamedTuple):
         return cls(
             type(cell).__name__.removesuffix("Cell"),
             bool(declared.keeps or declared.writes),
+            isinstance(cell, LinearCell),
             bias.T_max if isinstance(bias, Chrono) else None,
             recurrent.gain if orthogonal else None,
+            getattr(getattr(cell, "activation", None), "__name__", None),
             getattr(cell, "normalization", None) is not None,
             not isinstance(cell, Cell),
         )
