@@ -32,7 +32,7 @@ from kerasrnn.initializers import Chrono, ForgetBias
 from kerasrnn.layers import RNN, RNNStack
 
 RUNS = pathlib.Path(__file__).parents[1] / "runs" / "treatment.jsonl"
-BATCH, UPDATES, STEPS, CURED = 32, 1000, 3, 0.9
+BATCH, STEPS, CURED = 32, 3, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Net:
     inputs_times: float = 1.0
     targets_times: float = 1.0
     bad_samples: int = 0
+    updates: int = 1000
 
 
 # What is changed in a healthy net, and what has to be said of it first: a verdict, or a word of the
@@ -71,7 +72,7 @@ SICK = {
     "Adam's rate too high": ({"rate": 1.0}, "LEARNING_RATE"),
     "rate too low": ({"rate": 1e-7}, "LEARNING_RATE"),
     "exploding SimpleRNN": (
-        {"cell": "simple_rnn", "gain": 1.6, "activation": "relu", "clip": None},
+        {"cell": "simple_rnn", "gain": 2.5, "activation": "relu", "clip": None},
         "EXPLODING",
     ),
     "vanishing SimpleRNN": ({"cell": "simple_rnn", "gain": 0.5}, "VANISHING"),
@@ -219,7 +220,7 @@ def trained(net, task, seed, previous=None, callbacks=None):
         watching.append(DivergenceGuard())
     with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
         warnings.simplefilter("ignore")
-        epochs = round(UPDATES * BATCH / len(x))
+        epochs = round(net.updates * BATCH / len(x))
         model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=watching)
     x_test = task.test[0] * np.float32(net.inputs_times)
     score = task.score(model.predict(x_test, verbose=0), net.targets_times)
@@ -274,6 +275,8 @@ def followed(advice, net, task):
         return dataclasses.replace(net, pooled=True)
     if "Clean" in advice or "Look for an Inf or NaN" in advice:
         return dataclasses.replace(net, bad_samples=0)
+    if "Train on" in advice:
+        return dataclasses.replace(net, updates=2 * net.updates)
     if "DivergenceGuard" in advice:
         return dataclasses.replace(net, guard=True)
     return None

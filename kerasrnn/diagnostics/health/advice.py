@@ -183,6 +183,7 @@ def of_a_layer_that_vanishes(measured, layer):
         )
     return listed(
         scale_inputs(settings),
+        not measured.learned and scale_targets(settings),
         take_gates(layer),
         (of_layer.gain is None or of_layer.gain < 1) and start_recurrent(of_layer),
         (settings.scale_of_inputs is None or settings.scale_of_inputs > _SMALL)
@@ -190,6 +191,25 @@ def of_a_layer_that_vanishes(measured, layer):
             "Scale the inputs down, to a tenth: tanh passes a gradient on where its argument is "
             "small, and swallows it where it is large.",
             "scale of the inputs",
+        ),
+    )
+
+
+def of_no_progress(measured, factor, why):
+    """Of a net that has learned nothing, by nothing that shows in its gradients."""
+    settings = measured.settings
+    without = next((one for one in measured.layers.values() if not one.settings.gates), None)
+    starts = [start_gates(one, one.settings) for one in measured.layers.values()]
+    return listed(
+        scale_targets(settings),
+        scale_inputs(settings),
+        adaptive(settings),
+        factor > 1 and raise_rate(measured, factor, why),
+        take_gates(without) if without else next(filter(None, starts), None),
+        Advice("Train on: the loss of long memories may stay where it is for hundreds of updates."),
+        Advice(
+            "See whether the net can learn a few samples by heart, 32 of them; if not, whether `y` "
+            "belongs to `x`."
         ),
     )
 

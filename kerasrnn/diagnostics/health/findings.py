@@ -108,7 +108,8 @@ def _why_too_high(record, ratios, losses):
 
 def _too_low(measured, record):
     losses = record.loss.astype("float64")
-    if len(record) < _UPDATES or not np.isfinite(losses).all() or not record.finite.all():
+    # Updates that a clip makes small are no matter of the rate.
+    if record.clips_too_often or len(record) < _UPDATES or not np.isfinite(losses).all() or not record.finite.all():
         return []
     third = len(losses) // 3
     first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
@@ -531,6 +532,39 @@ def clip_too_tight(measured):
     return [_of_clip("CLIP_TOO_TIGHT", record, f"{cut}.", step)]
 
 
+# A model has learned nothing if after so many updates its loss is over that share of the loss of the
+# trivial predictor.
+_MANY, _NO_BETTER = 100, 0.9
+# Layers that move by less than three times _RATIO may move faster, but not by more than tenfold.
+_SLOW, _FASTER = 3 * _RATIO, 10
+
+
+@severity("attention")
+def not_learning(measured):
+    """After 100 updates or more the loss is over 90% of what the best constant prediction has, and
+    nothing else is wrong."""
+    record, trivial = measured.record, measured.trivial
+    if record is None or trivial is None or len(record) < _MANY or not record.finite.all():
+        return []
+    if measured.loss < _NO_BETTER * trivial.loss:
+        return []
+    if any(check(measured) for check in (learning_rate, dead, exploding, vanishing, saturated)):
+        return []
+    if clip_too_tight(measured):
+        return []
+    ratio = _typical_ratio(record)
+    meaning = (
+        f"after {len(record)} updates the loss at this batch is {measured.loss:.3g}, and "
+        f"{trivial.loss:.3g} if {trivial.what} is predicted for every sample: nothing is learned "
+        "yet, though gradients arrive."
+    )
+    numbers = {"loss": measured.loss, "trivial_loss": trivial.loss, "update_ratio": ratio}
+    faster = min(_FASTER, _SLOW / ratio) if ratio else _FASTER
+    why = f"an update changes a layer by {ratio:.1g} of its weights, and may by more"
+    steps = advice.of_no_progress(measured, faster, why)
+    return [_verdict("NOT_LEARNING", None, numbers, meaning, steps)]
+
+
 @severity("healthy")
 def clip_idle(measured):
     """A clip cut none of the updates, and nothing else is wrong with them: harmless."""
@@ -597,6 +631,7 @@ CHECKS = {
     "VANISHING": vanishing,
     "SATURATED": saturated,
     "CLIP_TOO_TIGHT": clip_too_tight,
+    "NOT_LEARNING": not_learning,
     "CLIP_IDLE": clip_idle,
     "HEALTHY": healthy,
 }
