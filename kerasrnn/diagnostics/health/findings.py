@@ -2,7 +2,8 @@
 
 A check takes a `Measured` and gives a list of `Verdict`s, those of the training before those of the
 batch, layer by layer. Its docstring is its entry in that of `health_report`; its threshold stands
-beside it. A further verdict is a further check, its line in CHECKS, and its row in the README.
+beside it. A further verdict is a further check and its line in CHECKS; docs/tables.py writes its
+row in docs/verdicts.md.
 """
 
 import inspect
