@@ -36,7 +36,6 @@ class Learner:
     name: str
     flow: GradientFlow
     right: np.ndarray  # of the test sentences, by the trained net
-    epochs: int
 
     @property
     def profile(self):
@@ -102,7 +101,7 @@ def learn(name, model, train, valid, test, epochs=8):
         A `Learner`.
     """
     flow = gradient_flow(model, *measured(valid))
-    fitted = model.fit(
+    model.fit(
         *train,
         batch_size=32,
         epochs=epochs,
@@ -112,7 +111,7 @@ def learn(name, model, train, valid, test, epochs=8):
     )
     x, y = test
     right = (model.predict(x, verbose=0)[:, 0] > 0.5) == y
-    return Learner(name, flow, right, len(fitted.epoch))
+    return Learner(name, flow, right)
 
 
 class StopWhenLearned(keras.callbacks.Callback):

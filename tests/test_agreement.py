@@ -40,7 +40,6 @@ def test_learning(parts):
     net = agreement.net(SimpleRNN(4))
     start = net.get_weights()
     one = agreement.learn("small", net, train, valid, test, epochs=2)
-    assert one.epochs == 2
     np.testing.assert_array_equal(
         one.right, (net.predict(test[0], verbose=0)[:, 0] > 0.5) == test[1]
     )
@@ -62,7 +61,7 @@ def test_the_picture_shows_what_was_measured(parts):
     _, valid, _ = parts
     flow = gradient_flow(agreement.net(SimpleRNN(4)), *valid)
     accuracies = [0.5, 0.75, 1.0]
-    learners = [agreement.Learner(f"net {a}", flow, np.arange(20) < 20 * a, 3) for a in accuracies]
+    learners = [agreement.Learner(f"net {a}", flow, np.arange(20) < 20 * a) for a in accuracies]
     figure = agreement.picture(learners)
     assert isinstance(figure, Figure)
     (axis,) = figure.axes
