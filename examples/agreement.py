@@ -50,7 +50,7 @@ class Learner:
     @property
     def arrives(self):
         """The share at the subject of the gradient at the last word but one."""
-        return self.profile[BACK] / self.profile[1]
+        return f"{100 * self.profile[BACK] / self.profile[1]:.2g}%"
 
 
 def sentences(samples):

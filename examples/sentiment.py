@@ -35,7 +35,7 @@ def main(argv=None):
     keras.utils.set_random_seed(arguments.seed)
 
     train, valid, test = reviews.split(*reviews.sentences(arguments.limit))
-    sizes = "{} sentences to learn from, {} to stop by, {} to test on"
+    sizes = "{} sentences to learn from, {} to validate, {} to test"
     say("\n1. Film reviews: " + sizes.format(*(len(labels) for _, labels in (train, valid, test))))
     say("   fitting two bags of words, about 5 s")
     bags = reviews.bag(*train), reviews.strong_bag(*train)
@@ -90,13 +90,16 @@ def main(argv=None):
     agreement.picture(learners).savefig(out / "gradients_through_time.png", dpi=150)
     _, lstm, remedied = learners
     verdict = report.verdicts[0].words.lower()
-    say(f"   Of the gradient of the LSTM {lstm.arrives:.2%} arrives at the subject (health report:")
-    say(f"   {verdict}), with Chrono {remedied.arrives:.2%}: {out / 'gradients_through_time.png'}")
+    say(
+        f"   {lstm.arrives} of the LSTM's gradient arrives at the subject ({verdict}, says its report,"
+    )
+    say(f"   {out / 'health.html'}), {remedied.arrives} with Chrono, which starts its gates so")
+    say(f"   that they keep: {out / 'gradients_through_time.png'}")
 
     say(f"\nIn {time.perf_counter() - begun:.0f} s written into {out}:")
     for name, what in starting.OUTPUTS.items():
         if (out / name).exists():
-            say(f"   {name:27}{what}")
+            say(f"   {name:28}{what}")
     say("Next: python examples/sentiment.py --tune, which searches for settings of the net.")
 
 

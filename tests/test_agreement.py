@@ -72,7 +72,8 @@ def test_the_picture_shows_what_was_measured(parts):
         assert (x[0], y[0]) == (agreement.STEPS - 1, 1)
         (profile,) = flow.profile.values()
         np.testing.assert_allclose(y, [profile[agreement.STEPS - t] / profile[1] for t in x])
-        assert learners[0].arrives == pytest.approx(y[x == agreement.STEPS - agreement.BACK].item())
+        share = y[x == agreement.STEPS - agreement.BACK].item()
+        assert learners[0].arrives == f"{100 * share:.2g}%"
     labels = [text.get_text() for text in axis.texts]
     for accuracy in accuracies:
         assert any(f"net {accuracy}" in s and f"accuracy {accuracy:.2f}" in s for s in labels)
