@@ -90,9 +90,7 @@ def main(argv=None):
     agreement.picture(learners).savefig(out / "gradients_through_time.png", dpi=150)
     _, lstm, remedied = learners
     verdict = report.verdicts[0].words.lower()
-    say(
-        f"   {lstm.arrives} of the LSTM's gradient arrives at the subject ({verdict}, says its report,"
-    )
+    say(f"   {lstm.arrives} of the LSTM's gradient arrives at the subject ({verdict}, says")
     say(f"   {out / 'health.html'}), {remedied.arrives} with Chrono, which starts its gates so")
     say(f"   that they keep: {out / 'gradients_through_time.png'}")
 
