@@ -61,13 +61,13 @@ def review_net(vectors, units=48):
 
 
 def largest_and_mean(h, words):
-    """Over the steps that hold a word."""
+    """Over the steps that hold a word; elsewhere a Bidirectional gives 0."""
     there = keras.ops.expand_dims(words != 0, axis=-1)
     # No output of an LSTM is under -1.
     largest = keras.ops.max(keras.ops.where(there, h, -1.0), axis=1)
-    total = keras.ops.sum(keras.ops.where(there, h, 0.0), axis=1)
     count = keras.ops.sum(keras.ops.cast(there, h.dtype), axis=1)
-    return keras.ops.concatenate([largest, total / keras.ops.maximum(count, 1.0)], axis=-1)
+    mean = keras.ops.sum(h, axis=1) / keras.ops.maximum(count, 1.0)
+    return keras.ops.concatenate([largest, mean], axis=-1)
 
 
 class WithWordVectors(RNNHyperModel):
