@@ -15,6 +15,7 @@ from kerasrnn.layers import LSTM, Bidirectional
 from kerasrnn.tuning import RNNHyperModel
 
 LENGTH = 64  # Words and punctuation of the longest sentence, and some more.
+BATCH = 64
 
 # Runs in a process of its own, to show that the SavedModel needs TensorFlow alone.
 SERVE = """
@@ -100,7 +101,7 @@ def best_of_search(vectors, fit_on, folder, trials, epochs):
         overwrite=False,
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    tuner.search(**fit_on, epochs=epochs, callbacks=[stop], verbose=2)
+    tuner.search(**fit_on, batch_size=BATCH, epochs=epochs, callbacks=[stop], verbose=2)
     best = tuner.oracle.get_best_trials(trials)
     print("\nThe search's trials, best first:")
     for trial in best:
@@ -119,7 +120,7 @@ def train(model, fit_on, epochs, callbacks):
     if model.optimizer.use_ema:
         # First, so that the others find the averaged weights.
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    fitted = model.fit(**fit_on, batch_size=64, epochs=epochs, callbacks=callbacks, verbose=0)
+    fitted = model.fit(**fit_on, batch_size=BATCH, epochs=epochs, callbacks=callbacks, verbose=0)
     return stop.best_epoch + 1, len(fitted.epoch)
 
 

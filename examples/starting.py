@@ -44,7 +44,7 @@ def parse(argv=None):
         prog="sentiment.py",
         description="Learns whether film reviews are good or bad, and which net can learn at all.",
     )
-    parser.add_argument("--tune", action="store_true", help="search for settings of the net first")
+    parser.add_argument("--tune", action="store_true", help="search for a net first")
     parser.add_argument("--trials", type=at_least(1), default=8, help="trials of the search")
     parser.add_argument("--epochs", type=at_least(1), default=8, help="epochs of the net, at most")
     parser.add_argument(
