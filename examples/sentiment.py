@@ -99,9 +99,7 @@ def main(argv=None):
     for name, what in starting.OUTPUTS.items():
         if (out / name).exists():
             say(f"   {name:28}{what}")
-    say(
-        "Next: python examples/sentiment.py --tune, a search among stacks of LSTMs and GRUs, 6 minutes"
-    )
+    say("Next: python examples/sentiment.py --tune, a search among other nets of 5 minutes")
 
 
 def table(labels, bag, strong_bag, net, kind):
