@@ -79,9 +79,9 @@ def as_text(numbers):
 def layers():
     """By the name in the picture."""
     return {
-        "SimpleRNN": SimpleRNN(UNITS),
-        "LSTM": LSTM(UNITS),
-        "LSTM with Chrono": LSTM(UNITS, bias_initializer=Chrono(STEPS)),
+        "SimpleRNN": SimpleRNN(UNITS, name="simple_rnn"),
+        "LSTM": LSTM(UNITS, name="lstm"),
+        "LSTM with Chrono": LSTM(UNITS, bias_initializer=Chrono(STEPS), name="lstm_with_chrono"),
     }
 
 

@@ -86,7 +86,7 @@ def test_a_small_run(tmp_path):
     assert lines[-1].startswith("Next: python examples/sentiment.py --tune")
     assert len((out / "gradients.csv").read_text().splitlines()) == 1 + 2 * np.ceil(240 / 64)
     assert keras.models.load_model(out / "model.keras").count_params() > 0
-    assert "Health of" in (out / "health.html").read_text()
+    assert "Health of lstm" in (out / "health.html").read_text()
     for name in ("gradients.png", "gradients_through_time.png"):
         assert (out / name).stat().st_size > 10_000
 
@@ -110,22 +110,35 @@ def test_a_small_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_search(tmp_path, quiet_tuner, monkeypatch, capsys):
+def test_a_small_search_that_is_stopped_and_taken_up(tmp_path, quiet_tuner, monkeypatch, capsys):
+    import agreement
     import review_net
 
     class Small(review_net.WithWordVectors):
         def __init__(self, vectors, **choices):
             super().__init__(vectors, **choices | {"units": (8,), "depths": (1,)})
 
+    def stop(samples):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(review_net, "WithWordVectors", Small)
     flags = ["--limit", "100", "--epochs", "1", "--tune", "--trials", "1", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(agreement, "sentences", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sentiment.main(flags)
+    # What was computed stays.
+    assert "the best of the search" in capsys.readouterr().out
+    later = {"health.html", "gradients_through_time.png"}
+    assert {p.name for p in tmp_path.iterdir()} == starting.OUTPUTS.keys() - later
+
+    (trial,) = tmp_path.glob("tuning/*/trial_*/trial.json")
+    found = trial.read_text(), trial.stat().st_mtime_ns
     sentiment.main(flags)
-    printed = capsys.readouterr().out
-    assert "best first" in printed
-    assert "the best of the search" in printed
+    assert "best first" in capsys.readouterr().out
     assert {p.name for p in tmp_path.iterdir()} == starting.OUTPUTS.keys()
-    # An earlier run of its own is replaced.
-    assert starting.problem_of_folder(tmp_path, overwrite=False) is None
+    assert [*tmp_path.glob("tuning/*/trial_*/trial.json")] == [trial]
+    assert (trial.read_text(), trial.stat().st_mtime_ns) == found
 
 
 def test_the_words_come_from_the_training_sentences_alone(monkeypatch, tmp_path):
