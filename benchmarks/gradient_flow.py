@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from turns import seconds, take_turns
 
-from kerasrnn import layers
+from kerasrnn import layers, recurrence
 from kerasrnn.diagnostics.flow import Measurement
 
 # (batch, time, features, units)
@@ -45,7 +45,7 @@ def plain(model):
     """A forward and a backward pass."""
 
     def run(x, y):
-        with tf.GradientTape() as tape:
+        with recurrence.compiled(), tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True))
         return tape.gradient(loss, model.trainable_variables)
 

@@ -5,11 +5,15 @@ import warnings
 import keras
 import numpy as np
 
-from kerasrnn.arguments import path, positive_integer, real_number
+from kerasrnn.arguments import positive_integer, real_number
 from kerasrnn.copying import copied_without
+from kerasrnn.files import located, path
 from kerasrnn.inside import kept_states
-from kerasrnn.updates.hook import UpdateHook, innermost
+from kerasrnn.updates.explosion import ExplosionRule, described
+from kerasrnn.updates.folders import Folders
+from kerasrnn.updates.hook import UpdateHook
 from kerasrnn.updates.nonfinite import NonFiniteFilter
+from kerasrnn.updates.optimizers import innermost
 from kerasrnn.updates.scaled_schedule import lowered
 from kerasrnn.updates.snapshot import Snapshot
 from kerasrnn.updates.state_file import StateFile
@@ -32,13 +36,15 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     After `max_skips` batches in a row that were skipped, after a loss explosion, or where weights
     are found to be Inf or NaN, it restores weights, optimizer and loss scale as they last were
-    good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. A
-    loss explosion is a batch whose loss is more than `explosion` times that of the first batch of
-    the `fit`, or infinite, which the metrics leave out. The weights that an update has changed are
-    looked at after it, the optimizer's variables and all other weights with every copy and at the
-    end of every epoch; put it before callbacks that save then. A good state is one that was finite,
-    and was followed by `every` batches without a skip or an explosion; before that, the first there
-    was.
+    good, multiplies the learning rate by `lr_factor`, warns, and goes on with the next batch. The
+    weights that an update has changed are looked at after it, the optimizer's variables and all
+    other weights with every copy and at the end of every epoch; put it before callbacks that save
+    then. A good state is one that was finite, and was followed by `every` batches without a skip or
+    an explosion; before that, the first there was.
+
+    {explosion}
+
+    An infinite loss explodes, too, and the metrics leave it out.
 
     Under `steps_per_execution` all this is done between executions, whose mean loss counts, and the
     metrics leave out all batches of an execution in which one was skipped. Where none is left of an
@@ -47,10 +53,17 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     Good states are two copies in memory of the model's weights, of what its stateful layers hold
     and of the optimizer's variables. With a `directory` the one it would go back to is also in a
-    file, which is replaced at once or not at all and so is whole whenever the process dies. The
-    next `fit` takes it up if it is from a later iteration than the optimizer's; `BackupAndRestore`
-    beside it knows the epoch, gets no NaN to save and, from a guard that gives up, no chance to
-    delete its backup.
+    file, which is replaced at once or not at all (at an address as far as its file system can) and
+    so is whole whenever the process dies. The next `fit` takes it up if it is from a later
+    iteration than the optimizer's; `BackupAndRestore` beside it knows the epoch, gets no NaN to
+    save and, from a guard that gives up, no chance to delete its backup.
+
+    The `directory` belongs to one training: that of the first model that a guard is fitted with,
+    and, when the process was killed, of the one that the same script begins anew. Other models with
+    the same guard, and all with a copy of it, as keras-tuner makes one for every `fit`, begin where
+    they are, and have a folder in it for each `fit`: `fit-1`, `fit-2` and so on. A search that goes
+    on in another process thus begins the trial that was running anew, as keras-tuner does; give
+    `DivergenceGuard` such a folder as its `directory` to go on from a state that is left there.
 
     Args:
         max_skips: Positive integer, skipped batches in a row that are too many.
@@ -60,10 +73,11 @@ class DivergenceGuard(keras.callbacks.Callback):
             sets a rate of its own again in the next epoch. A rate that was cut is saved with the
             optimizer; the factor of a wrapped schedule is not, and a resumed `fit` begins without.
         every: Positive integer, batches without trouble from one copy to the next.
-        explosion: Number over 1; a higher one where the loss of single batches varies that much.
-            With `math.inf`, infinite losses alone count.
-        directory: Path of a directory for the file, one for each training, or `None`. A `fit` that
-            comes to its end deletes the file. The model must be built before.
+        explosion: Number over 1; a higher one where the loss of single batches varies that much, as
+            where most of them have hardly any weight. With `math.inf`, infinite losses alone count.
+        directory: Path of a directory for the file, one for each training, or an address that
+            `tf.io.gfile` knows, as "gs://bucket/guard", or `None`. A `fit` that comes to its end
+            deletes the file. The model must be built before.
 
     Attributes:
         skipped: Batches that were skipped in this or the last `fit`.
@@ -118,17 +132,21 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.explosion = real_number("explosion", explosion, "be a number over 1", lambda v: v > 1)
         self.directory = path("directory", directory, directory=True)
         self._hook = self._filter = self._file = None
+        self._folders = Folders()
         self._forget()
 
     def _forget(self):
         self.skipped = self.rollbacks = self._well = 0
-        self.first_nonfinite = self._first_loss = None
+        self.first_nonfinite = self._explosion_rule = None
         self._measured = False
         self._good = self._newer = self._metrics = None
 
     def __getstate__(self):
-        left_behind = self._hook, self._filter, self._good, self._newer, self._metrics
-        return copied_without(self, *left_behind)
+        of_fit = self._hook, self._filter, self._file, self._explosion_rule
+        return copied_without(self, *of_fit, self._good, self._newer, self._metrics, self._folders)
+
+    def __setstate__(self, state):
+        vars(self).update(state, _folders=Folders(copied=True))
 
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
@@ -139,8 +157,11 @@ class DivergenceGuard(keras.callbacks.Callback):
                     "DivergenceGuard with a `directory` needs a model that is built before `fit`. "
                     f"Received: model={self.model.name}, directory={self.directory!r}"
                 )
-            self._file = StateFile(self.directory)
+            directory = located("directory", self.directory)
+            folder = self._folders.of_fit(self.model)(directory)
+            self._file = StateFile(folder, of_one_fit=folder != directory)
         self._forget()
+        self._explosion_rule = ExplosionRule(self.explosion)
         self._hook, self._filter = hook, NonFiniteFilter(self.model)
         self._hook.filter_by(self._filter)
 
@@ -214,11 +235,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _loss_exploded(self, loss):
-        if self._first_loss is None and math.isfinite(loss):
-            self._first_loss = abs(loss)
-        if self._first_loss and loss > self.explosion * self._first_loss:
-            return f"the loss of a batch rose from {self._first_loss:.3g} to {loss:.3g}"
-        return None
+        usual = self._explosion_rule.rose_from(loss)
+        return None if usual is None else f"the loss of a batch rose from {usual:.3g} to {loss:.3g}"
 
     def _loss(self, logs):
         """Of the last batch alone, where `logs` has the mean of the epoch so far."""
@@ -246,9 +264,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         whole = self._newer is not None and len(self._newer) == len(snapshot)
         before, self._good = self._good, self._newer if whole else snapshot
         self._newer = snapshot
-        if self._file and self._good is not before:
-            self._file.write(self._good.values)
+        if self._good is not before:
+            self._save(self._good)
         return True
+
+    def _save(self, snapshot):
+        if self._file:
+            self._file.write(snapshot.values)
+            self._folders.written(self.model)
 
     def _take_up(self):
         """Restores what the file holds, unless a backup or the model itself is as far as that."""
@@ -289,12 +312,12 @@ class DivergenceGuard(keras.callbacks.Callback):
         self.rollbacks += 1
         self._well, self._newer = 0, self._good
         self._filter.begin_again()
+        self._explosion_rule.renew()
         optimizer.learning_rate = lower_rate
         if isinstance(lower_rate, Schedule):
             self._hook.retrace()
-        if self._file:
-            # With the lower rate.
-            self._file.write(Snapshot(self._state()).values)
+        # With the lower rate.
+        self._save(Snapshot(self._state()))
         warnings.warn(
             f"DivergenceGuard went back to the last good weights, rollback {self.rollbacks} of at "
             f"most {self.max_rollbacks}: {trouble}. The learning rate was multiplied by "
@@ -304,6 +327,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _give_up(self, trouble):
         where = "The last good weights and optimizer state are in place." * bool(self._good)
+        if self._good and self._file:
+            where = f"{where[:-1]}, and in {self._file.path}."
         first = self.first_nonfinite and "The first Inf or NaN: update {} in {}.".format(
             *self.first_nonfinite
         )
@@ -313,6 +338,9 @@ class DivergenceGuard(keras.callbacks.Callback):
             f"{first or ''} Look for an Inf or NaN in the data, lower the learning rate, or clip "
             "with GradientClipping."
         )
+
+
+DivergenceGuard.__doc__ = DivergenceGuard.__doc__.replace("{explosion}", described())
 
 
 def _require_a_rate_to_cut(optimizer, factor):

@@ -3,11 +3,13 @@ import warnings
 import keras
 import numpy as np
 
-from kerasrnn.arguments import path, positive_integer
+from kerasrnn.arguments import positive_integer
 from kerasrnn.copying import copied_without
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.findings import verdicts
 from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.files import located, path
+from kerasrnn.updates.folders import Folders
 from kerasrnn.updates.hook import UpdateHook, require_optimizer
 from kerasrnn.updates.outputs import CSVRecord, SummaryRecord
 from kerasrnn.updates.record import GradientRecord
@@ -36,9 +38,14 @@ class GradientNormMonitor(keras.callbacks.Callback):
     progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
     a new record.
 
+    Files are those of the first model that a monitor is fitted with. Other models with the same
+    monitor, and all with a copy of it, as keras-tuner makes one for every `fit`, have a folder for
+    each `fit`, `fit-1`, `fit-2` and so on, beside the `csv` and in the `log_dir`.
+
     Args:
-        csv: Path of a CSV file to write, one row per update, or `None`.
-        log_dir: Directory of TensorBoard logs to write, or `None`.
+        csv: Path of a CSV file to write, one row per update, or an address that `tf.io.gfile`
+            knows, as "gs://bucket/norms.csv", or `None`.
+        log_dir: Directory of TensorBoard logs to write, or an address, or `None`.
         batch_size: Samples per update, all accumulated ones together, for `noise_scale`, which then
             appears in the logs, too; it takes the memory of one more gradient of every variable.
             `None` leaves it out.
@@ -92,6 +99,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size
         self._hook = self._recorder = self._filter = None
+        self._folders = Folders()
         self._outputs = []
         self._forget()
 
@@ -104,8 +112,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __getstate__(self):
         self._read_out()
-        left_behind = self._hook, self._recorder, self._filter
+        left_behind = self._hook, self._recorder, self._filter, self._folders
         return copied_without(self, *left_behind) | {"_outputs": []}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _folders=Folders(copied=True))
 
     def gradient_record(self, first=0):
         """The norms of the updates so far, from number `first` on, as a
@@ -285,10 +296,13 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def _open_outputs(self):
         self._close_outputs()
+        folder = self._folders.of_fit(self.model)
         if self.csv:
-            self._outputs.append(CSVRecord(self.csv))
+            csv = located("csv", self.csv)
+            self._outputs.append(CSVRecord(folder(csv.parent) / csv.name))
         if self.log_dir:
-            self._outputs.append(SummaryRecord(self.log_dir))
+            self._outputs.append(SummaryRecord(folder(located("log_dir", self.log_dir))))
+        self._folders.written(self.model)
 
     def _close_outputs(self):
         for output in self._outputs:

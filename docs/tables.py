@@ -1,17 +1,19 @@
-"""The tables of docs/cells.md, from the cells themselves.
+"""The tables of docs/cells.md and docs/verdicts.md, from the cells and checks themselves.
 
-python docs/tables.py      # writes them anew, after a cell was added or changed
+python docs/tables.py      # writes them anew, after a cell or a verdict was added or changed
 """
 
+import inspect
 import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from kerasrnn.cells import CELLS, describe
+from kerasrnn.diagnostics.health.findings import CHECKS
 from kerasrnn.initializers import Chrono
 
-PAGE = pathlib.Path(__file__).with_name("cells.md")
+DOCS = pathlib.Path(__file__).parent
 # As a user writes them, and as they are.
 OPTIONS = {
     "zoneout=0.1": {"zoneout": 0.1},
@@ -44,14 +46,31 @@ def refusals():
     return "\n".join(rows)
 
 
-def filled(page):
+def verdicts():
+    """A row per verdict with what it rests on."""
+    rows = ["| verdict | what it rests on |", "|---|---|"]
+    for code, check in CHECKS.items():
+        rows.append(f"| {code} | {' '.join(inspect.getdoc(check).split())} |")
+    return "\n".join(rows)
+
+
+# The tables of each page, by their names.
+PAGES = {
+    "cells.md": {"cells": describe, "refusals": refusals},
+    "verdicts.md": {"verdicts": verdicts},
+}
+
+
+def filled(page, tables):
     """The page with its tables as they are now, each between a pair of comments with its name."""
-    for name, table in {"cells": describe(), "refusals": refusals()}.items():
+    for name, table in tables.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         head, rest = page.split(begin)
-        page = head + begin + table + end + rest.split(end)[1]
+        page = head + begin + table() + end + rest.split(end)[1]
     return page
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    for name, tables in PAGES.items():
+        page = DOCS / name
+        page.write_text(filled(page.read_text(), tables))

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -31,6 +32,8 @@ PACKAGES = {
 }
 # With fewer, a part of the split may hold one label alone.
 FEWEST = 100
+# As a pathlib.Path holds it, with one slash; one letter before the colon is a drive of Windows.
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 
 class Flags(argparse.ArgumentParser):
@@ -54,7 +57,7 @@ def parse(argv=None):
         "--limit", type=at_least(FEWEST), help="use this many sentences only, for a quick look"
     )
     parser.add_argument(
-        "--out", type=pathlib.Path, default="runs/sentiment", help="folder to write into"
+        "--out", type=local_folder, default="runs/sentiment", help="folder to write into"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what --out holds under the same names"
@@ -64,6 +67,14 @@ def parse(argv=None):
     if problem:
         parser.error(problem)
     return arguments
+
+
+def local_folder(text):
+    folder = pathlib.Path(text)
+    # Of a file in such a folder kerasrnn would say, after the work, that its address lost a slash.
+    if ADDRESS.match(f"{folder}/"):
+        raise argparse.ArgumentTypeError(f"must be a folder on this machine, not {text!r}")
+    return folder
 
 
 def at_least(least):

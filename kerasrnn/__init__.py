@@ -2,12 +2,22 @@
 
 import importlib
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "kerasrnn runs on Keras's TensorFlow backend alone: set KERAS_BACKEND=tensorflow before "
+        f"keras is imported. Received: the backend {keras.backend.backend()!r}"
+    )
+
 from kerasrnn import (
+    activations,
     callbacks,
     cells,
     diagnostics,
     initializers,
     layers,
+    recurrence,
 )
 
 __version__ = "0.1.0"
@@ -23,12 +33,14 @@ def __getattr__(name):
 
 
 __all__ = [
+    "activations",
     "callbacks",
     "cells",
     "diagnostics",
     "export",
     "initializers",
     "layers",
+    "recurrence",
     "tasks",
     "tuning",
 ]

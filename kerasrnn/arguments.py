@@ -5,8 +5,6 @@ import difflib
 import inspect
 import math
 import numbers
-import os
-import pathlib
 
 import keras
 import numpy as np
@@ -74,27 +72,13 @@ def boolean(name, value):
     return one_of((True, False), name, value)
 
 
-def path(name, value, directory=False):
-    """`value`, a path or `None`; of a file, or a `directory`, that is there or can be made."""
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"`{name}` must be a path or None. Received: {name}={value!r}")
-    place = pathlib.Path(value) if directory else pathlib.Path(value).parent
-    for part in (place, *place.parents):
-        if part.exists() and not part.is_dir():
-            rule = "be a directory" if directory else "lie in a directory"
-            raise ValueError(
-                f"`{name}` must {rule}, but {str(part)!r} is a file. Received: {name}={value!r}"
-            )
-    return value
-
-
 def resolved(name, value):
     """What stands for `value` in the module of Keras that `name` speaks of, if any."""
     kind = name.rpartition("_")[2]
     if kind not in RESOLVERS:
         return value
+    if kind == "activation" and isinstance(value, str):
+        value = _registered_activation(value)
     try:
         return RESOLVERS[kind].get(value)
     except (TypeError, ValueError) as error:
@@ -102,3 +86,14 @@ def resolved(name, value):
             f"`{name}` must be what keras.{kind}s.get takes: a name, a configuration or a "
             f"callable. Received: {name}={value!r}"
         ) from error
+
+
+def _registered_activation(name):
+    """The function registered with Keras as `name`, where keras.activations, which looks for names
+    in itself alone, has none of that name; those of this package go without their prefix, too."""
+    if not hasattr(keras.activations, name):
+        for key in (name, f"kerasrnn>{name}"):
+            function = keras.saving.get_registered_object(key)
+            if inspect.isfunction(function):
+                return function
+    return name

@@ -1,11 +1,11 @@
-"""Initializers for long memory, beside `keras.initializers`."""
+"""Initializers beside `keras.initializers`: for long memory, and those of cells' authors."""
 
 import math
 
 import keras
 from keras import ops
 
-from kerasrnn.arguments import real_number, resolved
+from kerasrnn.arguments import boolean, real_number, resolved
 
 
 class GateBias(keras.initializers.Initializer):
@@ -95,6 +95,45 @@ class ForgetBias(GateBias):
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
+class PowerLaw(GateBias):
+    """Biases from a power law over the units, from 5 down to -7, with which the forget gates of an
+    sLSTM start (the `powerlaw_blockdependent` of the code of Beck et al., 2024): some units keep
+    for long, most let go soon.
+
+        b_j = 5 - 12 (j / (units - 1))^p,    j = 0 ... units - 1
+
+    In block l of L in a row, l = 0 ... L - 1, its authors have p = 0.3 + 1.3 l / (L - 1): the later
+    a block, the more of its units keep.
+
+    Args:
+        exponent: p, a finite number above 0. Default: 0.3, as in the first or only block.
+
+    Raises:
+        ValueError: `exponent` is none; or, when called, what is to start is no vector.
+
+    Example:
+
+    >>> kerasrnn.initializers.PowerLaw(exponent=1.0)((4,)).numpy().tolist()
+    [5.0, 1.0, -3.0, -7.0]
+    >>> last = kerasrnn.initializers.PowerLaw(exponent=1.6)
+    >>> layer = kerasrnn.layers.RNN("slstm", units=8, bias_initializer=last)
+    """
+
+    def __init__(self, exponent=0.3):
+        self.exponent = real_number(
+            "exponent", exponent, "be a finite number above 0", lambda v: 0 < v < math.inf
+        )
+
+    def __call__(self, shape, dtype=None):
+        if len(shape) != 1:
+            raise ValueError(f"`PowerLaw` is for a bias, (units,). Received: shape={tuple(shape)}")
+        return 5 - 12 * ops.linspace(0.0, 1.0, shape[0], dtype=dtype) ** self.exponent
+
+    def get_config(self):
+        return {"exponent": self.exponent}
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
 class PerGate(keras.initializers.Initializer):
     """Starts the block of each gate in a recurrent kernel by itself.
 
@@ -145,4 +184,110 @@ def numbered(initializer, k):
     return type(initializer).from_config(initializer.get_config() | {"seed": seed + k})
 
 
-__all__ = ["Chrono", "ForgetBias", "GateBias", "PerGate"]
+class _Blocks(keras.initializers.Initializer):
+    """Starts each block of columns of a kernel by itself, with the variance scale / features.
+
+    Args:
+        scales: A scale per block.
+        distribution, seed: As in `keras.initializers.VarianceScaling`.
+    """
+
+    def __init__(self, scales, distribution, seed):
+        self.seed = seed
+        self.initializers = [
+            numbered(keras.initializers.VarianceScaling(scale, "fan_in", distribution, seed), k)
+            for k, scale in enumerate(scales)
+        ]
+
+    def __call__(self, shape, dtype=None):
+        count = len(self.initializers)
+        if len(shape) != 2 or shape[1] % count:
+            raise ValueError(
+                f"`{type(self).__name__}` is for kernels, (features, {count} * units). "
+                f"Received: shape={tuple(shape)}"
+            )
+        block = (shape[0], shape[1] // count)
+        return ops.concatenate(self.blocks(block, dtype), axis=1)
+
+    def blocks(self, shape, dtype):
+        return [initializer(shape, dtype=dtype) for initializer in self.initializers]
+
+    def get_config(self):
+        return {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class SRUKernel(_Blocks):
+    """The kernel of an SRU as its authors start it (`reset_parameters` of the code of Lei et al.,
+    2018), for d features, with blocks in the order g, f, r, x:
+
+        W_g      ~ U[-√(3/d), √(3/d)]          of variance 1/d
+        W_f, W_r ~ √½ U[-√(3/d), √(3/d)]       v ∘ c has the other half of the gates' variance
+        W_x      ~ √3 U[-√(3/d), √(3/d)],  or √3 I where units = d
+
+    With √3 the output, which the highway's gate halves, stays as large as the input.
+
+    Args:
+        peephole: Whether the cell has v; without it W_f and W_r start as W_g. Default: `True`.
+        seed: As in `keras.initializers.VarianceScaling`.
+
+    Raises:
+        ValueError: `peephole` is no boolean; or, when called, the matrix is not (d, 4 units).
+
+    Example:
+
+    >>> kernel = kerasrnn.initializers.SRUKernel()((100, 4 * 128))
+    >>> [round(float(np.std(block)), 2) for block in np.split(kernel, 4, axis=1)]
+    [0.1, 0.07, 0.07, 0.17]
+    """
+
+    def __init__(self, peephole=True, seed=None):
+        self.peephole = boolean("peephole", peephole)
+        gate = 0.5 if peephole else 1.0
+        super().__init__((1.0, gate, gate, 3.0), "uniform", seed)
+
+    def blocks(self, shape, dtype):
+        features, units = shape
+        g, f, r, x = super().blocks(shape, dtype)
+        if features == units:
+            x = math.sqrt(3) * ops.eye(units, dtype=dtype)
+        return [g, f, r, x]
+
+    def get_config(self):
+        return super().get_config() | {"peephole": self.peephole}
+
+
+@keras.saving.register_keras_serializable("kerasrnn")
+class LRUKernel(_Blocks):
+    """The kernel of an LRU as its authors start it (Orvieto et al., 2023, appendix A), for d
+    features, with blocks in the order Re B, Im B, D:
+
+        Re B, Im B ~ N(0, 1 / 2d)
+        D          ~ N(0, 1 / d)
+
+    Their D is diagonal and starts from N(0, 1): so a full one gives D x the same variance.
+
+    Args:
+        seed: As in `keras.initializers.VarianceScaling`.
+
+    Raises:
+        ValueError: when called, the matrix is not (d, 3 units).
+
+    Example:
+
+    >>> kernel = kerasrnn.initializers.LRUKernel()((100, 3 * 128))
+    >>> [round(float(np.std(block)), 2) for block in np.split(kernel, 3, axis=1)]
+    [0.07, 0.07, 0.1]
+    """
+
+    def __init__(self, seed=None):
+        super().__init__((0.5, 0.5, 1.0), "untruncated_normal", seed)
+
+
+def normal(scale):
+    """The configuration of N(0, scale / features), whose tails Keras's `"lecun_normal"` has not."""
+    config = {"scale": scale, "mode": "fan_in", "distribution": "untruncated_normal"}
+    return {"class_name": "VarianceScaling", "config": config}
+
+
+__all__ = ["Chrono", "ForgetBias", "GateBias", "LRUKernel", "PerGate", "PowerLaw", "SRUKernel"]

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from keras_masks import keras_hands_on
 
 from kerasrnn import layers
 from kerasrnn.callbacks import GradientNormMonitor
@@ -20,8 +21,8 @@ PACKAGES = pytest.mark.parametrize("package", [layers, keras.layers], ids=["ours
 
 
 def compiled(*parts, optimizer="sgd", shape=(TIME, FEATURES), eagerly=True, name=None):
-    head = keras.layers.Dense(1, name="head")
-    model = keras.Sequential([keras.Input(shape), *parts, head], name=name)
+    parts = [*map(keras_hands_on, parts), keras.layers.Dense(1, name="head")]
+    model = keras.Sequential([keras.Input(shape), *parts], name=name)
     # Few updates take less time than tracing one.
     model.compile(optimizer, "mse", run_eagerly=eagerly, jit_compile=False)
     return model

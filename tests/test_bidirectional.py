@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import layers
@@ -24,8 +25,9 @@ def make(random_weights):
         pair = []
         for module in (layers, keras.layers):
             inner = getattr(module, kind)(5, dtype=dtype, **options)
-            pair.append(module.Bidirectional(inner, merge_mode=merge_mode, dtype=dtype))
-            pair[-1].build((3, 6, 4))
+            layer = module.Bidirectional(inner, merge_mode=merge_mode, dtype=dtype)
+            pair.append(keras_hands_on(layer))
+            layer.build((3, 6, 4))
         ours, theirs = pair
         random_weights(theirs)
         ours.set_weights(theirs.get_weights())

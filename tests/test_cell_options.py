@@ -308,6 +308,9 @@ RESETTING = {
     "output": lambda **o: layers.RNN("qrnn", units=5, return_sequences=True, **o),
     "Keras": lambda **o: layers.RNN(keras.layers.LSTMCell(5), return_sequences=True, **o),
     "unroll": lambda **o: layers.LSTM(5, return_sequences=True, unroll=True, **o),
+    "list": lambda **o: layers.RNN(
+        [cells.GRUCell(5), cells.LSTMCell(3)], return_sequences=True, **o
+    ),
 }
 
 
@@ -350,16 +353,6 @@ def test_episodes_in_both_directions(random_weights):
     np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("go_backwards", [False, True])
-def test_episodes_in_a_list_of_cells(go_backwards, random_weights):
-    pair = [cells.GRUCell(5), cells.LSTMCell(3)]
-    layer = layers.RNN(pair, return_sequences=True, go_backwards=go_backwards)
-    layer.build((None, None, 4))
-    random_weights(layer)
-    expected = [episodes(layer, x, r) for x, r in zip(X, RESET, strict=True)]
-    np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
-
-
 def test_a_state_passed_in_lives_until_the_first_reset(random_weights):
     layer = layers.GRU(5, return_sequences=True)
     layer.build(X.shape)
@@ -370,6 +363,24 @@ def test_a_state_passed_in_lives_until_the_first_reset(random_weights):
     y = layer(X, initial_state=[state], reset=one)
     np.testing.assert_allclose(y[:, :2], layer(X, initial_state=[state])[:, :2], rtol=1e-5)
     np.testing.assert_allclose(y[:, 2:], layer(X[:, 2:]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "unroll", "output", "list"])
+def test_backwards_a_state_passed_in_lives_until_the_episode_of_the_last_step_begins(
+    kind, random_weights
+):
+    """An episode that begins at the first step is not followed by another one."""
+    layer = RESETTING[kind](go_backwards=True)
+    layer.build(X.shape)
+    random_weights(layer)
+    states = keras.tree.map_structure(np.ones_like, layer.get_initial_state(3))
+    reset = np.zeros((3, 6), bool)
+    reset[:, [0, 2]] = True
+    y = layer(X, states, reset=reset)
+    np.testing.assert_allclose(y[:, :4], layer(X, states)[:, :4], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y[:, 4:], layer(X[:, :2]), rtol=1e-5, atol=1e-6)
+    only_first = np.arange(6) == np.zeros((3, 1))
+    np.testing.assert_allclose(layer(X, states, reset=only_first), layer(X, states), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in cells.CELLS if cells.get(name)(1).linear])
@@ -461,7 +472,11 @@ def test_a_reset_for_a_layer_of_keras():
         ("mingru", {"normalization": "layer"}, r"`normalization` needs a product with the state"),
         ("lstm", {"initial_state": "ones"}, r"must be 'zeros' or 'learned'.*initial_state='ones'"),
         ("lstm", {"recurrent_dropout_form": "g"}, r"must be 'state' or 'candidate'.*form='g'"),
-        ("qrnn", {"recurrent_dropout": 0.1}, r"needs a product.*form='candidate' does not"),
+        (
+            "qrnn",
+            {"recurrent_dropout": 0.1},
+            r"needs a product.*take .*form='candidate'",
+        ),
         ("indrnn", {"recurrent_dropout": 0.1}, r"`recurrent_dropout` needs a product"),
         (
             "simple_rnn",

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import starts
 import tensorflow as tf
 import twins
 
@@ -10,8 +11,9 @@ CASES = [(name, *case) for name, cases in twins.TWINS.items() for case in cases]
 over_twins = pytest.mark.parametrize(("name", "options", "twin"), CASES)
 
 
-def test_every_registered_cell_has_a_twin():
+def test_every_registered_cell_has_a_twin_and_a_paper():
     assert set(twins.TWINS) == set(cells.CELLS)
+    assert [name for name, kind in cells.CELLS.items() if not kind.paper] == []
 
 
 def random_states(cell, rng, size):
@@ -84,6 +86,53 @@ def test_runs_inside_keras(name, options, twin, rng, random_weights):
 GATED = [name for name, kind in cells.CELLS.items() if kind(1).gated]
 
 
+@pytest.mark.parametrize("name", [name for name, kind in cells.CELLS.items() if kind.candidate])
+def test_the_candidate_is_what_drop_marks(name, rng, random_weights):
+    """Where all of it is dropped nothing of its projection gets into the states."""
+    cell = cells.get(name)(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell)
+    states = [tf.constant(state) for state in random_states(cell, rng, 2)]
+    x = tf.constant(rng.normal(size=(2, len(cell.gates) * 4)))
+
+    def gradient(mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            mask = tf.fill((2, 4), tf.constant(mask, "float64"))
+            new = cell.advance(x, states, cell.product, candidate=mask)
+            loss = sum(tf.reduce_sum(state) for state in new)
+        of = tape.gradient(loss, x, unconnected_gradients="zero")
+        return np.abs(of[:, cell.columns((cell.candidate,))]).min()
+
+    assert gradient(0.0) == 0
+    assert gradient(1.0) > 0
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_names_the_gates_in_the_order_of_a_step(name, rng, random_weights, monkeypatch):
+    """A gate with a bias that shuts it is shut under its name."""
+    cell = cells.get(name)(4, dtype="float64")
+    cell.build((None, 3))
+    random_weights(cell, 0.1)
+    activation, values = cell.recurrent_activation, []
+
+    def kept(v):
+        values.extend(np.split(np.array(activation(v)), v.shape[-1] // 4, axis=-1))
+        return activation(v)
+
+    monkeypatch.setattr(cell, "recurrent_activation", kept)
+    biases = cell.bias.numpy()
+    for gate in set(cell.gated) & set(cell.bias_gates):
+        shut = biases.copy()
+        # The GRU's has a second row, of the recurrent products.
+        shut.reshape(-1, len(cell.bias_gates), 4)[0, cell.bias_gates.index(gate)] = -30
+        cell.bias.assign(shut)
+        values.clear()
+        cell(rng.normal(size=(2, 3)), random_states(cell, rng, 2))
+        low = [one for one, v in zip(cell.gated, values, strict=True) if v.max() < 1e-6]
+        assert set(low) == {gate}
+
+
 @pytest.mark.parametrize("name", GATED)
 def test_a_cell_with_gates_says_which_keep_or_write_its_state(name, rng, random_weights):
     """With the ones open and the others closed it remembers more of where it began."""
@@ -134,6 +183,64 @@ def test_configuration_survives(name):
         assert copy.recurrent_regularizer.l2 == pytest.approx(0.1)
     for option in ("dropout", "seed", "implementation", "initial_state"):
         assert getattr(copy, option) == options[option]
+
+
+BEGINNINGS = [(name, *case, 192) for name, cases in starts.STARTS.items() for case in cases]
+# As many features as units.
+BEGINNINGS += [("sru", *case, 128) for case in starts.STARTS["sru"]]
+
+
+def test_of_every_registered_cell_it_is_known_where_it_starts():
+    assert set(starts.STARTS) == set(cells.CELLS)
+
+
+@pytest.mark.parametrize(("name", "options", "start", "features"), BEGINNINGS)
+def test_weights_start_where_those_of_the_authors_do(name, options, start, features):
+    cell = cells.get(name)(128, **options)
+    cell.build((None, features))
+    expected = start(features, 128)
+    assert {w.name for w in cell.weights} == set(expected)
+    for weight in cell.weights:
+        blocks = expected[weight.name]
+        values = np.split(np.array(weight, "float64"), len(blocks), axis=-1)
+        for block, distribution in zip(values, blocks, strict=True):
+            starts.assert_starts(block, distribution)
+
+
+@pytest.mark.parametrize("name", ["sru", "lru", "rg_lru", "slstm"])
+def test_an_initializer_of_the_user_s_goes_before_the_authors(name):
+    options = {"kernel_initializer": keras.initializers.Constant(0.5)}
+    if name == "slstm":
+        options |= {"recurrent_initializer": "orthogonal", "bias_initializer": "ones"}
+    if name == "lru":
+        options |= {"output_initializer": "ones"}
+    cell = cells.get(name)(8, **options)
+    cell.build((None, 3))
+    starts.assert_starts(np.array(cell.kernel), 0.5)
+    if name == "slstm":
+        starts.assert_starts(np.array(cell.recurrent_kernel), starts.ORTHOGONAL)
+        starts.assert_starts(np.array(cell.bias), 1.0)
+    if name == "lru":
+        starts.assert_starts(np.array(cell.output_kernel_re), 1.0)
+
+
+def test_an_slstm_without_biases():
+    """Its forget gates cannot start by theirs."""
+    cell = cells.SLSTMCell(4, use_bias=False)
+    cell.build((None, 3))
+    assert cell.bias is None
+    copy = cells.SLSTMCell.from_config(cell.get_config())
+    assert copy.use_bias is False
+
+
+def test_the_forget_gates_of_an_slstm_start_alike_with_either_function():
+    bias = initializers.Chrono(50, seed=1)
+    b = {}
+    for forget_gate in ("sigmoid", "exponential"):
+        cell = cells.SLSTMCell(100, forget_gate=forget_gate, bias_initializer=bias)
+        cell.build((None, 3))
+        b[forget_gate] = np.split(np.array(cell.bias, "float64"), 4)[1]
+    np.testing.assert_allclose(np.exp(b["exponential"]), 1 / (1 + np.exp(-b["sigmoid"])), rtol=1e-5)
 
 
 def test_forget_bias_starts_at_one():

@@ -8,6 +8,7 @@ import tensorflow as tf
 from slow import slow_but
 
 from kerasrnn import cells, layers, recurrence, tuning
+from kerasrnn.diagnostics import gradient_flow
 from kerasrnn.layers.group import recurrent_layers
 from kerasrnn.recurrence import cudnn
 
@@ -116,6 +117,78 @@ def test_a_searched_model_trains_on_it(cell, kernel):
     assert len({id(one) for one in kernel}) == 4
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_states_go_in_and_out_with_their_gradients(
+    kind, go_backwards, return_sequences, kernel, take_path, random_weights, rng
+):
+    layer = getattr(layers, kind)(
+        6, return_state=True, return_sequences=return_sequences, go_backwards=go_backwards
+    )
+    layer.build(X.shape)
+    random_weights(layer)
+    states = [rng.normal(size=(3, 6)).astype("float32") for _ in layer.get_initial_state(3)]
+    values = [tf.constant(v) for v in (X, *states)]
+
+    def outputs_and_gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            x, *start = values
+            results = layer(x, initial_state=start)
+            # Each counts for something else.
+            loss = sum((k + 1) * tf.reduce_sum(tf.sin(v)) for k, v in enumerate(results))
+        return results, tape.gradient(loss, [*values, *layer.trainable_weights])
+
+    mine = outputs_and_gradients()
+    assert len(kernel) == 1
+    take_path("loop")
+    for one, other in zip(*map(tf.nest.flatten, (mine, outputs_and_gradients())), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+MIXED = {
+    "layer": lambda: layers.LSTM(6, dtype="mixed_float16"),
+    "cell": lambda: layers.RNN(cells.LSTMCell(6, dtype="mixed_float16")),
+    "cell in full": lambda: layers.RNN(cells.LSTMCell(6, dtype="float32"), dtype="mixed_float16"),
+    "list": lambda: layers.RNN([cells.GRUCell(6, dtype="mixed_float16"), cells.LSTMCell(5)]),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_in_the_precision_of_the_cell(name, kernel, take_path, random_weights):
+    layer = MIXED[name]()
+    layer.build(X.shape)
+    random_weights(layer)
+    y = layer(X)
+    assert len(kernel) == (2 if name == "list" else 1)
+    take_path("loop")
+    other = layer(X)
+    assert y.dtype == other.dtype
+    np.testing.assert_allclose(y, other, rtol=5e-3, atol=5e-3)
+
+
+def test_what_dropout_leaves(kernel, monkeypatch, random_weights, rng):
+    """As in the plain loop, with the same inputs dropped."""
+    layer = layers.LSTM(6, dropout=0.5)
+    layer.build(X.shape)
+    random_weights(layer)
+    mask = tf.constant(rng.integers(0, 2, (3, 1, 4)) * 2.0, "float32")
+    masks = {True: (mask,), False: (None,)}
+    monkeypatch.setattr(layer.cell, "noise", lambda *args: cells.base.Noise(masks[args[-1]]))
+    np.testing.assert_allclose(layer(X, training=True), layer(X * mask), rtol=1e-5, atol=1e-6)
+    assert len(kernel) == 2
+
+
+def test_the_gradient_through_time_is_measured_elsewhere(kernel):
+    """There are no states in between to be seen in a kernel."""
+    model = keras.Sequential([keras.Input((5, 4)), layers.LSTM(6), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    flow = gradient_flow(model, X, np.ones((3, 1)))
+    kernel.clear()
+    assert np.all(next(iter(flow.norms.values())) > 0)
+
+
 def test_it_is_explained(kernel):
     stack = layers.RNNStack("lstm", 6, 2, name="stack")
     model = keras.Sequential([keras.Input((5, 4)), stack, keras.layers.Dense(1)])
@@ -171,8 +244,8 @@ def test_what_cudnn_does_not_compute_stays(options, reason, kernel):
     ],
 )
 def test_what_is_said_of_a_call(call, reason, kernel):
-    layer = layers.LSTM(6, use_cudnn=True)
-    with pytest.raises(ValueError, match=rf"here: {reason}\. .*use_cudnn=True for lstm_cell"):
+    layer = layers.LSTM(6, use_cudnn=True, name="enc")
+    with pytest.raises(ValueError, match=rf"here: {reason}\. .*use_cudnn=True for enc/lstm_cell"):
         layer(X, **call)
     layers.LSTM(6)(X, **call)
     assert kernel == []
@@ -182,11 +255,15 @@ def test_another_cell_does_not_qualify(kernel):
     class Subclass(cells.LSTMCell):
         """May take a step of its own."""
 
-    for cell in (Subclass(6), cells.MGUCell(6), keras.layers.LSTMCell(6)):
+    for cell, kind in (
+        (Subclass(6), f"{__name__}.Subclass"),
+        (cells.MGUCell(6), "MGUCell"),
+        (keras.layers.LSTMCell(6), "keras.layers.LSTMCell"),
+    ):
         layer = layers.RNN(cell)
         layer(X)
         choice = recurrence.explain(layer)[layer.name]["fit"]
-        reason = f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+        reason = f"{kind} is neither kerasrnn.cells.LSTMCell nor GRUCell"
         assert choice.passed_over["cudnn"] == reason
     assert kernel == []
 

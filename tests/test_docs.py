@@ -17,6 +17,7 @@ from slow import slow_but
 import kerasrnn
 from kerasrnn.arguments import own_parameters
 from kerasrnn.cells.configured import parameters
+from kerasrnn.diagnostics.health.findings import CHECKS
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [
@@ -42,12 +43,15 @@ def test_every_public_class_has_an_example():
                 assert ">>>" in documented.__doc__, name
 
 
-def test_the_tables_are_those_of_the_cells():
+def test_the_tables_are_those_of_cells_and_checks():
     """`python docs/tables.py` writes them."""
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
-    page = tables["PAGE"].read_text()
-    assert page == tables["filled"](page)
-    assert page.count("\n| `") == len(kerasrnn.cells.CELLS) + len(tables["OPTIONS"])
+    pages = {name: (ROOT / "docs" / name).read_text() for name in tables["PAGES"]}
+    for name, page in pages.items():
+        assert page == tables["filled"](page, tables["PAGES"][name])
+    rows = pages["cells.md"].count("\n| `")
+    assert rows == len(kerasrnn.cells.CELLS) + len(tables["OPTIONS"])
+    assert re.findall(r"^\| ([A-Z_]+) \|", pages["verdicts.md"], re.M) == list(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +61,20 @@ def test_a_layer_s_docstring_lists_the_arguments_of_its_cell(layer):
     layer = getattr(kerasrnn.layers, layer)
     listed = re.findall(r"^ {8}(\w+(?:, \w+)*): ", layer.__doc__, re.M)
     listed = {name for names in listed for name in names.split(", ")}
-    named = own_parameters(layer).keys()
+    # A layer without a constructor of its own shows no argument in its signature.
+    named = own_parameters(layer).keys() if "__init__" in vars(layer) else set()
     further = set(parameters(layer.cell_class)) - named
     # Without a product with the state there is none to normalize.
     refused = {"normalization"} if not layer.cell_class.recurrent_gates else set()
     assert listed - named == (further - refused) | {"reset"}
     assert "zoneout: Probability, in [0, 1), that a unit keeps its old value" in layer.__doc__
+    defaults = re.findall(
+        r"^ {8}(\w+)[\w, ]*: (?:.*\n {12})+Default: `(.*)`\.$", layer.__doc__, re.M
+    )
+    of_cell = parameters(layer.cell_class)
+    assert ("zoneout", "0.0") in defaults
+    for name, default in defaults:
+        assert default == repr(of_cell[name].default).replace("'", '"')
 
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kerasrnn import cells, layers, recurrence
+from kerasrnn.diagnostics import health_report
 from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence import PATHS, explain
 
@@ -92,6 +93,10 @@ def reasons(layer, use="fit", x=X):
     return explanation[layer.name][use].passed_over
 
 
+class Scaled(cells.SimpleRNNCell):
+    """A cell of the user's."""
+
+
 def doubled(v):
     return 2 * v
 
@@ -100,6 +105,8 @@ def doubled(v):
     ("layer", "use", "path", "reason"),
     [
         (lambda: layers.LSTM(16), "fit", "cudnn", "no GPU is visible"),
+        # What holds on a GPU, too, is said first.
+        (lambda: layers.LSTM(16, activation="relu"), "fit", "cudnn", "activation=relu"),
         (
             lambda: layers.RNN("mgu", units=4),
             "fit",
@@ -129,7 +136,13 @@ def doubled(v):
             lambda: layers.RNN(keras.layers.GRUCell(30)),
             "predict",
             "programs",
-            "GRUCell is not in kerasrnn.cells.CELLS",
+            "keras.layers.GRUCell is no kerasrnn.cells.Cell",
+        ),
+        (
+            lambda: layers.RNN(Scaled(30)),
+            "fit",
+            "programs",
+            f"{__name__}.Scaled is not registered in kerasrnn.cells.CELLS",
         ),
         (lambda: layers.GRU(20), "export", "programs", NO_XLA),
         (lambda: layers.GRU(20), "export", "scan", "GRUCell is no linear recurrence"),
@@ -202,6 +215,123 @@ def test_nothing_is_run():
         np.testing.assert_array_equal(variable, value)
 
 
+def test_a_batch_for_a_layer_that_is_not_built_is_not_run_either():
+    layer = layers.LSTM(3, stateful=True)
+    explain(layer, X)
+    for state in layer.states:
+        np.testing.assert_array_equal(state, np.zeros((4, 3)))
+
+
+def test_what_layers_add_to_the_loss_is_no_symbol():
+    model = keras.Sequential(
+        [keras.Input((STEPS, 3)), layers.LSTM(3, activity_regularizer="l2", name="lstm")]
+    )
+    model.compile("sgd", "mse")
+    report = health_report(model, X, np.zeros((4, 3)))
+    assert report.notes == []
+    assert float(model.losses[0]) > 0
+    explain(model)
+    assert model.losses == []
+
+
+def hidden(layer):
+    """A function that keeps a layer where Keras does not look."""
+    return keras.layers.Lambda(lambda v: layer(v))
+
+
+@pytest.mark.parametrize("place", ["Lambda", "run"])
+def test_a_cell_that_no_layer_is_known_to_have(place):
+    """It goes by its name."""
+
+    @keras.saving.register_keras_serializable()
+    class Alone(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.cell = cells.GRUCell(4, name="mine")
+
+        def build(self, shape):
+            self.cell.build((shape[0], shape[2]))
+
+        def call(self, v):
+            states = self.cell.get_initial_state(keras.ops.shape(v)[0])
+            return recurrence.run(self.cell, v, states)[0]
+
+    layer = layers.RNN(cells.GRUCell(4, name="mine"))
+    layer.build(X.shape)
+    part = Alone() if place == "run" else hidden(layer)
+    x = keras.Input((STEPS, 3))
+    model = keras.Model(x, [part(x), layers.LSTM(3, name="known")(x)])
+    assert set(explain(model)) == {"mine", "known"}
+
+
+def test_a_layer_that_is_in_two_places():
+    """It has the first, and a number for each further call."""
+    shared, x = layers.GRU(20, return_sequences=True, name="shared"), keras.Input((STEPS, 20))
+    inner = keras.Sequential([keras.Input((STEPS, 20)), shared], name="inner")
+    explanation = explain(keras.Model(x, shared(inner(x))))
+    assert list(explanation) == ["inner/shared", "inner/shared#2"]
+    assert paths(explanation)["inner/shared#2"] == ("programs", "programs", "loop")
+
+
+class Sometimes(keras.Model):
+    """A layer for training alone, one that nothing calls, and one with a loop of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.main = layers.GRU(20, name="main")
+        self.aside = layers.GRU(20, name="aside")
+        self.never = layers.GRU(20, name="never")
+        self.never.build(X.shape)
+        self.loop = OwnLoop(2, name="loop")
+
+    def call(self, v, training=False):
+        if training:
+            self.aside(v)
+        return self.main(v) + self.loop(v)[:, :1]
+
+
+class OwnLoop(layers.GRU):
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        return sequences[:, 0, :2], sequences[:, :, :2], initial_state
+
+
+OwnLoop.inner_loop.__module__ = "theirs"
+
+
+def test_layers_that_are_called_in_some_uses_or_in_none():
+    model = Sometimes()
+    model(X, training=True)
+    explanation = explain(model, X)
+    assert paths(explanation) == {
+        "main": ("programs", "programs", "loop"),
+        "aside": ("programs", "not run", "not run"),
+        "never": ("not run",) * 3,
+        "loop": ("other",) * 3,
+    }
+    table = repr(explanation)
+    assert "the model does not call it" in table
+    assert "a layer with an `inner_loop` of its own" in table
+
+
+class Untraceable(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.lstm = layers.LSTM(1, name="lstm")
+
+    def call(self, v):
+        return self.lstm(v) * float(np.array(v).mean() > 0)
+
+
+def test_a_model_that_cannot_be_traced():
+    """It has a report, where it runs eagerly."""
+    model = Untraceable()
+    model.compile("sgd", "mse", run_eagerly=True)
+    model(X)
+    with pytest.raises(ValueError, match=r"cannot be traced on `x`.*one by one"):
+        explain(model, X)
+    assert health_report(model, X, np.zeros((4, 1))).notes == []
+
+
 def test_a_table_for_a_prompt():
     """Layers of which the same is to be said share it."""
     model = keras.Sequential([keras.Input((None, 8)), layers.RNNStack("lstm", 16, 2, name="stack")])
@@ -217,9 +347,22 @@ def test_a_table_for_a_prompt():
     ]
 
 
+class Pair(keras.Model):
+    """Was built for two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = layers.LSTM(1)
+        self([X, X])
+
+    def call(self, both):
+        return self.lstm(both[0] + both[1])
+
+
 @pytest.mark.parametrize(
     ("model", "x", "message"),
     [
+        (Pair(), None, "`x` must show the shape of the input"),
         (np.ones(3), None, "`model_or_layer` must be a Keras model or layer.*array"),
         (layers.LSTM(3), None, "`x` must show the shape of the input"),
         (keras.Sequential([keras.Input((5, 3)), layers.LSTM(3)]), [[1.0]], "`x` must be an array"),

@@ -105,6 +105,39 @@ def test_an_existing_place_is_kept_unless_told(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
 
 
+def test_an_address(small, tmp_path, monkeypatch, rng):
+    """Nothing of it is left on this machine."""
+    monkeypatch.chdir(tmp_path)
+    place = f"ram:/{tmp_path}/artifact"
+    x = rng.normal(size=(2, 3)).astype("float32")
+    for _ in range(2):
+        small.set_weights([rng.normal(size=w.shape) for w in small.get_weights()])
+        assert export_saved_model(small, place, overwrite=True) == place
+        serve = tf.saved_model.load(place).signatures["serving_default"]
+        (name,) = serve.structured_input_signature[1]
+        np.testing.assert_allclose(serve(**{name: x})["output_0"], small(x), rtol=1e-5)
+    with pytest.raises(FileExistsError, match=r"overwrite=True.*ram://.*artifact"):
+        export_saved_model(small, place)
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(type(small), "export", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        export_saved_model(small, place, overwrite=True)
+    assert tf.saved_model.contains_saved_model(place)
+    assert tf.io.gfile.listdir(f"ram:/{tmp_path}") == ["artifact"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["abc://bucket/artifact", pathlib.Path("gs://bucket/artifact")])
+def test_what_is_no_address(path, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"`path` must .*bucket/artifact"):
+        export_saved_model(small, path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_directory_will_do(small, tmp_path):
     export_saved_model(small, tmp_path)
     assert tf.saved_model.contains_saved_model(tmp_path)
@@ -200,3 +233,36 @@ def test_a_vectorization_of_open_length_warns(model, tmp_path):
 def test_what_is_no_model(tmp_path):
     with pytest.raises(TypeError, match=r"`model` must be a keras.Model.*'model.keras'"):
         export_saved_model("model.keras", tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class"])
+def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
+    model = keras.Sequential([keras.Input((3,), name=name), keras.layers.Dense(1)])
+    with pytest.raises(
+        ValueError, match=f"`model` must have inputs whose names.*Received: '{name}'"
+    ):
+        export_saved_model(model, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_inputs_whose_names_differ_in_case_alone(tmp_path):
+    inputs = [keras.Input((3,), name=name) for name in ("A", "a", "b")]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    with pytest.raises(ValueError, match=r"different in lower case.*Received: 'A', 'a' of"):
+        export_saved_model(model, tmp_path / "artifact")
+
+
+def test_a_text_vectorization_before_several_inputs(vectorize, tmp_path):
+    tokens, other = keras.Input((8,), dtype="int64", name="tokens"), keras.Input((2,), name="other")
+    h = layers.LSTM(3)(keras.layers.Embedding(20, 4)(tokens))
+    model = keras.Model([tokens, other], keras.layers.Concatenate()([h, other]))
+    with pytest.raises(ValueError, match=r"gives one\. .*inputs tokens, other"):
+        export_saved_model(model, tmp_path / "artifact", preprocessing=vectorize)
+    # As the message says.
+    text, raw = keras.Input((), dtype="string", name="text"), keras.Input((2,), name="raw")
+    both = keras.Model([text, raw], [vectorize(text), raw])
+    export_saved_model(model, tmp_path / "artifact", preprocessing=both)
+    serve = tf.saved_model.load(tmp_path / "artifact").signatures["serving_default"]
+    values = np.ones((3, 2), "float32")
+    served = serve(text=tf.constant(TEXTS), raw=tf.constant(values))["output_0"]
+    np.testing.assert_allclose(served, model([vectorize(TEXTS), tf.constant(values)]), rtol=1e-5)

@@ -1,12 +1,16 @@
-"""What is replaced is there whole, the old or the new, and nothing else is left beside it."""
+"""What is replaced is there whole, the old or the new, and nothing else is left beside it; and what
+has an address goes there."""
 
 import os
 import pathlib
 import stat
 
 import pytest
+import tensorflow as tf
 
-from kerasrnn.files import replacing_directory, replacing_file
+from kerasrnn.files import Address, located, path, replacing_directory, replacing_file
+
+gfile = tf.io.gfile
 
 
 class Broken(Exception):
@@ -140,3 +144,166 @@ def test_a_directory_that_cannot_take_its_place(directory, monkeypatch):
     with pytest.raises(KeyboardInterrupt), replacing_directory(directory) as unfinished:
         unfinished.mkdir()
     assert_old(directory)
+
+
+@pytest.fixture
+def address(tmp_path):
+    """That of a folder which nobody else uses."""
+    return Address(f"ram:/{tmp_path}")
+
+
+def test_an_address_has_parts(address):
+    assert located("csv", "gs://bucket/a/b.csv") == Address("gs://bucket/a/b.csv")
+    assert Address("gs://bucket/a/") / "b.csv" == Address("gs://bucket/a/b.csv")
+    place = Address("gs://bucket/a/b.csv")
+    assert (place.name, place.parent, os.fspath(place)) == (
+        "b.csv",
+        Address("gs://bucket/a"),
+        "gs://bucket/a/b.csv",
+    )
+    assert place.parent.parent.parent == Address("gs://")
+    assert place.resolve() == place
+
+
+def test_what_stands_at_an_address(address):
+    folder = address / "a" / "b"
+    assert not folder.exists()
+    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(FileExistsError, match="/a/b exists"):
+        folder.mkdir()
+    file = folder / "c.txt"
+    file.unlink(missing_ok=True)
+    with pytest.raises(tf.errors.NotFoundError):
+        file.unlink()
+    for content in (b"older text", b"text"):
+        with file.open("wb") as opened:
+            opened.write(content)
+    assert read(file) == b"text"
+    assert (folder.is_dir(), file.is_dir(), file.exists()) == (True, False, True)
+    assert list(folder.iterdir()) == [file]
+    with pytest.raises(OSError, match="not empty"):
+        folder.rmdir()
+    file.unlink()
+    folder.rmdir()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("norms.csv", pathlib.Path("norms.csv")),
+        ("C:/norms.csv", pathlib.Path("C:/norms.csv")),
+        ("./gs:/norms.csv", pathlib.Path("gs:/norms.csv")),
+        ("run:1/norms.csv", pathlib.Path("run:1/norms.csv")),
+        ("ram://norms.csv", Address("ram://norms.csv")),
+        (Address("ram://norms.csv"), Address("ram://norms.csv")),
+    ],
+)
+def test_what_is_an_address(value, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located("csv", value) == place
+    assert path("csv", value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (pathlib.Path("gs://bucket/norms.csv"), r"`csv` must have two slashes.*'gs://\.\.\.'"),
+        ("s3a:/bucket/norms.csv", r"`csv` must have two slashes.*csv='s3a:/bucket"),
+        ("abc://bucket/norms.csv", r"`csv` must lie on .*ram://.*tensorflow_io.*csv='abc://bucket"),
+    ],
+)
+def test_addresses_that_are_none(value, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for check in (path, located):
+        with pytest.raises(ValueError, match=message):
+            check("csv", value)
+    with pytest.raises(TypeError, match=r"`csv` must be a path\. Received: csv=3"):
+        located("csv", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def read(address):
+    with address.open("rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_file_at_an_address_is_replaced(address, old):
+    place = address / "new" / "page.html"
+    if old:
+        place.parent.mkdir()
+        with place.open("wb") as file:
+            file.write(b"old")
+
+    def write():
+        with replacing_file(place) as file:
+            file.write(b"half of the n")
+            raise Broken
+
+    with pytest.raises(Broken):
+        write()
+    assert place.exists() == old
+    for content in (b"new", b"newer"):
+        with replacing_file(place) as file:
+            file.write(content)
+            file.flush()
+            assert not place.exists() or read(place) != content
+        assert read(place) == content
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_file_at_an_address_that_cannot_take_its_place(address, monkeypatch):
+    place = address / "page.html"
+    with replacing_file(place) as file:
+        file.write(b"old")
+
+    def stop(*paths, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gfile, "rename", stop)
+    with pytest.raises(KeyboardInterrupt), replacing_file(place) as file:
+        file.write(b"new")
+    assert read(place) == b"old"
+    assert list(address.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("old", ["nothing", "a file", "a directory", "one that nobody made"])
+def test_a_directory_at_an_address_is_replaced(address, old):
+    place = address / "artifact"
+    if old == "a directory":
+        (place / "sub").mkdir()
+    if old != "nothing":
+        with (place if old == "a file" else place / "old.txt").open("wb") as file:
+            file.write(b"old")
+    before = gfile.glob(f"{place}/*")
+
+    def write():
+        with replacing_directory(place) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "new.txt").write_text("half of the n")
+            raise Broken
+
+    with pytest.raises(Broken):
+        write()
+    assert gfile.glob(f"{place}/*") == before
+    with replacing_directory(place) as unfinished:
+        (unfinished / "sub" / "empty").mkdir(parents=True)
+        (unfinished / "new.txt").write_text("new")
+        (unfinished / "sub" / "deep.txt").write_text("deep")
+    assert {part.name for part in place.iterdir()} == {"new.txt", "sub"}
+    assert read(place / "new.txt") == b"new"
+    assert read(place / "sub" / "deep.txt") == b"deep"
+    assert (place / "sub" / "empty").is_dir()
+
+
+def test_the_files_at_its_top_are_copied_last(address, monkeypatch):
+    """A SavedModel is one once its saved_model.pb is there."""
+    copied, copy = [], gfile.copy
+    monkeypatch.setattr(gfile, "copy", lambda a, b, **o: copied.append(b) or copy(a, b, **o))
+    with replacing_directory(address / "artifact") as unfinished:
+        (unfinished / "variables").mkdir(parents=True)
+        for name in ("saved_model.pb", "variables/index", "variables/data"):
+            (unfinished / name).write_text("text")
+    assert copied[-1].endswith("artifact/saved_model.pb")

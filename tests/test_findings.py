@@ -1,17 +1,20 @@
 """What is found in recorded norms whose illness is known; test_report.py has the models."""
 
 import inspect
-import pathlib
+import math
 import re
 
+import keras
 import numpy as np
 import pytest
 from records import norms, recorded, verdict_on, verdicts_on
 
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report, plots
+from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
-from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
+from kerasrnn.diagnostics.reach import Reach
 from kerasrnn.updates.clips import CLIPS
 from kerasrnn.updates.suggestion import suggest_clipnorm
 
@@ -130,41 +133,110 @@ def test_nothing_finite_says_nothing_of_the_clip():
     assert "CLIP" not in verdict_on(record)
 
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-
-
-def test_every_check_is_described_wherever_verdicts_are():
+def test_every_check_is_described_where_verdicts_are():
     """And nothing else is."""
     listed = re.findall(r"^ {4}([A-Z_]+): (.*(?:\n {8}.*)*)", health_report.__doc__, re.M)
     assert [code for code, _ in listed] == list(CHECKS)
     for code, text in listed:
         assert " ".join(text.split()) == " ".join(inspect.getdoc(CHECKS[code]).split())
-    rows = re.findall(r"^\| ([A-Z_]+(?:, [A-Z_]+)*) \| .+ \|$", README.read_text(), re.M)
-    assert [code for row in rows for code in row.split(", ")] == list(CHECKS)
-    words = GradientNormMonitor.verdict.__doc__
-    of_training = [code for code in CHECKS if code not in ("DEAD", "SATURATED")]
-    assert all(code.replace("_", " ") in words.replace("-", " ") for code in of_training)
 
 
-@pytest.mark.parametrize("code", CHECKS)
-def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
-    """Of illnesses of many kinds, each under its code, and of nothing nothing."""
-    check = CHECKS[code]
-    assert list(inspect.signature(check).parameters) == ["measured"]
-    assert check.__name__.upper() == code
+def records_of_many_kinds():
     exploding, broken = norms(), norms()
     exploding[::50] *= 1e3
     broken[3] = np.nan
-    records = [
+    return [
         recorded(before, after, clip)
         for before in (norms(), norms() * 1e-12, exploding, broken)
         for after in (before, before * 0.1)
         for clip in (None, ("clipnorm", 0.1), ("percentile", 10.0))
     ]
-    given = [verdict.code for record in records for verdict in check(Measured(record=record))]
-    assert set(given) == ({code} if code not in ("DEAD", "SATURATED") else set())
+
+
+def test_what_can_be_said_of_norms_alone_is_what_the_monitor_says_it_can():
+    words = GradientNormMonitor.verdict.__doc__.replace("-", " ")
+    said = {code for code in CHECKS if code.replace("_", " ") in words}
+    codes = (verdict.code for record in records_of_many_kinds() for verdict in verdicts_on(record))
+    assert set(codes) == said
+
+
+@pytest.mark.parametrize("code", CHECKS)
+def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
+    """Each under its code, and of nothing nothing."""
+    check = CHECKS[code]
+    assert list(inspect.signature(check).parameters) == ["measured"]
+    assert check.__name__.upper() == code
+    verdicts = [v for record in records_of_many_kinds() for v in check(Measured(record=record))]
+    assert {verdict.code for verdict in verdicts} <= {code}
     if code != "HEALTHY":
         assert check(Measured()) == []
+
+
+def codes(record=None, **layers):
+    measured = Measured(record=record, layers=layers)
+    return {verdict.code for check in CHECKS.values() for verdict in check(measured)}
+
+
+def constant(norm, of_last=None):
+    """Norms that are all the same, the hundredth part of them, the last ones, another one."""
+    of_one = np.full(1000, norm / 2**0.5)
+    of_one[-11:] = (of_last or norm) / 2**0.5
+    return np.stack([of_one, of_one], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "above", "below"),
+    [
+        ("EXPLODING", recorded(constant(1.0, 101.0)), recorded(constant(1.0, 99.0))),
+        ("VANISHING", recorded(constant(0.99e-7)), recorded(constant(1.01e-7))),
+        (
+            "CLIP_TOO_TIGHT",
+            *(
+                recorded(
+                    constant(1.0),
+                    np.where(np.arange(1000)[:, None] < n, 0.5, 1) * constant(1.0),
+                    ("clipnorm", 1.0),
+                )
+                for n in (501, 499)
+            ),
+        ),
+    ],
+)
+def test_thresholds_of_training(code, above, below):
+    assert code in codes(above)
+    assert code not in codes(below)
+
+
+def layer_health(slope=0.0, low=0.0):
+    """Of 100 steps, with a gate of which a share is shut."""
+    half_life = math.log(2) / -slope if slope < 0 else math.inf
+    gate = Gate(np.zeros(40), low, 0.0, "")
+    return LayerHealth(
+        "LSTMCell", 100, slope, half_life, {"i": gate}, {}, None, None, None, True, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "above", "below"),
+    [
+        # Half-lives of 9.9 and 10.1 steps of 100.
+        ("VANISHING", {"slope": -math.log(2) / 9.9}, {"slope": -math.log(2) / 10.1}),
+        # Growth over 99 steps to 10.1 times, and to 9.9.
+        ("EXPLODING", {"slope": math.log(10.1) / 99}, {"slope": math.log(9.9) / 99}),
+        ("SATURATED", {"low": 0.51}, {"low": 0.49}),
+    ],
+)
+def test_thresholds_of_a_layer(code, above, below):
+    assert code in codes(rnn=layer_health(**above))
+    assert code not in codes(rnn=layer_health(**below))
+
+
+@pytest.mark.parametrize(
+    ("took", "gave", "explodes"), [(1, 1.1e9, True), (1, 0.9e9, False), (1e3, 1.1e9, False)]
+)
+def test_a_layer_that_gives_huge_numbers(took, gave, explodes):
+    """More than 1e9, and than 1e9 times what it takes."""
+    assert Reach(keras.layers.SimpleRNN(2), {}, took, gave).explodes == explodes
 
 
 def test_verdicts_come_in_the_order_of_the_checks():

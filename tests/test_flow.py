@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import layers
@@ -21,7 +22,8 @@ KINDS = pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
 
 
 def compiled(*parts, x=X):
-    model = keras.Sequential([*parts, keras.layers.Dense(1, name="head")])
+    parts = [*map(keras_hands_on, parts), keras.layers.Dense(1, name="head")]
+    model = keras.Sequential(parts)
     model.build(x.shape)
     model.compile("sgd", "mse")
     return model

@@ -4,6 +4,7 @@ import copy
 import csv
 import functools
 import itertools
+import pathlib
 import pickle
 
 import keras
@@ -323,6 +324,9 @@ def test_noise_scale_has_to_be_asked_for():
             {"csv": f"{__file__}/norms.csv"},
             r"`csv` must lie in a directory, but '.*\.py' is a file",
         ),
+        ({"csv": pathlib.Path("gs://x/y.csv")}, "`csv` must have two slashes in an address"),
+        ({"log_dir": pathlib.Path("gs://x")}, "`log_dir` must have two slashes in an address"),
+        ({"csv": "abc://x/y.csv"}, r"`csv` must lie on this machine or .* csv='abc://x/y\.csv'"),
         ({"log_dir": 3}, "`log_dir` must be a path or None. Received: log_dir=3"),
         ({"log_dir": __file__}, r"`log_dir` must be a directory, but '.*\.py' is a file. Received"),
     ],
@@ -490,6 +494,53 @@ def test_copies_hooked_or_not(copier, tmp_path):
             monitor.variables,
         )
         fit(compiled(SGD(0.5)), copied, epochs=1)
+    # Each fit of a copy has a file of its own.
+    assert [len(path.read_text().splitlines()) for path in sorted(tmp_path.rglob("*.csv"))] == [
+        7,
+        7,
+        13,
+    ]
+
+
+def flat():
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(1)])
+    model.compile(SGD(1e-3), "mse", run_eagerly=True)
+    return model
+
+
+def test_another_model_has_files_of_its_own(tmp_path):
+    """A second fit of the first model replaces its record, as ever."""
+    monitor = GradientNormMonitor(csv=tmp_path / "norms.csv", log_dir=tmp_path)
+    first, second = flat(), flat()
+    for model, epochs in ((first, 2), (second, 1), (first, 3)):
+        fit(model, monitor, epochs=epochs)
+    lines = {
+        str(path.relative_to(tmp_path)): len(path.read_text().splitlines())
+        for path in tmp_path.rglob("*.csv")
+    }
+    assert lines == {"norms.csv": 1 + 18, "fit-1/norms.csv": 1 + 6}
+    assert len(list(tmp_path.glob("events.*"))) == 2
+    assert len(list((tmp_path / "fit-1").glob("events.*"))) == 1
+
+
+def test_files_at_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = f"ram:/{tmp_path}"
+    monitor = GradientNormMonitor(csv=f"{place}/new/norms.csv", log_dir=f"{place}/logs")
+    here = GradientNormMonitor(csv="norms.csv")
+    first, second = flat(), flat()
+    for model, epochs in ((first, 2), (second, 1), (first, 1)):
+        fit(model, here, monitor, epochs=epochs)
+    for name in ("norms.csv", "fit-1/norms.csv"):
+        with tf.io.gfile.GFile(f"{place}/new/{name}", "rb") as file:
+            assert file.read() == (tmp_path / name).read_bytes()
+    assert len(tf.io.gfile.glob(f"{place}/logs/events*")) == 2
+    assert len(tf.io.gfile.glob(f"{place}/logs/fit-1/events*")) == 1
+    with tf.io.gfile.GFile(f"{place}/mine.csv", "w") as file:
+        file.write("year,yield")
+    with pytest.raises(FileExistsError, match=r"`csv` must name a new file.*ram://.*mine.csv"):
+        fit(first, GradientNormMonitor(csv=f"{place}/mine.csv"))
+    assert sorted(part.name for part in tmp_path.iterdir()) == ["fit-1", "norms.csv"]
 
 
 @pytest.mark.slow
@@ -512,7 +563,6 @@ def test_inside_keras_tuner(tmp_path, quiet_tuner):
     assert all(np.isfinite(scores))
 
 
-@pytest.mark.slow
 def test_under_two_replicas(on_two_devices):
     printed = on_two_devices("""
         import test_gradient_norm_monitor as t

@@ -121,6 +121,9 @@ def test_squares_of_their_own():
     [
         ("bias_initializer", initializers.Chrono(9, seed=1)),
         ("bias_initializer", initializers.ForgetBias(2.0)),
+        ("bias_initializer", initializers.PowerLaw(1.6)),
+        ("kernel_initializer", initializers.SRUKernel(peephole=False, seed=3)),
+        ("kernel_initializer", initializers.LRUKernel(seed=3)),
         ("recurrent_initializer", initializers.PerGate("he_normal")),
     ],
 )
@@ -142,3 +145,50 @@ def test_a_gate_s_initializer_by_itself():
 def test_what_is_for_a_bias_starts_nothing_else(option):
     with pytest.raises(ValueError, match=f"Chrono is for `bias_initializer`.*{option}=<"):
         layers.LSTM(3, **{option: initializers.Chrono(9)})
+
+
+def test_power_law():
+    value = np.array(initializers.PowerLaw(1.6)((5,), "float64"))
+    # NX-AI/xlstm, of the last block.
+    np.testing.assert_allclose(value, -(-5 + 12 * (np.arange(5) / 4) ** (0.3 + 1.3)))
+    np.testing.assert_array_equal(initializers.PowerLaw()((1,)), [5.0])
+    b = bias("gru", initializers.PowerLaw(), reset_after=False, update_gate="write")
+    np.testing.assert_allclose(b["z"], -np.array(initializers.PowerLaw()((UNITS,), "float64")))
+
+
+@pytest.mark.parametrize("value", [0, -0.3, "0.3", None, True, float("nan"), float("inf")])
+def test_what_is_no_exponent(value):
+    rule = rf"`exponent` must be a finite number above 0.*exponent={value!r}"
+    with pytest.raises(ValueError, match=rule):
+        initializers.PowerLaw(value)
+
+
+def test_what_is_no_vector():
+    with pytest.raises(ValueError, match=r"`PowerLaw` is for a bias, \(units,\).*\(2, 3\)"):
+        initializers.PowerLaw()((2, 3))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("name", ["sru", "lru", "rg_lru", "slstm"])
+def test_weights_of_every_precision(name, dtype):
+    cell = cells.get(name)(3, dtype=dtype)
+    cell.build((None, 3))
+    assert {weight.dtype for weight in cell.weights} == {dtype}
+
+
+@pytest.mark.parametrize("kind", [initializers.SRUKernel, initializers.LRUKernel])
+def test_blocks_of_a_kernel(kind):
+    kernel = np.array(kind(seed=3)((5, 24)))
+    blocks = np.split(kernel, 4 if kind is initializers.SRUKernel else 3, axis=1)
+    # Each is drawn by itself, and with a seed all of them again.
+    ratio = blocks[0] / blocks[1]
+    assert ratio.std() > 0.1
+    np.testing.assert_array_equal(kernel, kind(seed=3)((5, 24)))
+    assert not np.array_equal(kernel, kind()((5, 24)))
+    with pytest.raises(ValueError, match=rf"`{kind.__name__}` is for kernels.*\(5, 7\)"):
+        kind()((5, 7))
+
+
+def test_what_is_no_peephole():
+    with pytest.raises(ValueError, match=r"`peephole` must be True or False.*peephole='no'"):
+        initializers.SRUKernel("no")

@@ -18,6 +18,7 @@ MODULES = [
         "simple_rnn",
         "bidirectional",
         "stacked_rnn_cells",
+        "dropout_rnn_cell",
         "rnn",
         "time_distributed",
     )
@@ -34,12 +35,13 @@ def run(*options, modules=MODULES, **environment):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     # Not under this project's own settings: Keras's tests warn.
     command += ["-c", os.devnull, "--rootdir", str(FOLDER)]
+    path = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [*command, "--pyargs", *modules],
         capture_output=True,
         text=True,
         cwd=FOLDER,
-        env=os.environ | {"PYTHONPATH": str(FOLDER)} | environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)} | environment,
     )
     counts = {
         kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)

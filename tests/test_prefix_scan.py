@@ -113,6 +113,73 @@ def test_second_gradients(rng, mode, constant, imaginary):
         np.testing.assert_allclose(unpaired(d), e.numpy(), rtol=1e-9, atol=1e-10)
 
 
+def moved(a, b, h, u_a, u_b, u_h):
+    """The derivative of the states in the direction u, by the product rule."""
+    tangents = []
+    for t in range(b.shape[0]):
+        a_t, u_t = (v if len(v.shape) == 1 else v[t] for v in (a, u_a))
+        h, u_h = a_t * h + b[t], u_t * h + a_t * u_h + u_b[t]
+        tangents.append(u_h)
+    return np.stack(tangents)
+
+
+def jvp(function, at, direction):
+    with tf.autodiff.ForwardAccumulator(at, direction) as accumulator:
+        result = function(*at)
+    return accumulator.jvp(result)
+
+
+FORWARD = {
+    "eager": lambda at, direction: jvp(prefix_scan.scan, at, direction),
+    "around a function": lambda at, direction: jvp(
+        tf.function(lambda *v: prefix_scan.scan(*v), autograph=False), at, direction
+    ),
+}
+
+
+@kinds
+@pytest.mark.parametrize("mode", FORWARD)
+@pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
+def test_forward_mode(rng, constant, mode, imaginary):
+    at, direction = (problem(rng, 35, imaginary, constant)[:3] for _ in range(2))
+    found = FORWARD[mode]([paired(v) for v in at], [paired(v) for v in direction])
+    np.testing.assert_allclose(unpaired(found), moved(*at, *direction), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_forward_mode_inside_a_graph_is_an_error(rng, which):
+    at = [tf.constant(v) for v in problem(rng, 3)[:3]]
+
+    def run(followed):
+        others = [at[:which], at[which + 1 :]]
+        return jvp(
+            lambda v: prefix_scan.scan(*others[0], v, *others[1]),
+            [followed],
+            [tf.ones_like(followed)],
+        )
+
+    with pytest.raises(NotImplementedError, match=r"ForwardAccumulator around the tf\.function"):
+        tf.function(run, autograph=False)(at[which])
+
+
+@kinds
+def test_forward_over_reverse(rng, imaginary):
+    """A product with the Hessian is a finite difference of gradients."""
+    at, direction = (problem(rng, 6, imaginary, batch=2, units=2) for _ in range(2))
+    weights = paired(at[3])
+
+    def gradient(*v):
+        return tf.nest.flatten(gradients(lambda *u: prefix_scan.scan(*u), *v, weights)[1])
+
+    found = jvp(gradient, [paired(v) for v in at[:3]], [paired(v) for v in direction[:3]])
+    ends = [
+        gradient(*(paired(v + s * 1e-6 * u) for v, u in zip(at[:3], direction, strict=False)))
+        for s in (1, -1)
+    ]
+    for d, plus, minus in zip(found, *ends, strict=True):
+        np.testing.assert_allclose(d, (plus - minus) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
 NEAR = {
     "zero": lambda rng, shape: rng.choice([0.0, 1e-45, 1e-30, 1e-7], shape),
     "one": lambda rng, shape: 1 - rng.choice([0.0, 1e-7, 1e-5], shape),

@@ -125,7 +125,7 @@ CASES = [(name, "all") for name in cells.CELLS]
 CASES += [(name, "plain") for name, kind in cells.CELLS.items() if kind(1).linear]
 
 
-@pytest.mark.parametrize("compiled", slow_but([False], [False, True]))
+@pytest.mark.parametrize("compiled", slow_but([True], [False, True]))
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_cell_with_all_it_can_have(
     name, options, compiled, random_weights, monkeypatch, take_path

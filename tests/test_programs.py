@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 from two_paths import MASK, Peephole, X, assert_same, build, gradients_of
 
@@ -24,7 +25,7 @@ def twins_that_return_all(random_weights):
         for module in (layers, keras.layers)
     ]
     for layer in pair:
-        layer.build((3, 6, 4))
+        keras_hands_on(layer).build((3, 6, 4))
     random_weights(pair[0])
     pair[1].set_weights(pair[0].get_weights())
     return pair
@@ -148,29 +149,47 @@ def test_steps_aside_for_an_activation_of_the_users(activation, name, rng, runs)
 
 
 def test_steps_aside(rng, runs):
-    """In eager calls, in graphs that may be exported, and for what it cannot run."""
+    """In eager calls, in graphs that may be exported, and for what it cannot run or what is too
+    small."""
     x = tf.constant(rng.normal(size=(3, STEPS, FEATURES)), "float32")
     layer, unrolled, small = layers.LSTM(16), layers.LSTM(16, unroll=True), layers.LSTM(15)
     # A cell of the user's own may not say all about itself in its configuration.
     unregistered = layers.RNN(Peephole(16))
     for one in (layer, unrolled, small, unregistered):
         one.build(x.shape)
-    layer(x, training=True)
-    tf.function(lambda x: layer(x, training=False))(x)
-    tf.function(lambda x: layer(x))(x)
-    for one in (unrolled, small, unregistered):
-        tf.function(lambda x, one=one: one(x, training=True))(x)
+    for training in (True, False, None):
+        tf.function(lambda x, training=training: layer(x, training=training))(x)
+    with recurrence.compiled():
+        layer(x, training=True)
+        for one in (unrolled, small, unregistered):
+            tf.function(lambda x, one=one: one(x, training=True))(x)
     assert runs == set()
-    tf.function(lambda x: layer(x, training=True))(x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_function_of_the_users_that_is_compiled(training, rng, runs):
+    x = tf.constant(rng.normal(size=(3, STEPS, FEATURES)), "float32")
+    layer = layers.LSTM(16)
+
+    @tf.function
+    def run(x):
+        with recurrence.compiled():
+            return layer(x, training=training)
+
+    np.testing.assert_allclose(run(x), layer(x), rtol=1e-5, atol=1e-6)
     assert runs == {layer.cell}
+    # Outside of it nothing is left of it.
+    runs.clear()
+    tf.function(layer)(x)
+    assert runs == set()
 
 
 def model(module):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((None, FEATURES))
     x = keras.layers.Masking()(inputs)
-    x = module.Bidirectional(module.GRU(22, return_sequences=True))(x)
-    x = module.GRU(22)(x)
+    x = keras_hands_on(module.Bidirectional(module.GRU(22, return_sequences=True)))(x)
+    x = keras_hands_on(module.GRU(22))(x)
     net = keras.Model(inputs, keras.layers.Dense(1)(x))
     net.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), "mse")
     return net
@@ -207,7 +226,7 @@ def test_a_fit_is_that_of_keras(steps_per_execution, runs):
     "options", slow_but([{}], [{}, {"steps_per_execution": 2}, {"jit_compile": True}])
 )
 def test_evaluation_and_prediction(options, runs):
-    """The seam of `sequence.stage_of`: what Keras calls the functions it traces."""
+    """What Keras traces for them is known to be no export."""
     x, y, theirs = of_keras()
     ours = model(layers)
     ours.compile(loss="mse", **options)
@@ -231,21 +250,127 @@ def test_single_batches(method, rng, runs):
     assert len(runs) == 3
 
 
-def test_an_export_of_a_trained_model_needs_no_xla(tmp_path, rng):
+def needs_xla(path):
+    return b"_XlaMustCompile" in (path / "saved_model.pb").read_bytes()
+
+
+def signed(model, **options):
+    """A module with a step of training, as one for a device that trains, and that function."""
+
+    class Module(tf.Module):
+        def __init__(self):
+            self.optimizer = keras.optimizers.SGD(0.1)
+            self.optimizer.build(model.trainable_variables)
+            self.kept = model.variables + self.optimizer.variables
+
+        @tf.function(**options)
+        def one_step_on_data(self, x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            gradients = tape.gradient(loss, model.trainable_variables)
+            self.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return {"loss": loss}
+
+    module = Module()
+    return module, module.one_step_on_data
+
+
+def archived(path, model, function, **options):
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", function, **options)
+    archive.write_out(path, verbose=False)
+
+
+def archived_after_a_call(path, model, x, **options):
+    """As Keras's documentation has it."""
+    function = tf.function(lambda x: model(x, training=True), **options)
+    function(x)
+    archived(path, model, function)
+
+
+def saved_after_a_call(path, model, x, concrete):
+    module, train = signed(model)
+    train(x, np.zeros((len(x), 1), "float32"))
+    function = train
+    if concrete:
+        specs = tf.TensorSpec(x.shape), tf.TensorSpec((len(x), 1))
+        function = train.get_concrete_function(*specs)
+    tf.saved_model.save(module, path, signatures={"serve": function} if concrete else None)
+
+
+SPECS = tf.TensorSpec((None, None, FEATURES)), tf.TensorSpec((None, 1))
+# Ways to a SavedModel, each `save(path, model, x)`, with a function of training in it.
+EXPORTS = {
+    "export": lambda path, model, x: model.export(path, verbose=False),
+    "archive": lambda path, model, x: archived(
+        path, model, lambda x: model(x, training=True), input_signature=[SPECS[0]]
+    ),
+    "archive of a call": archived_after_a_call,
+    "archive of Keras's step": lambda path, model, x: archived(
+        path, model, lambda x, y: model.train_step((x, y)), input_signature=SPECS
+    ),
+    "module": lambda path, model, x: tf.saved_model.save(
+        signed(model, input_signature=SPECS)[0], path
+    ),
+    "module of a call": lambda path, model, x: saved_after_a_call(path, model, x, concrete=False),
+    "signature of a call": lambda path, model, x: saved_after_a_call(path, model, x, concrete=True),
+}
+
+
+@pytest.mark.parametrize("way", EXPORTS)
+def test_no_export_needs_xla(way, tmp_path, rng):
+    """Of a model that has been trained, whatever it is called with and its functions are named."""
     net = model(layers)
-    x, y = rng.normal(size=(8, STEPS, FEATURES)), rng.normal(size=(8, 1))
-    net.fit(x, y, verbose=0)
-    net.evaluate(x, y, verbose=0)
+    x = rng.normal(size=(8, STEPS, FEATURES)).astype("float32")
+    net.fit(x, rng.normal(size=(8, 1)), verbose=0)
     net.predict(x, verbose=0)
-    net.export(tmp_path / "artifact", verbose=False)
-    assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+    EXPORTS[way](tmp_path / "artifact", net, x)
+    assert not needs_xla(tmp_path / "artifact")
+
+
+def test_a_signature_of_training_trains(tmp_path, rng):
+    """In a process without this package, as far as TensorFlow goes: the numbers are Keras's."""
+    x, y = rng.normal(size=(8, STEPS, FEATURES)).astype("float32"), np.ones((8, 1), "float32")
+    ours, theirs = model(layers), model(keras.layers)
+    theirs.set_weights(ours.get_weights())
+    module, train = signed(ours, input_signature=SPECS)
+    tf.saved_model.save(module, tmp_path, signatures={"train": train})
+    run = tf.saved_model.load(tmp_path).signatures["train"]
+    losses = [float(run(x=x, y=y)["loss"]) for _ in range(3)]
+    _, train = signed(theirs)
+    np.testing.assert_allclose(losses, [train(x, y)["loss"] for _ in range(3)], rtol=1e-5)
+
+
+def test_what_is_compiled_is_not_exported(tmp_path, rng):
+    """What is traced to be saved takes plain operations all the same; of what was traced before,
+    TensorFlow's message names the remedy."""
+    x = tf.constant(rng.normal(size=(3, STEPS, FEATURES)), "float32")
+    layer = layers.LSTM(16)
+    layer.build(x.shape)
+
+    def run(x):
+        with recurrence.compiled():
+            return layer(x, training=True)
+
+    archived(tmp_path / "a", layer, run, input_signature=[tf.TensorSpec(x.shape)])
+    assert not needs_xla(tmp_path / "a")
+    function = tf.function(run)
+    signature = function.get_concrete_function(tf.TensorSpec(x.shape))
+    module = tf.Module()
+    module.weights = [weight.value for weight in layer.weights]
+    with pytest.raises(AssertionError, match=r"again_without_kerasrnn\.recurrence\.compiled"):
+        tf.saved_model.save(module, tmp_path / "b", signatures=signature)
+    module.function = function
+    tf.saved_model.save(module, tmp_path / "b")
+    assert not needs_xla(tmp_path / "b")
 
 
 def test_an_export_with_dropout_at_inference_needs_no_xla(tmp_path):
     inputs = keras.Input((None, FEATURES))
     net = keras.Model(inputs, layers.LSTM(16, dropout=0.5)(inputs, training=True))
     net.export(tmp_path / "artifact", verbose=False)
-    assert b"_XlaMustCompile" not in (tmp_path / "artifact" / "saved_model.pb").read_bytes()
+    assert not needs_xla(tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("return_sequences", slow_but([False], [False, True]))
@@ -315,7 +440,7 @@ import threading
 import keras
 import numpy as np
 import tensorflow as tf
-from kerasrnn import layers
+from kerasrnn import layers, recurrence
 
 def model(layer):
     net = keras.Sequential([keras.Input((None, 3)), layer, keras.layers.Dense(1)])
@@ -333,7 +458,8 @@ net = model(layers.RNNStack("mgu", 34, 2))
 layer = layers.SimpleRNN(36)
 layer.build((None, None, 3))
 step = tf.function(lambda x: layer(x, training=True), reduce_retracing=True)
-[step(tf.ones((2, n, 3))) for n in (5, 6)]
+with recurrence.compiled():
+    [step(tf.ones((2, n, 3))) for n in (5, 6)]
 net, failed = model(layers.RNN("ugrnn", units=37)), []
 def serve(n):
     try:
@@ -354,7 +480,6 @@ def test_a_second_length_in_a_fresh_process():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_under_two_replicas(on_two_devices):
     on_two_devices("""
         import test_programs as t
@@ -365,9 +490,51 @@ def test_under_two_replicas(on_two_devices):
         with strategy.scope():
             both = t.model(t.layers)
         for net in (alone, both):
+            t.program._PROGRAMS.clear()
             net.compile(t.keras.optimizers.SGD(0.1), "mse")
             net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         for mine, other in zip(both.get_weights(), alone.get_weights()):
             np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
         assert t.program._PROGRAMS
     """)
+
+
+def test_a_jacobian_of_parts_of_a_known_size(random_weights, take_path):
+    """Each core has a row, as the graph knows; in a loop over gradients TensorFlow forgets it."""
+    layer = layers.RNN("nas", units=3, use_bias=False, return_sequences=True, go_backwards=True)
+    layer.build((2, 2, 1))
+    random_weights(layer)
+    mask = tf.constant([[False, True], [True, True]])
+
+    def jacobian(x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = layer(x, mask=mask)
+        return tape.jacobian(y, [x, *layer.trainable_weights], experimental_use_pfor=False)
+
+    x = tf.constant([[[0.3], [-1.2]], [[0.7], [0.4]]])
+    take_path("programs")
+    fast = tf.function(jacobian, autograph=False)(x)
+    take_path("loop")
+    assert_same(fast, jacobian(x))
+
+
+def test_a_jacobian_of_a_row_that_is_masked_throughout(random_weights, take_path):
+    layer = layers.RNN("indrnn", units=2, return_sequences=True)
+    layer.build((2, 3, 1))
+    random_weights(layer)
+    mask = tf.constant([[False] * 3, [True] * 3])
+
+    def jacobian(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, mask=mask)
+        return tape.batch_jacobian(y, x)
+
+    x = tf.constant([[[0.3], [-1.2], [0.5]], [[0.7], [0.4], [-0.1]]])
+    take_path("programs")
+    fast = tf.function(jacobian, autograph=False)(x)
+    take_path("loop")
+    assert_same(fast, jacobian(x))
+    assert not np.any(fast[0])
+    assert np.any(fast[1])

@@ -10,6 +10,7 @@ from slow import slow_but
 
 from kerasrnn import cells, diagnostics, initializers, layers, recurrence
 from kerasrnn.layers.states import state_sizes
+from kerasrnn.recurrence import program
 
 
 def test_the_paths_are_named_as_their_files():
@@ -336,3 +337,141 @@ def test_an_slstm_that_writes_little_at_first(dtype, bias, path, rng, random_wei
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     np.testing.assert_allclose(y, np.concatenate(expected, 1), rtol=tolerance, atol=tolerance)
     assert all(np.isfinite(d).all() and np.any(d) for d in gradients)
+
+
+MASK = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0]], bool)
+RESET = np.array([[0, 0, 1, 0, 0, 1], [1, 0, 0, 1, 1, 0]], bool)
+
+
+def directions(layer, rng, steps=6, features=3):
+    """What a layer's output depends on, input, states and weights, and a direction in its space."""
+    x = rng.normal(size=(2, steps, features))
+    states = [rng.normal(size=(2, layer.cell.units)) for _ in layer.cell.states]
+    at = [tf.constant(v, layer.compute_dtype) for v in (x, *states)]
+    at += [weight.value for weight in layer.trainable_weights]
+    return at, [tf.constant(rng.normal(size=v.shape), v.dtype) for v in at]
+
+
+def both_modes(layer, at, direction, **call):
+    """The derivative of all that a layer returns in one direction, forward-mode, and as the tape's
+    gradients have it: of the sum of v ∘ y."""
+
+    def run():
+        states = at[1 : 1 + len(layer.cell.states)]
+        return tf.nest.flatten(layer(at[0], initial_state=states, **call))
+
+    with tf.autodiff.ForwardAccumulator(at, direction) as accumulator:
+        y = run()
+    forward = [accumulator.jvp(part) for part in y]
+    signs = [tf.constant(np.sign(np.random.default_rng(2).normal(size=v.shape))) for v in y]
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        loss = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(signs, run(), strict=True)])
+    gradients = tape.gradient(loss, at, unconnected_gradients="zero")
+    forward = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(signs, forward, strict=True)])
+    reverse = tf.add_n([tf.reduce_sum(g * u) for g, u in zip(gradients, direction, strict=True)])
+    return forward, reverse
+
+
+@pytest.mark.parametrize(
+    ("call", "go_backwards"),
+    [({}, False), ({"mask": MASK}, False), ({"mask": MASK, "reset": RESET}, True)],
+    ids=["plain", "mask", "reset"],
+)
+@pytest.mark.parametrize("name", [*LINEAR, "lstm", "gru"])
+def test_forward_mode(name, call, go_backwards, rng, random_weights):
+    options = LINEAR[name][0] if name in LINEAR else {}
+    options = {"return_sequences": True, "return_state": True, "dtype": "float64"} | options
+    layer = layers.RNN(name, units=4, go_backwards=go_backwards, **options)
+    layer.build((2, 6, 3))
+    random_weights(layer)
+    forward, reverse = both_modes(layer, *directions(layer, rng), **call)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["at once", "after a backward pass"])
+@pytest.mark.parametrize("name", ["lstm", "mingru"])
+@pytest.mark.parametrize("place", ["eager", "around a function", "inside a function"])
+def test_forward_mode_is_an_error_in_the_programs(place, name, before, monkeypatch, take_path):
+    """And is no part of what they are afterwards."""
+    take_path("programs")
+    monkeypatch.setattr(program, "_PROGRAMS", {})
+    layer = layers.RNN(name, units=4)
+    x = tf.constant(np.ones((2, 5, 3)), "float32")
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return tape.gradient(y, x)
+
+    def jvp(function, v):
+        with tf.autodiff.ForwardAccumulator(x if v is None else v, tf.ones_like(x)) as accumulator:
+            y = function(x if v is None else v)
+        return accumulator.jvp(y)
+
+    layer.build(x.shape)
+    if before:
+        gradient()
+    forward = {
+        "eager": lambda: jvp(layer, None),
+        "around a function": lambda: jvp(tf.function(lambda v: layer(v)), None),
+        "inside a function": lambda: tf.function(lambda v: jvp(layer, v))(x),
+    }
+    with pytest.raises(NotImplementedError, match="programs have no forward-mode derivative"):
+        forward[place]()
+    fast = gradient()
+    take_path("loop")
+    np.testing.assert_allclose(fast, gradient(), rtol=1e-5)
+
+
+def jacobians(layer, x, pfor, call):
+    """Of all that a layer returns, by x and by a weight."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        parts = tf.nest.flatten(layer(x, **call))
+        y = tf.concat([tf.reshape(part, [2, -1]) for part in parts], -1)
+    options = {"experimental_use_pfor": pfor}
+    return (
+        tape.batch_jacobian(y, x, **options),
+        tape.jacobian(y, layer.trainable_weights[-1], **options),
+    )
+
+
+# Cells of which a step reads its states, and one, the SRU, of which none reads h.
+VECTORIZED = {
+    "lstm": lambda: layers.LSTM(3, return_state=True),
+    "gru": lambda: layers.GRU(3, return_sequences=True),
+    "simple_rnn": lambda: layers.SimpleRNN(3, go_backwards=True),
+    "indrnn": lambda: layers.RNN("indrnn", units=3, return_state=True),
+    "sru": lambda: layers.RNN("sru", units=3, return_state=True),
+    "lru": lambda: layers.LRU(3, return_state=True),
+    "keras": lambda: layers.RNN(keras.layers.LSTMCell(3), return_state=True),
+    "zeros": lambda: layers.GRU(3, return_sequences=True, zero_output_for_mask=True),
+    "stack": lambda: layers.RNNStack("gru", 3, 2, connection="residual", return_state=True),
+    "both directions": lambda: layers.Bidirectional(layers.GRU(3)),
+}
+CALLS = {"plain": {}, "mask": {"mask": MASK}, "training": {"training": True, "mask": MASK}}
+
+
+@pytest.mark.parametrize("call", slow_but(["plain"], CALLS))
+@pytest.mark.parametrize(
+    ("name", "path"),
+    slow_but(
+        [("lstm", None), ("sru", "programs")],
+        [(name, None) for name in VECTORIZED]
+        + [(name, "programs") for name in VECTORIZED if name != "keras"],
+    ),
+)
+def test_a_jacobian_in_a_graph(name, path, call, rng, random_weights, take_path):
+    """TensorFlow vectorizes the gradient of the path; the numbers are those of one by one."""
+    layer = VECTORIZED[name]()
+    x = tf.constant(rng.normal(size=(2, 6, 3)), "float32")
+    layer.build(x.shape)
+    random_weights(layer)
+    take_path("loop")
+    expected = jacobians(layer, x, False, CALLS[call])
+    take_path(path)
+    found = tf.function(jacobians)(layer, x, True, CALLS[call])
+    for mine, other in zip(*map(tf.nest.flatten, (found, expected)), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)

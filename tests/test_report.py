@@ -1,8 +1,11 @@
 """Models whose illness is known get its verdict, and none of the others."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from known_nets import (
     BATCH,
     FEATURES,
@@ -246,7 +249,21 @@ def test_where_no_page_can_be_saved(tmp_path, monkeypatch):
         plain().save(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"`path` must .*missing"):
         plain().save(tmp_path / "missing" / "page.html")
+    with pytest.raises(ValueError, match="`path` must have two slashes in an address"):
+        plain().save(pathlib.Path("gs://bucket/page.html"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_page_at_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain().save("page.html")
+    for _ in range(2):
+        plain().save(f"ram:/{tmp_path}/new/page.html")
+    with tf.io.gfile.GFile(f"ram:/{tmp_path}/new/page.html", "rb") as file:
+        assert file.read() == (tmp_path / "page.html").read_bytes()
+    with pytest.raises(IsADirectoryError, match=r"`path` must name a file.*ram://.*new'"):
+        plain().save(f"ram:/{tmp_path}/new")
+    assert [part.name for part in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_the_text():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import twins
+from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import cells, layers, recurrence
@@ -35,7 +36,7 @@ def make(rng, random_weights):
     def make(pair, **options):
         ours, theirs, fixed = PAIRS[pair]
         ours, theirs = ours(5, **fixed, **options), theirs(5, **fixed, **options)
-        theirs.build((3, 6, 4))
+        keras_hands_on(theirs).build((3, 6, 4))
         ours.build((3, 6, 4))
         random_weights(theirs)
         ours.set_weights(theirs.get_weights())
@@ -256,7 +257,7 @@ def test_a_list_of_cells_is_keras_s_stack(rng, random_weights, mask, go_backward
             go_backwards=go_backwards,
         )
         layer.build((3, 6, 4))
-        return layer
+        return keras_hands_on(layer)
 
     ours, theirs = build(layers.RNN, cells), build(keras.layers.RNN, keras.layers)
     random_weights(theirs)
@@ -481,7 +482,7 @@ def test_a_stack_of_cells_with_connections_of_its_own(rng, random_weights, mask)
         inner = [keras.layers.LSTMCell(4), keras.layers.GRUCell(4)]
         layer = rnn(Residual(inner), return_sequences=True, return_state=True)
         layer.build((3, 6, 4))
-        return layer
+        return keras_hands_on(layer)
 
     ours, theirs = build(layers.RNN), build(keras.layers.RNN)
     random_weights(theirs)

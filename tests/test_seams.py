@@ -4,11 +4,15 @@ import inspect
 import re
 
 import keras
+import numpy as np
+import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
+from tensorflow.python.eager import forwardprop_util
 
 from kerasrnn import inside, layers
 from kerasrnn.layers.checks import MaskAndReset
-from kerasrnn.recurrence import sequence
+from kerasrnn.recurrence import stages
 
 
 def test_rnn_calls_inner_loop():
@@ -29,13 +33,36 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
 
     monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
     marks = MaskAndReset(None, tf.constant([[False, True]]))
-    keras.layers.LSTM(2)(tf.ones((1, 2, 3)), mask=marks)
-    keras.layers.Bidirectional(keras.layers.LSTM(2))(tf.ones((1, 2, 3)), mask=marks)
+    for layer in (keras.layers.LSTM(2), keras.layers.Bidirectional(keras.layers.LSTM(2))):
+        keras_hands_on(layer)(tf.ones((1, 2, 3)), mask=marks)
     assert len(seen) == 3
     for mask in seen:
         assert isinstance(mask, MaskAndReset)
         assert mask.mask is None
         assert mask.reset.numpy().tolist() == [[False, True]]
+
+
+def test_keras_attaches_masks_to_tensors():
+    """Under the name that kerasrnn.layers.checks reads, eagerly, in graphs and where a functional
+    model is made; and passes it by itself where there is no further tensor."""
+    passed = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x, other=None, mask=None):
+            passed.append(mask)
+            attached.append(x._keras_mask)
+            return x
+
+    attached, layer = [], Layer()
+    layer.supports_masking = True
+    masking = keras.layers.Masking()
+    masked = masking(tf.ones((1, 2, 3)))
+    layer(masked)
+    layer(masked, other=tf.ones((1, 2)))
+    tf.function(lambda x: layer(masking(x), other=x), autograph=False)(tf.ones((1, 2, 3)))
+    assert [mask is not None for mask in passed] == [True, False, False]
+    assert [mask.shape for mask in attached] == [(1, 2)] * 3
+    assert masking(keras.Input((2, 3)))._keras_mask.shape == (None, 2)
 
 
 def test_a_layer_s_own_inner_loop_comes_first():
@@ -113,6 +140,30 @@ def test_keras_s_layers_reach_cudnn_in_inner_loop():
         assert asked == answered | {"supports_jit"}
 
 
+def test_a_bidirectional_runs_its_directions_one_by_one(monkeypatch):
+    """gradient_flow looks into each. Keras fuses them into one kernel, past their `inner_loop`, on
+    other backends than TensorFlow."""
+    ran = []
+    for kind in (keras.layers.LSTM, keras.layers.GRU):
+        original = kind.inner_loop
+        monkeypatch.setattr(
+            kind,
+            "inner_loop",
+            lambda self, *args, run=original, **options: (
+                ran.append(self) or run(self, *args, **options)
+            ),
+        )
+        for wrapper in (keras.layers.Bidirectional, layers.Bidirectional):
+            both = wrapper(kind(2))
+            both(tf.ones((1, 2, 3)))
+            assert ran[-2:] == [both.forward_layer, both.backward_layer]
+    for name in ("bidirectional_lstm", "bidirectional_gru"):
+        # Older ones have no such kernel on any backend.
+        if fused := getattr(keras.src.backend, name, None):
+            with pytest.raises(NotImplementedError):
+                fused()
+
+
 def test_keras_s_cells_ask_for_their_gates_one_by_one():
     """health_report shadows `recurrent_activation` on the cell to see i, f, o and z, r."""
     for kind, gates in ((keras.layers.LSTMCell, 3), (keras.layers.GRUCell, 2)):
@@ -163,25 +214,62 @@ def test_loss_scaling_wraps_the_optimizer():
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
 
 
-def test_what_the_trainer_calls_the_functions_it_traces():
-    """The XLA programs run in the graph of a step of fit, evaluate or predict."""
-    model = keras.Model
-    made = inspect.getsource(model._make_function) + inspect.getsource(model.make_predict_function)
-    steps = {name for name in sequence.KERAS_STEPS if f"def {name}(" in made}
-    assert steps == sequence.KERAS_STEPS
+class Stages(keras.layers.Layer):
+    """Notes the stage of each call that is traced."""
+
+    def build(self, shape):
+        self.seen, self.weight = set(), self.add_weight((1,), "ones")
+
+    def call(self, x):
+        if not isinstance(x, keras.KerasTensor) and tf.inside_function():
+            self.seen.add(stages.current())
+        return self.weight * x
+
+    def stages_of(self, act, *args, **kwargs):
+        self.seen.clear()
+        act(*args, **kwargs)
+        return self.seen
 
 
-def test_graphs_know_the_graph_around_them():
-    """By way of it the name of the step is found from inside a loop or a branch of it."""
+def test_stages_of_keras_and_tensorflow(tmp_path):
+    """What Keras's trainer and exports trace is known by the code of their functions, and not by
+    their names, which are anyone's."""
+    layer, x = Stages(), np.ones((4, 2))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    for options in ({}, {"steps_per_execution": 2}, {"jit_compile": True}):
+        model.compile("sgd", "mse", **options)
+        for act, args in ((model.fit, (x, x)), (model.evaluate, (x, x)), (model.predict, (x,))):
+            assert layer.stages_of(act, *args, batch_size=2, verbose=0) == {"step"}
+        for act, args in (
+            (model.train_on_batch, (x, x)),
+            (model.test_on_batch, (x, x)),
+            (model.predict_on_batch, (x,)),
+        ):
+            # Of another shape, so that they are traced.
+            assert layer.stages_of(act, *(v[:3] for v in args)) == {"step"}
+    assert layer.stages_of(model.export, tmp_path / "a", verbose=False) == {"export"}
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", lambda x: model(x), [tf.TensorSpec((None, 2))])
+    assert layer.stages_of(archive.write_out, tmp_path / "b", verbose=False) == {"export"}
+    module = tf.Module()
+    module.layer = layer
+    module.run = tf.function(lambda x: model(x), input_signature=[tf.TensorSpec((None, 2))])
+    assert layer.stages_of(tf.saved_model.save, module, tmp_path / "c") == {"export"}
 
     @tf.function
-    def around():
-        return tf.cond(tf.constant(True), lambda: inner_names.extend(names()) or 1, lambda: 0)
+    def one_step_on_data(x):
+        return model(x)
 
-    def names():
-        graph = tf.compat.v1.get_default_graph()
-        return [graph.name, graph.outer_graph.name]
+    assert layer.stages_of(one_step_on_data, tf.ones((1, 2))) == {"graph"}
 
-    inner_names = []
-    around()
-    assert inner_names[1] == "around"
+
+def test_forward_accumulators_tell_what_they_follow():
+    """Linear recurrences ask TensorFlow for it by `pack_tangents`."""
+    x, other = tf.ones(2), tf.ones(2)
+
+    def followed():
+        return [bool(any(forwardprop_util.pack_tangents([v]).indices)) for v in (2 * x, other)]
+
+    assert followed() == [False, False]
+    with tf.autodiff.ForwardAccumulator(x, tf.ones(2)):
+        assert followed() == [True, False]

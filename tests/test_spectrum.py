@@ -184,9 +184,8 @@ def test_a_namesake_is_not_taken_for_keras_s_simple_rnn(base):
     assert not recurrent_jacobian(cell, X, np.zeros((3, 3))).any()
     with pytest.raises(ValueError, match=r"must be a SimpleRNN .* bound is that of its step"):
         gradient_bound(cell, 1)
-    if base is Squared:
-        with pytest.raises(ValueError, match=r"a cell of this package or of Keras.*SimpleRNNCell"):
-            spectral_radius(cell)
+    u = np.array(cell.recurrent_kernel)
+    assert spectral_radius(cell) == pytest.approx(np.abs(np.linalg.eigvals(u)).max(), rel=1e-4)
 
 
 def test_errors():

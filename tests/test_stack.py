@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import cells, layers
@@ -16,7 +17,8 @@ def keras_stack(kind, bidirectional, mask):
     x = inputs = keras.Input((6, 4))
     for return_sequences in (True, False):
         layer = getattr(keras.layers, kind)(5, return_sequences=return_sequences)
-        x = (keras.layers.Bidirectional(layer) if bidirectional else layer)(x, mask=mask)
+        layer = keras.layers.Bidirectional(layer) if bidirectional else layer
+        x = keras_hands_on(layer)(x, mask=mask)
     return keras.Model(inputs, x)
 
 
@@ -51,7 +53,7 @@ def by_hand(stack, x, mask):
         twin = keras.layers.Bidirectional(twin) if stack.bidirectional else twin
         twin.build(x.shape)
         twin.set_weights(layer.get_weights())
-        f = np.array(twin(x, mask=None if mask is None else tf.constant(mask)))
+        f = np.array(keras_hands_on(twin)(x, mask=None if mask is None else tf.constant(mask)))
         if stack.connection == "dense":
             h = f if level is levels[-1] else np.concatenate([h, f], -1)
             continue
@@ -469,3 +471,14 @@ def test_a_single_feature_is_not_normalized_away():
     stack = layers.RNNStack("gru", 4, 2, normalization="layer")
     with pytest.raises(ValueError, match=r"two features or more.*\(3, 6, 1\)"):
         stack(X[..., :1])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_mask_of_one_row_that_only_the_running_graph_sees(bidirectional, random_weights, rng):
+    stack = layers.RNNStack("gru", 3, 2, bidirectional=bidirectional)
+    stack.build((None, None, 2))
+    random_weights(stack)
+    x, mask = rng.normal(size=(4, 5, 2)).astype("float32"), np.array([[1, 0, 1, 1, 0]], bool)
+    signature = [tf.TensorSpec((None, None, 2)), tf.TensorSpec((None, None), "bool")]
+    y = tf.function(lambda x, mask: stack(x, mask=mask), signature)(x, mask)
+    np.testing.assert_allclose(y, stack(x[:, mask[0]]), rtol=1e-5, atol=1e-6)

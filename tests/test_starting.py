@@ -54,6 +54,24 @@ def test_good_flags(tmp_path):
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["gs://x", "gs:/x/runs", "./gs://x", "file:///tmp/runs", "a+b.c-d://x", "gs:", "gs://"],
+)
+def test_an_address(refused, tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    said = refused("--out", address)
+    assert said == f"argument --out: must be a folder on this machine, not {address!r}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_look_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in "c:/runs", "gs:runs", "runs/gs:/x", tmp_path / "gs:" / "x":
+        starting.parse(["--out", str(folder)])
+        assert (tmp_path / folder).is_dir()
+
+
 @pytest.mark.parametrize(("module", "package"), starting.PACKAGES.items())
 def test_a_missing_package_is_named_with_its_remedy(
     refused, monkeypatch, tmp_path, module, package

@@ -205,22 +205,3 @@ def test_a_file_of_weights_serves_ours_and_keras_s_of_any_batch_size(written, re
     second, _ = stateful(read, batch_size=1)
     second.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_allclose(second(X[0, :1]), expected[:1], rtol=1e-5, atol=1e-6)
-
-
-def test_masks_are_supported_whatever_keras_says(monkeypatch):
-    """Keras after 3.15 sets `supports_masking = False` on its own RNN."""
-    original = keras.layers.RNN.__init__
-
-    def init(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        self.supports_masking = False
-
-    monkeypatch.setattr(keras.layers.RNN, "__init__", init)
-    tokens = np.array([[3, 1, 0, 0], [2, 0, 0, 0]])
-    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(tokens)
-    for layer in (layers.LSTM(3, return_sequences=True), layers.RNN("gru", units=3)):
-        y = layer(embedded)
-        assert layer.supports_masking
-    sequences = layers.LSTM(3, return_sequences=True)(embedded)
-    np.testing.assert_array_equal(sequences._keras_mask, tokens != 0)
-    np.testing.assert_allclose(y[1], layer(embedded[1:, :1])[0], rtol=1e-5)

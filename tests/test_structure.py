@@ -5,9 +5,9 @@ import random
 import keras
 import numpy as np
 import pytest
-from two_paths import KINDS, X, build
+from two_paths import KINDS, X
 
-from kerasrnn import cells, layers
+from kerasrnn import cells, layers, recurrence
 from kerasrnn.recurrence import program, structure
 
 
@@ -83,9 +83,50 @@ def test_what_lies_outside_of_a_step_does_not_count(name, changes):
     assert structure.step_key(plain) != structure.step_key(cells.get(name)(5))
 
 
-def test_programs_draw_nothing_at_random(random_weights):
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_programs_draw_nothing_at_random(name):
     """A seeded run must not depend on which programs are there already."""
-    layer = build("lstm", random_weights, seed=3)
+    cell = cells.get(name)(4, seed=3)
     before = random.getstate()
-    structure.pattern(layer.cell)
+    structure.pattern(cell)
     assert random.getstate() == before
+
+
+class Decaying(cells.SimpleRNNCell):
+    """Has an initializer more than its base knows of, and draws from it."""
+
+    def __init__(self, units, decay_initializer="glorot_uniform", **kwargs):
+        self._configure(__class__, locals())
+
+    def build_own(self, input_shape):
+        self.decay = self.add_weight(
+            shape=(self.units,), initializer=self.decay_initializer, name="decay"
+        )
+
+
+def test_nor_for_an_initializer_of_a_user_s_cell():
+    cell = Decaying(4)
+    before = random.getstate()
+    made = structure.pattern(cell)
+    assert random.getstate() == before
+    assert made.decay.shape == (4,)
+
+
+class Halving(keras.regularizers.Regularizer):
+    def __call__(self, w):
+        return 0.5 * keras.ops.sum(w)
+
+    def get_config(self):
+        return {}
+
+
+def test_what_a_scope_of_custom_objects_knows_need_not_be_known_outside_of_it():
+    """Programs are made in another thread."""
+    with keras.saving.custom_object_scope({"Halving": Halving}):
+        # Of 7 units, as no other test has it: the program is not there yet.
+        layer = layers.LSTM(7, kernel_regularizer=Halving(), name="lstm")
+        model = keras.Sequential([layer])
+        model.compile("sgd", "mse")
+        x = np.ones((2, 400, 1), "float32")
+        assert recurrence.explain(model, x)["lstm"]["fit"].path == "programs"
+        model.fit(x, np.ones((2, 7)), verbose=0)

@@ -9,6 +9,7 @@ from kerasrnn.arguments import fraction, one_of, positive_integer, real_number
 from kerasrnn.cells import options
 from kerasrnn.cells.configured import Configured
 from kerasrnn.cells.noise import Noise, draw
+from kerasrnn.cells.step_of_pass import step_of_pass
 from kerasrnn.initializers import GateBias
 
 # What a cell without a recurrent kernel lacks.
@@ -18,6 +19,15 @@ NO_RECURRENT_KERNEL = (
     "recurrent_constraint",
     "vanishing_gradient_regularization",
 )
+
+
+def overrides_call(cell):
+    """Whether a `Cell`, by its class or by itself, takes its steps in a `call` that is not
+    `Cell.call`."""
+    return any(
+        name in vars(cell) or getattr(type(cell), name) is not getattr(Cell, name)
+        for name in ("call", "__call__")
+    )
 
 
 class _Product:
@@ -49,7 +59,15 @@ class Cell(Configured):
     A further cell is a subclass with `gates`, `states` and `step`; this class gives it weights,
     dropout, zoneout, normalization, masks of all sorts, a configuration, and Keras's own cell
     protocol, so it also runs inside `keras.layers.RNN` (which, unlike the layers of this package,
-    then draws new dropout masks at every step). A linear recurrence is a `LinearCell`.
+    then draws new dropout masks at every step). A linear recurrence is a `LinearCell`. A subclass
+    that overrides `call` is called at every step, in the plain loop alone; what is random in
+    `Cell.call` is then drawn once for all steps, too.
+
+    Weights start as Keras's do, glorot_uniform over all blocks of W at once, U orthogonal, b at
+    zero, unless a start of its own belongs to a cell; then it is its authors'. The docstring of any
+    other cell says what its authors' code starts from where that is not the same: the default of a
+    framework, a range set by experiment, or a bias for long memory, which depends on the task and
+    is left to `bias_initializer`.
 
     Class attributes:
         gates: A name per block of `units` columns of W and p, in the order of the weights. Here and
@@ -84,16 +102,18 @@ class Cell(Configured):
 
     Args:
         units: Positive integer, size of each state.
-        activation: Activation of the candidate. Default: `"tanh"`, if the cell does not say else.
-        recurrent_activation: Activation of the gates. Default: `"sigmoid"`.
+        activation: Activation of the candidate.
+        recurrent_activation: Activation of the gates.
         use_bias: Whether to add biases.
         kernel_initializer, recurrent_initializer, bias_initializer: Initializers of the weights;
-            `kerasrnn.initializers` has some for long memory.
+            `kerasrnn.initializers` has some for long memory. Default: `"glorot_uniform"`,
+            `"orthogonal"` and `"zeros"`, if the cell does not say else.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: Regularizers of the weights.
         kernel_constraint, recurrent_constraint, bias_constraint: Constraints on the weights.
         dropout: Fraction of the inputs to drop, in [0, 1), the same ones at all steps
             (Gal & Ghahramani, 2016).
-        recurrent_dropout: Fraction to drop on the way from state to state, likewise.
+        recurrent_dropout: Fraction to drop on the way from state to state, likewise; where a cell
+            has no product with the state, with `recurrent_dropout_form="candidate"` alone.
         seed: Seed of all that is random.
         implementation: As in Keras: 2 (and 0) shares one mask of the inputs among all gates, 1 (and
             `recurrent_dropout` of the previous state) draws a mask per gate.
@@ -115,7 +135,7 @@ class Cell(Configured):
             `kerasrnn.recurrence.regularization`). Clip the gradients beside it. Training then runs
             in the plain loop. Where the loss is scaled, λ is with it, by the optimizer that the
             model was compiled with; in a training loop of your own around a model that is not
-            compiled, scale λ yourself. Default: 0.
+            compiled, scale λ yourself.
 
     Raises:
         ValueError: where an argument is outside its range, or the cell cannot have it.
@@ -137,7 +157,7 @@ class Cell(Configured):
             *("initial_state", "vanishing_gradient_regularization", "seed", "name"),
         }
     )
-    # What a cell has that lacks the argument.
+    # The value of cells that lack the argument.
     vanishing_gradient_regularization = 0.0
 
     def __init__(
@@ -196,6 +216,14 @@ class Cell(Configured):
     def _check_options(self):
         """Raises a `ValueError` for an option that the cell cannot have."""
         options.check(self)
+        if self.vanishing_gradient_regularization and overrides_call(self):
+            raise ValueError(
+                "`vanishing_gradient_regularization` needs a cell that leaves `call` as it is and "
+                "overrides `step`, whose gradient it takes. Received: "
+                "vanishing_gradient_regularization="
+                f"{self.vanishing_gradient_regularization} for {type(self).__name__}, which "
+                "overrides `call`"
+            )
 
     @property
     def recurrent_gates(self):
@@ -394,7 +422,10 @@ class Cell(Configured):
         Returns:
             The new states, in the same order.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must have a `step`, or derive from kerasrnn.cells.LinearCell "
+            "where it has `coefficients` in its place"
+        )
 
     def advance(self, x, states, product, zones=None, candidate=None):
         """One step with zoneout, normalization and dropout: what the paths call.
@@ -463,13 +494,16 @@ class Cell(Configured):
         ]
         inputs = ops.cast(inputs, self.compute_dtype)
         states = [ops.cast(state, self.state_dtype) for state in states]
-        noise = self.noise(inputs, states, training)
+        of_pass = step_of_pass(self)
+        noise = of_pass.noise if of_pass else self.noise(inputs, states, training)
 
         def product(gates, v):
             return self.product(gates, v, noise.products)
 
         x = self.project(inputs, noise.inputs)
         new = self.advance(x, states, product, noise.zones, noise.candidate)
+        if of_pass and of_pass.tap:
+            new = of_pass.tap(new)
         output = ops.cast(self.output(x, new), self.compute_dtype)
         new = [ops.cast(v, dtype) for v, dtype in zip(new, dtypes, strict=True)]
         return output, new if nested else new[0]

@@ -13,8 +13,10 @@ class LayerNormGRUCell(GRUCell):
         h_t = (1 - σ(z_t)) ∘ h_{t-1} + σ(z_t) ∘ g_t
 
     LN as in `LayerNormLSTMCell`; the gates share a mean and a variance, the candidate has its own.
-    The paper's LN has biases β, which b and b' stand for. In its authors' code the update gate
-    keeps, as with `update_gate="keep"`.
+    haste's `LayerNormGRU` normalizes z, r and g together, so that it gives other numbers from the
+    same weights. The paper's LN has biases β, which b and b' stand for; its authors' code has a
+    further b inside, LN(W x_t + b; α_x). There the update gate keeps, as with `update_gate="keep"`,
+    and U starts orthogonal gate by gate, as `kerasrnn.initializers.PerGate()` gives it.
 
     Weights: those of `GRUCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (3 units).
 

@@ -13,7 +13,8 @@ class IndRNNCell(Cell):
         h_t = relu(W x_t + u ∘ h_{t-1} + b)        new state, and the output
 
     Its authors start with u ~ U[0, 1] and let |u| be 2^(1/T) at most for sequences of T steps; a
-    `recurrent_constraint` can see to that here.
+    `recurrent_constraint` can see to that here. Their W starts as their framework or experiment
+    has it, in PyTorch U[-1, 1] / √features; here it is Keras's. b = 0 in both.
 
     Weights: `kernel` W (features, units), `recurrent_kernel` u (units), `bias` b (units).
 

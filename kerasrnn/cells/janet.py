@@ -13,7 +13,10 @@ class JANETCell(Cell):
         g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)                     candidate
         h_t = σ(s_t) ∘ h_{t-1} + (1 - σ(s_t - β)) ∘ g_t             new state, and the output
 
-    The paper has it start with `kerasrnn.initializers.Chrono`.
+    The paper has it start with `kerasrnn.initializers.Chrono`, which has to be told how long the
+    memory is to be; its code, untold, with b_f = 1, as `kerasrnn.initializers.ForgetBias()`, and
+    with U from glorot_uniform, TensorFlow's default. Here b_f = 0 by default, and U is orthogonal
+    as in Keras.
 
     Weights: `kernel` W (features, 2 units), `recurrent_kernel` U (units, 2 units), `bias` b
     (2 units), gates in the order f, g.

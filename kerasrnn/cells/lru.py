@@ -6,9 +6,9 @@ from keras import ops
 from kerasrnn.arguments import real_number
 from kerasrnn.cells.base import NO_RECURRENT_KERNEL
 from kerasrnn.cells.linear import LinearCell
+from kerasrnn.initializers import normal
 
-# The real and the imaginary part share what one part would have, 1 / features.
-_HALF_THE_VARIANCE = {"class_name": "VarianceScaling", "config": {"scale": 0.5, "mode": "fan_in"}}
+_LECUN_NORMAL = normal(1.0)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -21,8 +21,10 @@ class LRUCell(LinearCell):
         y_t = Re(C h_t) + D x_t                        output
 
     λ starts even on the ring r_min <= |λ| <= r_max with a phase in [0, max_phase), and γ at
-    log √(1 - |λ|²), so that the state is as large as the input (section 3.4). The paper's code has
-    a diagonal D. Zoneout keeps both parts of h_{t-1} or neither.
+    log √(1 - |λ|²), so that the state is as large as the input (section 3.4). As in the paper's
+    code (appendix A), the parts of B start from N(0, 1 / (2 features)), those of C from
+    N(0, 1 / units). It has a diagonal D ~ N(0, 1); here D is full, and D x_t starts as large.
+    Zoneout keeps both parts of h_{t-1} or neither.
 
     Weights: `kernel` (features, 3 units): the real and the imaginary part of B, then D; with
     `use_bias`, which the paper does not have, `bias` (3 units); `nu_log` ν, `theta_log` θ,
@@ -31,7 +33,8 @@ class LRUCell(LinearCell):
     Args: those of `kerasrnn.cells.Cell` that a cell without activations and recurrent kernel has.
         r_min, r_max: The ring, 0 <= r_min < r_max <= 1. Default: 0 and 1.
         max_phase: Above 0, and at most 2π, the default.
-        output_initializer: Initializer of C.
+        kernel_initializer: Of B and D. Default: `kerasrnn.initializers.LRUKernel()`.
+        output_initializer: Of the parts of C. Default: N(0, 1 / units).
 
     Raises:
         ValueError: the ring is none, or `max_phase` lies outside (0, 2π].
@@ -62,8 +65,8 @@ class LRUCell(LinearCell):
         r_max=1.0,
         max_phase=2 * math.pi,
         use_bias=False,
-        kernel_initializer=_HALF_THE_VARIANCE,
-        output_initializer="lecun_normal",
+        kernel_initializer="kerasrnn>LRUKernel",
+        output_initializer=_LECUN_NORMAL,
         **kwargs,
     ):
         self._configure(__class__, locals())

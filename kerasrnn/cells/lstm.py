@@ -17,6 +17,9 @@ class LSTMCell(Cell):
         c_t = f_t ∘ c_{t-1} + i_t ∘ g_t            new cell state
         h_t = o_t ∘ tanh(c_t)                      new hidden state, and the output
 
+    TensorFlow 1's `LSTMCell` and `BasicLSTMCell` start with b_f = 0 and add `forget_bias=1` inside
+    of σ at every step: with weights from there, b_f is theirs plus 1.
+
     Shapes: x_t (batch, features); h_t, c_t and the gates (batch, units).
 
     Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias` b

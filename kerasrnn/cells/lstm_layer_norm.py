@@ -14,9 +14,14 @@ class LayerNormLSTMCell(LSTMCell):
 
     LN(y; α) = α ∘ (y - mean(y)) / √(var(y) + 1e-5), over all columns of a product at once. The
     paper's LN of the products has biases β as well, which here b stands for; 1e-5 is that of its
-    authors' code. TensorFlow Addons' `LayerNormLSTMCell` differs: it has 1e-3, and the next step
-    gets the normalized cell state for c_t. So it is with TensorFlow 1's `LayerNormBasicLSTMCell`,
-    which normalizes each gate's sum W x_t + U h_{t-1} by itself.
+    authors' code. That code adds b twice, as LN(W x_t + b; α_x) and once more as above. It starts
+    with b_f = 0, for which `unit_forget_bias=False` is, where b_f = 1 here, as in an LSTM of Keras,
+    and with U orthogonal gate by gate, as `kerasrnn.initializers.PerGate()` gives it; gains are 1
+    and biases 0 there as here. How large W and U are makes no difference to LN.
+
+    TensorFlow Addons' `LayerNormLSTMCell` differs: it has 1e-3, and the next step gets the
+    normalized cell state for c_t. So it is with TensorFlow 1's `LayerNormBasicLSTMCell`, which
+    normalizes each gate's sum W x_t + U h_{t-1} by itself.
 
     Weights: those of `LSTMCell`, then `kernel_gain` α_x and `recurrent_gain` α_h (4 units), and
     `c_gain` α_c and `c_bias` β_c (units).

@@ -17,8 +17,9 @@ class PeepholeLSTMCell(LSTMCell):
         h_t = o_t ∘ tanh(c_t)
 
     The paper shows c_t itself, h_t = o_t ∘ c_t; the tanh is that of Graves (2013, equations 7 to
-    11), and of TensorFlow 1's `LSTMCell(use_peepholes=True)`. The net starts as a plain LSTM, with
-    p = 0.
+    11), and of TensorFlow 1's `LSTMCell(use_peepholes=True)`, which adds a constant 1 inside of the
+    σ of f_t at every step, as said of `LSTMCell`, and starts p at random, as its kernel. The net
+    here starts as a plain LSTM, with p = 0.
 
     Weights: those of `LSTMCell`, and `peephole` p (3 units) in the order i, f, o.
 

@@ -11,6 +11,9 @@ class MGUCell(Cell):
         g_t = tanh(W_g x_t + U_g (f_t ∘ h_{t-1}) + b_g)    candidate
         h_t = (1 - f_t) ∘ h_{t-1} + f_t ∘ g_t              new state, and the output
 
+    It starts as Keras's GRU does, with b_f = 0, so that about half of h is replaced at each step;
+    `kerasrnn.initializers.ForgetBias` and `Chrono` have more of it kept.
+
     Weights: `kernel` W (features, 2 units), `recurrent_kernel` U (units, 2 units), `bias` b
     (2 units), gates in the order f, g.
 

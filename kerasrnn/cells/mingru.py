@@ -12,8 +12,11 @@ class MinGRUCell(LinearCell):
         g_t = W_g x_t + b_g                            candidate
         h_t = (1 - z_t) ∘ h_{t-1} + z_t ∘ g_t          new state, and the output
 
-    The paper's form in logarithms (appendix B) keeps g_t above zero by a function of its own; here
-    nothing needs it to be.
+    The paper's form in logarithms (appendix B) needs states above zero and has g(W_g x_t + b_g) for
+    its candidate: `activation="g"`, which is `kerasrnn.activations.g`, gives the same numbers, as
+    long as the initial state is 0 or what the paper makes of its own, g(h_0). Nothing here needs
+    it. Its authors' code starts W and b as PyTorch does, from U[-1, 1] / √features; here they start
+    as Keras's.
 
     Weights: `kernel` W (features, 2 units), `bias` b (2 units), blocks in the order z, g.
 

@@ -15,7 +15,9 @@ class MinLSTMCell(LinearCell):
         h_t = f_t / (f_t + i_t) ∘ h_{t-1} + i_t / (f_t + i_t) ∘ g_t     new state, and the output
 
     f / (f + i) is computed as σ(log f - log i), which does not divide by zero where both gates
-    close.
+    close. The paper's form in logarithms (appendix B) has `activation="g"`, as said of
+    `MinGRUCell`. Its authors' code starts W and b as PyTorch does, from U[-1, 1] / √features, and
+    can raise b_f, as `kerasrnn.initializers.ForgetBias(value)` does; here they start as Keras's.
 
     Weights: `kernel` W (features, 3 units), `bias` b (3 units), blocks in the order f, i, g.
 

@@ -17,7 +17,8 @@ class NASCell(Cell):
         c_t = tanh(tanh(l_0 ∘ l_1) + c_{t-1}) ∘ tanh(l_2 + l_3)             new cell state
         h_t = tanh(c_t ∘ tanh(tanh(l_4 ∘ l_5) + σ(l_6 + l_7)))              new state, the output
 
-    Their states are in the order c, h, and they have no b by default.
+    Their states are in the order c, h, they have no b by default, and their U starts from
+    glorot_uniform, TensorFlow's default; here it is orthogonal, as Keras has it.
 
     Weights: `kernel` W (features, 8 units), `recurrent_kernel` U (units, 8 units), `bias` b
     (8 units), blocks in the order of k.

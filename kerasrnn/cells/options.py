@@ -6,7 +6,8 @@ Dropout and the random part of zoneout are drawn in `kerasrnn.cells.noise`.
 import keras
 from keras import ops
 
-from kerasrnn.arguments import fraction
+from kerasrnn.arguments import fraction, resolved
+from kerasrnn.cells.configured import parameters
 from kerasrnn.initializers import GateBias
 
 # Of layer normalization's variance, as in the code of Ba et al. (2016).
@@ -44,11 +45,14 @@ def _check_initializers(cell, name):
     if isinstance(cell.bias_initializer, GateBias) and not (
         cell.use_bias and (cell.keeps or cell.writes)
     ):
-        raise ValueError(
-            f"{name} with use_bias={cell.use_bias} has no bias of a gate that keeps or writes "
-            "its state. "
-            f"Received: bias_initializer={type(cell.bias_initializer).__name__}"
-        )
+        default = resolved("bias_initializer", parameters(type(cell))["bias_initializer"].default)
+        # A default may be left without its bias, as LSTM's unit_forget_bias=True is.
+        if type(cell.bias_initializer) is not type(default):
+            raise ValueError(
+                f"{name} with use_bias={cell.use_bias} has no bias of a gate that keeps or writes "
+                "its state. "
+                f"Received: bias_initializer={type(cell.bias_initializer).__name__}"
+            )
 
 
 def _check_recurrent_dropout(cell, name):
@@ -60,7 +64,7 @@ def _check_recurrent_dropout(cell, name):
     if cell.recurrent_dropout_form == "state" and not cell.recurrent_gates:
         raise ValueError(
             f"`recurrent_dropout` needs a product with the state, which {name} does not have"
-            + ("; recurrent_dropout_form='candidate' does not" * bool(cell.candidate))
+            + ("; take recurrent_dropout_form='candidate'" * bool(cell.candidate))
             + f". Received: recurrent_dropout={cell.recurrent_dropout}"
         )
 

@@ -17,6 +17,10 @@ class QRNNCell(LinearCell):
     The paper's W are convolutions over the last k steps; this is k = 1. A causal
     `keras.layers.Conv1D` before the layer gives wider windows. The paper has no biases.
 
+    Its authors' code for PyTorch (salesforce's pytorch-qrnn) has the opposite f, which writes,
+    c_t = (1 - f_t) ∘ c_{t-1} + f_t ∘ z_t: W_f and b_f from there change their sign here. It starts
+    W and b as PyTorch does, from U[-1, 1] / √features; here they start as Keras's.
+
     Weights: `kernel` W (features, 3 units), `bias` b (3 units), blocks in the order z, f, o.
 
     Args: those of `kerasrnn.cells.Cell`; `recurrent_activation` takes the place of σ, `activation`

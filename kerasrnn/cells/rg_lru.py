@@ -3,6 +3,9 @@ from keras import ops
 
 from kerasrnn.cells.base import NO_RECURRENT_KERNEL
 from kerasrnn.cells.linear import LinearCell
+from kerasrnn.initializers import normal
+
+_LECUN_NORMAL = normal(1.0)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -20,16 +23,18 @@ class RGLRUCell(LinearCell):
     paper's unit. a_t and √(1 - a_t²) are computed from log a_t = c r_t log σ(Λ), where
     log σ(Λ) = -softplus(-Λ); the paper's equation 6 and its authors' code have -softplus(Λ), so
     that the code's parameter is -Λ. Λ starts with a^c even in [0.9, 0.999], as the paper has it;
-    the code draws a itself from there, has W_r and W_i in blocks (section 4.1), and leaves
-    √(1 - a_t²) out at the first step. A `bias_initializer` for long memory,
-    `kerasrnn.initializers.Chrono(T_max)`, starts r near 1 / T, with memories 10 to 1000 times as
-    long as in a cell with a forget gate, since a^c is near 1 by itself.
+    the code draws a itself from there, with a² even, has W_r and W_i in blocks (section 4.1), and
+    leaves √(1 - a_t²) out at the first step. As there W ~ N(0, 1 / features) and b = 0 at first. A
+    `bias_initializer` for long memory, `kerasrnn.initializers.Chrono(T_max)`, starts r near 1 / T,
+    with memories 10 to 1000 times as long as in a cell with a forget gate, since a^c is near 1 by
+    itself.
 
     Weights: `kernel` W (features, 3 units), `bias` b (3 units), blocks in the order v, r, i;
     `recurrence` Λ (units).
 
     Args: those of `kerasrnn.cells.Cell` but for `activation`; `recurrent_activation` takes the
         place of σ in r_t and i_t.
+        kernel_initializer: Default: N(0, 1 / features), its authors'.
 
     Example:
 
@@ -50,7 +55,7 @@ class RGLRUCell(LinearCell):
 
     c = 8
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units, kernel_initializer=_LECUN_NORMAL, **kwargs):
         self._configure(__class__, locals())
 
     def build_own(self, input_shape):

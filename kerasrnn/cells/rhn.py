@@ -15,8 +15,9 @@ class RHNCell(Cell):
         s_l = h_l ∘ t_l + s_{l-1} ∘ (1 - t_l)
         h_t = s_depth                                          new state, and the output
 
-    Its authors' code starts with b_tl at -2 or -4, as `kerasrnn.initializers.ForgetBias(2.0)` and
-    `ForgetBias(4.0)` do.
+    Its authors' code starts with b_tl at -2 or -4, by experiment, as
+    `kerasrnn.initializers.ForgetBias(2.0)` and `ForgetBias(4.0)` do, and with all other weights
+    from U[-0.04, 0.04]; here b = 0, and the others start as Keras's.
 
     Weights: `kernel` W (features, 2 units), in the order h, t; `recurrent_kernel` R (units,
     2 depth units) and `bias` b (2 depth units) in the order h_1, t_1, h_2, t_2 ...

@@ -3,6 +3,10 @@ from keras import ops
 
 from kerasrnn.arguments import one_of
 from kerasrnn.cells.base import Cell
+from kerasrnn.initializers import GateBias, normal
+
+# Of Nguyen & Salazar (2019), as the authors' code calls it.
+_SMALL_INIT = normal(2 / 5)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -24,12 +28,19 @@ class SLSTMCell(Cell):
     blocks, one per head; this is the cell with one. Zoneout acts on h: the other three belong
     together.
 
+    The cell starts as that code does: U = 0, W ~ N(0, 2 / (5 features)), b = 0 but for b_f, which
+    falls from 5 to -7 over the units (`kerasrnn.initializers.PowerLaw`). Where f is exp, b_f is
+    log σ of what a `bias_initializer` that speaks of gates gives, so that f starts at the same.
+
     Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias` b
     (4 units), gates in the order i, f, z, o.
 
     Args: those of `kerasrnn.cells.Cell`; `recurrent_activation` takes the place of σ in σ(o_t),
         `activation` that of tanh.
         forget_gate: `"sigmoid"` or `"exponential"`, for f. Default: `"sigmoid"`.
+        kernel_initializer: Default: N(0, 2 / (5 features)).
+        recurrent_initializer: Default: `"zeros"`.
+        bias_initializer: Default: `kerasrnn.initializers.PowerLaw()`.
 
     Raises:
         ValueError: `forget_gate` is neither of the two.
@@ -51,9 +62,24 @@ class SLSTMCell(Cell):
     zoned = learnable = ("h",)
     paper = "Beck et al., 2024"
 
-    def __init__(self, units, forget_gate="sigmoid", **kwargs):
+    def __init__(
+        self,
+        units,
+        forget_gate="sigmoid",
+        kernel_initializer=_SMALL_INIT,
+        recurrent_initializer="zeros",
+        bias_initializer="kerasrnn>PowerLaw",
+        **kwargs,
+    ):
         self._configure(__class__, locals())
         one_of(("sigmoid", "exponential"), "forget_gate", forget_gate)
+
+    def initial_bias(self, shape, dtype=None):
+        bias = super().initial_bias(shape, dtype)
+        if self.forget_gate == "sigmoid" or not isinstance(self.bias_initializer, GateBias):
+            return bias
+        i, f, zo = self.split(bias, "i", "f", "zo")
+        return ops.concatenate([i, ops.log_sigmoid(f), zo])
 
     def step(self, x, states, product):
         h, c, n, m = states

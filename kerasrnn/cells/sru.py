@@ -1,8 +1,11 @@
+import math
+
 import keras
 from keras import ops
 
 from kerasrnn.cells.base import NO_RECURRENT_KERNEL
 from kerasrnn.cells.linear import LinearCell
+from kerasrnn.initializers import SRUKernel
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -21,7 +24,10 @@ class SRUCell(LinearCell):
 
     The paper's highway connection has x_t itself, W_x = I, for which features and units have to be
     the same; where they differ its authors' code has a W_x, too. That code also scales x_t, or W_x
-    at first, by a constant (`rescale`). Neither has b_g and b_x.
+    at first, by √3 (`rescale`). Neither has b_g and b_x.
+
+    The cell starts as that code does: W as `kerasrnn.initializers.SRUKernel` says,
+    v ~ √½ U[-√3, √3], b = 0.
 
     Weights: `kernel` W (features, 4 units) and `bias` b (4 units), blocks in the order g, f, r, x;
     with the peephole `peephole` v (2 units), in the order f, r.
@@ -29,6 +35,7 @@ class SRUCell(LinearCell):
     Args: those of `kerasrnn.cells.Cell`; `recurrent_activation` takes the place of σ; `activation`
         is applied to c_t in h_t, by default none.
         peephole: Whether the gates see the state. Default: `True`.
+        kernel_initializer: Default: `None`, for `kerasrnn.initializers.SRUKernel(peephole)`.
 
     Example:
 
@@ -47,8 +54,15 @@ class SRUCell(LinearCell):
     paper = "Lei et al., 2018"
     linear_if = "with peephole=False"
 
-    def __init__(self, units, activation="linear", peephole=True, **kwargs):
+    def __init__(
+        self, units, activation="linear", peephole=True, kernel_initializer=None, **kwargs
+    ):
         self._configure(__class__, locals())
+
+    def _check_options(self):
+        if self.kernel_initializer is None:
+            self.kernel_initializer = SRUKernel(self.peephole)
+        super()._check_options()
 
     @property
     def states(self):
@@ -63,10 +77,12 @@ class SRUCell(LinearCell):
         return not self.peephole
 
     def build_own(self, input_shape):
+        def initializer(shape, dtype=None):
+            limit = math.sqrt(3 / 2)
+            return keras.random.uniform(shape, -limit, limit, dtype, self.seed_generator)
+
         if self.peephole:
-            self.peephole_kernel = self.add_weight(
-                (2 * self.units,), "glorot_uniform", name="peephole"
-            )
+            self.peephole_kernel = self.add_weight((2 * self.units,), initializer, name="peephole")
 
     def step(self, x, states, product):
         if not self.peephole:

@@ -11,8 +11,9 @@ class UGRNNCell(Cell):
         g_t = σ(W_g x_t + U_g h_{t-1} + b_g)           update gate: how much of h_{t-1} to keep
         h_t = g_t ∘ h_{t-1} + (1 - g_t) ∘ c_t          new state, and the output
 
-    TensorFlow 1's `UGRNNCell` adds a constant 1 inside of σ; `kerasrnn.initializers.ForgetBias`
-    starts b_g there.
+    TensorFlow 1's `UGRNNCell` adds a constant 1 inside of σ at every step;
+    `kerasrnn.initializers.ForgetBias` starts b_g there. Its W and U start from one glorot_uniform,
+    TensorFlow's default; here they start as Keras's, and b_g = 0.
 
     Weights: `kernel` W (features, 2 units), `recurrent_kernel` U (units, 2 units), `bias` b
     (2 units), gates in the order c, g.

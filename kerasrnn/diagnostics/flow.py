@@ -110,7 +110,8 @@ def gradient_flow(model, x, y=None, sample_weight=None):
 
     Steps are run one by one, without the fast paths of training, which `GradientFlowMonitor` takes
     where nothing is masked. What a user's cell gives as output beside its states is not seen:
-    ∂J/∂h_t counts the output where it is a state.
+    ∂J/∂h_t counts the output where it is a state. Of a subclass of a cell of this package whose
+    `call` leaves the states as they are, all of the output counts.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 1.1: the product of Jacobians measured here.
 

@@ -3,6 +3,7 @@ a tap, zeros added to a state after every step, is that with respect to the stat
 
 import dataclasses
 import functools
+import math
 
 import keras
 import tensorflow as tf
@@ -30,7 +31,7 @@ class Run:
         states: Those it starts from.
         valid: (batch, time), in the order of the steps, false where masked.
         flipped: Whether that order is against the time of the model's input.
-        taps: What is added to each state after each step, (time, batch, size).
+        taps: What is added to each state after each step, (time, batch, ...).
     """
 
     path: str
@@ -51,7 +52,7 @@ class Run:
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
         return {
-            name: tf.transpose(tf.norm(gradient, axis=-1))
+            name: tf.transpose(tf.norm(_flat(gradient), axis=-1))
             for name, gradient in zip(self.names, gradients, strict=True)
         }
 
@@ -135,15 +136,21 @@ class Probe:
                 return g
             time = tf.shape(g)[1]
             steps = tf.range(time)
-            arrives = tf.cast(tf.reduce_any(g != 0, axis=-1), steps.dtype)
+            arrives = tf.cast(tf.reduce_any(_flat(g) != 0, axis=-1), steps.dtype)
             last = tf.reduce_max(steps * arrives, axis=1)
-            return g * tf.one_hot(last, time, dtype=g.dtype)[:, :, None]
+            only_last = tf.one_hot(last, time, dtype=g.dtype)
+            return g * tf.reshape(only_last, [-1, time, *[1] * (len(g.shape) - 2)])
 
         @tf.custom_gradient
         def read(outputs):
             return tf.identity(outputs), gradient
 
         return read(outputs)
+
+
+def _flat(tensor):
+    """(..., ..., size), all axes after the first two in one."""
+    return tf.reshape(tensor, [*_shape(tensor)[:2], math.prod(tensor.shape[2:])])
 
 
 def _shape(tensor):

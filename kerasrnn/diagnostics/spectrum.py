@@ -251,9 +251,10 @@ def _step(cell, x, states):
 
 def recurrent_matrices(layer):
     """W_h of each gate by its name, as it multiplies a column h; none where the state is multiplied
-    by no matrix, or by what, only a cell of the user's knows."""
+    by no matrix. If a cell of the user's has a square `recurrent_kernel`, it is that of "h"."""
     cell = _cell(layer)
-    kernel, gates = getattr(cell, "recurrent_kernel", None), declarations(cell).recurrent_gates
+    kernel, known = getattr(cell, "recurrent_kernel", None), isinstance(cell, (Cell, *KERAS_CELLS))
+    gates = declarations(cell).recurrent_gates if known else ("h",)
     if kernel is None or not gates or kernel.shape[1:] != (len(gates) * kernel.shape[0],):
         return {}
     kernel = np.array(keras.ops.convert_to_numpy(kernel), "float64")
@@ -266,9 +267,10 @@ def recurrent_matrices(layer):
 def _recurrent_matrix(cell, gate=None):
     matrices = recurrent_matrices(cell)
     if not matrices:
-        known = isinstance(cell, (Cell, *KERAS_CELLS))
-        rule = "a recurrent kernel" if known else "a cell of this package or of Keras"
-        raise ValueError(f"`layer` must have {rule}. Received: a {cell.__class__.__name__}")
+        raise ValueError(
+            "`layer` must have a recurrent kernel, (units, units) for each gate. "
+            f"Received: a {cell.__class__.__name__}"
+        )
     if gate is None and len(matrices) == 1:
         (gate,) = matrices
     if gate not in matrices:

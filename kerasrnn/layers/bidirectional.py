@@ -2,15 +2,22 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.checks import MaskAndReset
-from kerasrnn.layers.group import Connected, check_reset, reset_state, take_states_unrounded
+from kerasrnn.layers.checks import MaskAndReset, dense_with_mask, turned_mask
+from kerasrnn.layers.group import (
+    Connected,
+    check_reset,
+    mask_handed_on,
+    reset_state,
+    take_states_unrounded,
+)
+from kerasrnn.layers.quantized import KeepsQuantization
 from kerasrnn.layers.states import state_sizes, state_structure
 
 MERGES = ("concat", "sum", "mul", "ave", "gate", None)
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
-class Bidirectional(keras.layers.Bidirectional):
+class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
     """Runs a recurrent layer forward and a copy of it backward in time, each with weights of its
     own (Schuster & Paliwal, 1997), and merges the two.
 
@@ -34,9 +41,11 @@ class Bidirectional(keras.layers.Bidirectional):
         (batch, 2 units), or (batch, time, 2 units) with the layer's `return_sequences`; half as
         wide where the directions are not concatenated. Without `return_sequences` the two halves
         are the states after the last step and, for the backward direction, after the first. With
-        `return_state` the states follow, those of the forward direction first.
+        `return_state` the states follow, those of the forward direction first. Masks are handed on
+        as in `kerasrnn.layers.RNN`, where the directions are Keras's own layers, too.
 
-    Call arguments: those of `keras.layers.Bidirectional`, and `reset` as in `kerasrnn.layers.RNN`.
+    Call arguments: those of `keras.layers.Bidirectional`, `sequences` and `mask` as in
+    `kerasrnn.layers.RNN`, and `reset` as there.
 
     Raises:
         ValueError: `layer` is not recurrent, or a stateful stack or connection, an argument is
@@ -69,6 +78,7 @@ class Bidirectional(keras.layers.Bidirectional):
         # Keras merges to what the gate then takes apart.
         merge_mode = "concat" if self.gated else merge_mode
         super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
+        self.supports_masking = True
         take_states_unrounded(self)
 
     def build(self, sequences_shape, initial_state_shape=None):
@@ -95,6 +105,7 @@ class Bidirectional(keras.layers.Bidirectional):
         return "gate" if self.gated else self.merge_mode
 
     def call(self, sequences, initial_state=None, mask=None, training=None, reset=None):
+        sequences, mask = dense_with_mask(sequences, mask)
         if reset is not None:
             for layer in (self.forward_layer, self.backward_layer):
                 check_reset(layer)
@@ -112,7 +123,10 @@ class Bidirectional(keras.layers.Bidirectional):
             # A layer of the user's own, which Keras lets in too, need not say what states it has.
             if count:
                 initial_state = tree.pack_sequence_as(structure, states)
-        outputs = super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+        with mask_handed_on(self.forward_layer, self.backward_layer):
+            outputs = super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
         if not self.gated:
             return outputs
         y, *states = outputs if self.return_state else [outputs]
@@ -134,7 +148,10 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def compute_mask(self, inputs, mask=None):
         # Keras's own fails where a stateful layer returns its states, which have no mask.
-        (mask, *_) = mask if isinstance(mask, list) else [mask]
+        _, mask = dense_with_mask(inputs, tree.flatten(mask)[0])
+        if self.forward_layer.go_backwards and self.return_sequences:
+            # Both outputs are in its order.
+            mask = turned_mask(mask)
         masks = [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
         if self.return_state:
             masks += [None] * len(state_sizes(self))

@@ -83,6 +83,39 @@ def nested_shapes(nested):
     return [shape for part in nested for shape in nested_shapes(part)]
 
 
+def dense_with_mask(sequences, mask):
+    """The sequences as a dense tensor, and their mask or `None`: where none is passed the one that
+    Keras has attached to them, of ragged ones the padding, too.
+
+    An attached mask Keras passes by itself to a layer alone that is called with no further tensor,
+    such as a reset or a state; `test_keras_attaches_masks_to_tensors` names the attribute.
+
+    Args:
+        sequences: (batch, time, ...), a tensor, a `tf.RaggedTensor` or a `keras.KerasTensor`.
+        mask: As for a layer's call, or `None`.
+    """
+    if mask is None:
+        mask = getattr(sequences, "_keras_mask", None)
+    if isinstance(sequences, tf.RaggedTensor):
+        within = tf.sequence_mask(sequences.row_lengths())
+        sequences = sequences.to_tensor()
+        if mask is not None:
+            mask = ops.cast(_dense(tree.flatten(mask)[0]), "bool")
+            mask = mask & (within if len(mask.shape) == 2 else within[:, :, None])
+        else:
+            mask = within
+    return sequences, mask
+
+
+def _dense(v):
+    return v.to_tensor() if isinstance(v, tf.RaggedTensor) else v
+
+
+def turned_mask(mask):
+    """The mask of outputs in the order from the last step to the first, from that of the inputs."""
+    return None if mask is None else ops.flip(mask, axis=1)
+
+
 def fitted_mask(mask, sequences):
     """`mask`, of one of the forms that Keras takes, as (batch, time[, 1]).
 
@@ -111,7 +144,7 @@ def checked_reset(reset, sequences):
     Raises:
         ValueError: it is not boolean, or not that of `sequences`.
     """
-    reset = ops.convert_to_tensor(reset)
+    reset = ops.convert_to_tensor(_dense(reset))
     dtype = keras.backend.standardize_dtype(reset.dtype)
     if dtype != "bool":
         raise ValueError(
@@ -127,24 +160,25 @@ def checked_reset(reset, sequences):
     return reset
 
 
-def check_states(shapes, sizes, batch, name):
+def check_states(shapes, expected, batch, name):
     """Raises a `ValueError` unless `shapes` are those of the states of a layer.
 
     Args:
         shapes: Those of `initial_state`.
-        sizes: The sizes of the layer's states.
+        expected: Those of the layer's states, without the batch.
         batch: The number of samples, or `None`.
         name: The layer's.
     """
-    ok = len(shapes) == len(sizes) and all(
-        len(shape) == 2
-        and (None in (shape[0], batch) or shape[0] == batch)
-        and shape[1] in (None, size)
-        for shape, size in zip(shapes, sizes, strict=True)
+    ok = len(shapes) == len(expected) and all(
+        len(shape) == 1 + len(axes)
+        and all(
+            None in pair or pair[0] == pair[1] for pair in zip(shape, (batch, *axes), strict=True)
+        )
+        for shape, axes in zip(shapes, expected, strict=True)
     )
     if not ok:
         batch = "batch" if batch is None else batch
-        rule = ", ".join(f"({batch}, {size})" for size in sizes)
+        rule = ", ".join(f"({', '.join(map(str, (batch, *axes)))})" for axes in expected)
         raise ValueError(
             f"`initial_state` of {name} must hold a tensor for each of its states, of the "
             f"shapes {rule}. Received: the shapes {', '.join(map(str, map(tuple, shapes)))}"

@@ -78,7 +78,7 @@ class Residual(_Shortcut):
             finds the shape by tracing its `call`.
         project: Whether a learned matrix P (features, units) fits x where the last axes differ.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
-            order too. What a Bidirectional around this layer sets.
+            order too, and their mask with them. What a Bidirectional around this layer sets.
 
     Call arguments: `inputs`, and what the layer takes of `initial_state`, `mask`, `training` and
     `reset`. The states of recurrent layers inside a model inside are that model's own affair, but

@@ -1,5 +1,6 @@
 """Layers that run as one: their masks, states and resets, and the base of the connections."""
 
+import contextlib
 import inspect
 import re
 import warnings
@@ -9,7 +10,14 @@ from keras import ops, tree
 
 from kerasrnn.arguments import boolean
 from kerasrnn.inside import layers_directly_in
-from kerasrnn.layers.checks import MaskAndReset, checked_reset, nested_shapes
+from kerasrnn.layers.checks import (
+    MaskAndReset,
+    checked_reset,
+    dense_with_mask,
+    nested_shapes,
+    turned_mask,
+)
+from kerasrnn.layers.quantized import KeepsQuantization
 from kerasrnn.layers.states import reset_states, state_sizes, state_structure
 from kerasrnn.recurrence.sequence import turned_resets
 
@@ -50,7 +58,20 @@ def check_reset(layer):
         )
 
 
-class Connected(keras.layers.Layer):
+@contextlib.contextmanager
+def mask_handed_on(*layers):
+    """Keeps Keras from warning that a mask is lost at these layers: the one around hands it on."""
+    # Of Keras's own, the recurrent ones from 3.16 on.
+    silent = [re.escape(repr(layer.name)) for layer in layers if not layer.supports_masking]
+    if not silent:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"Layer ({'|'.join(silent)}) .* masking")
+        yield
+
+
+class Connected(KeepsQuantization, keras.layers.Layer):
     """Layers that run as one: the base of the connections and of `RNNStack`.
 
     A subclass says in `connect` how they are connected. They get the mask, `training` and their
@@ -135,6 +156,7 @@ class Connected(keras.layers.Layer):
     def call(self, inputs, initial_state=None, mask=None, training=None, reset=None):
         if isinstance(mask, MaskAndReset):
             mask, reset = mask
+        inputs, mask = dense_with_mask(inputs, mask)
         if reset is not None:
             reset = checked_reset(reset, inputs)
             for layer in self.layers:
@@ -142,7 +164,7 @@ class Connected(keras.layers.Layer):
         initial_states = None if initial_state is None else self._states(initial_state)
         if self.go_backwards:
             inputs = ops.flip(inputs, axis=1)
-            mask = None if mask is None else ops.flip(mask, axis=1)
+            mask = turned_mask(mask)
             reset = None if reset is None else ops.flip(turned_resets(reset), axis=1)
         states = []
 
@@ -154,9 +176,7 @@ class Connected(keras.layers.Layer):
                 options["initial_state"] = nested or None
             known = inspect.signature(layer.call).parameters
             options = {k: v for k, v in options.items() if v is not None and k in known}
-            with warnings.catch_warnings():
-                # The mask is not lost with a layer that does not pass it on.
-                warnings.filterwarnings("ignore", f"Layer {re.escape(repr(layer.name))} .* masking")
+            with mask_handed_on(layer):
                 y = layer(x, **options)
             if getattr(layer, "return_state", False):
                 y, *its_states = y
@@ -178,6 +198,11 @@ class Connected(keras.layers.Layer):
         return states
 
     def compute_mask(self, inputs, mask=None):
+        if isinstance(mask, MaskAndReset):
+            mask, _ = mask
+        inputs, mask = dense_with_mask(inputs, mask)
+        if self.go_backwards:
+            mask = turned_mask(mask)
         masks = self.layers[-1].compute_mask(inputs, mask)
         if not self.return_state:
             return masks

@@ -1,6 +1,7 @@
 """Layers around one registered cell, whose arguments they take beside their own."""
 
 import re
+from inspect import Parameter
 from operator import attrgetter
 
 from kerasrnn import cells
@@ -15,8 +16,11 @@ _ENTRY = re.compile(r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)", re.M)
 
 def _further_arguments(layer):
     """What a layer's docstring says of all that its signature and Keras's docstrings leave out: of
-    the cell's arguments what the cell's own docstrings do."""
-    names = parameters(layer.cell_class).keys() - own_parameters(layer).keys()
+    the cell's arguments what the cell's own docstrings do, and their defaults."""
+    of_cell = parameters(layer.cell_class)
+    # A layer without a constructor of its own shows no argument in its signature.
+    shown = own_parameters(layer) if "__init__" in vars(layer) else {}
+    names = of_cell.keys() - shown.keys()
     # A cell without a product with the state refuses it.
     if not layer.cell_class.recurrent_gates:
         names -= {"normalization"}
@@ -25,12 +29,22 @@ def _further_arguments(layer):
         if issubclass(cell_class, Cell):
             for listed, text in _ENTRY.findall(cell_class.__doc__):
                 some = [name for name in listed.split(", ") if name in names]
-                lines += [f"        {', '.join(some)}: {text}"] if some else []
+                if some:
+                    default = "" if "Default" in text else _default(of_cell, some)
+                    lines.append(f"        {', '.join(some)}: {text}{default}")
                 names -= set(some)
     lines += ["", "    Further call argument:"]
     lines += ["        reset: (batch, time), boolean: `True` where an episode begins, so that the"]
     lines += ["            state is set back before this step; more in `kerasrnn.layers.RNN`."]
     return "\n".join(lines)
+
+
+def _default(parameters, names):
+    """The default of arguments that share one, as a sentence; nothing where there is none."""
+    defaults = {repr(parameters[name].default) for name in names}
+    if len(defaults) > 1 or parameters[names[0]].default is Parameter.empty:
+        return ""
+    return "\n            Default: `{}`.".format(defaults.pop().replace("'", '"'))
 
 
 class OneCellLayer(RNN):

@@ -13,11 +13,13 @@ from kerasrnn.layers.checks import (
     check_shape,
     check_states,
     checked_reset,
+    dense_with_mask,
     fitted_mask,
     nested_shapes,
     of_batch_size,
+    turned_mask,
 )
-from kerasrnn.layers.states import load_states, reset_states, save_states
+from kerasrnn.layers.states import load_states, reset_states, save_states, state_shapes
 from kerasrnn.recurrence import cudnn
 
 
@@ -26,12 +28,14 @@ class RNN(keras.layers.RNN):
     """Runs a cell over a sequence; takes the place of `keras.layers.RNN`.
 
     Args:
-        cell: A cell of this package or of Keras, a list of cells, or the name of a registered cell
-            (a key of `kerasrnn.cells.CELLS`), whose arguments then follow as keywords.
+        cell: A cell of this package, of Keras or of the user's, a list of cells, or the name of a
+            registered cell (a key of `kerasrnn.cells.CELLS`), whose arguments then follow as
+            keywords. A subclass of a cell that overrides `call` is called once per step.
         return_sequences: Whether to return the output of every step or of the last one only.
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
-            order too.
+            order too, and so does the mask that is handed on with them, which Keras's layer leaves
+            in the order of the inputs.
         stateful: Whether a batch starts from the final states of the one before. It then keeps to
             the batch size it was built for: a last batch of another size, in `fit` or `predict`
             too, is an error. An initial state that the cell has learned is what the first batch
@@ -50,16 +54,27 @@ class RNN(keras.layers.RNN):
     shape (1, units) for more rows than one, options that are no boolean, such as
     `return_sequences=None`, and `dropout=1.0` are refused.
 
+    Without `mask` the layer takes the one that Keras has attached to `sequences`, as of a Masking
+    or of an Embedding with `mask_zero=True`. It holds beside a `reset` and an `initial_state`, too,
+    beside which Keras's own layer loses it. Rows of a `tf.RaggedTensor` are padded, and the padding
+    is masked.
+
+    A model's `quantize` leaves recurrent layers, as Keras's, in their precision, with Keras's
+    warning that the cell has no `quantize`; it quantizes the Dense layers in connections and gates.
+
     Returns:
         (batch, units), or (batch, time, units) with `return_sequences`; then the final states with
         `return_state`. Those of a linear recurrence are returned, taken and, under a mixed policy,
-        kept in float32 where all else is in half precision; in a list of cells they are not.
+        kept in float32 where all else is in half precision; in a list of cells they are not. With
+        `return_sequences` the mask is handed on to the next layer, whichever Keras is installed;
+        Keras's own recurrent layers drop it from 3.16 on. A loss of one value per sequence, such as
+        `keras.losses.CTC`, takes no mask: a `keras.ops.add(y, 0)` before it leaves the mask behind.
 
     Raises:
         ValueError: `cell` is no cell, an option is unknown or not a boolean, or a call argument is
             not of its shape: `sequences` (one time step at least, with `unroll` a known number of
-            them), `mask`, `reset` (which has to be boolean, too), or a state, (batch, units), in
-            `initial_state`.
+            them), `mask`, `reset` (which has to be boolean, too), or a state in `initial_state`,
+            (batch, units), or as a user's cell has its initial one.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -113,7 +128,7 @@ class RNN(keras.layers.RNN):
         self.supports_masking = True
         self._set_supports_jit()
         if self._linear:
-            # Which would round the states that come in, and those a stateful layer keeps.
+            # Autocast would round the states that come in, and those a stateful layer keeps.
             self.autocast = False
 
     def _set_supports_jit(self):
@@ -132,13 +147,14 @@ class RNN(keras.layers.RNN):
 
     def build(self, sequences_shape, initial_state_shape=None):
         check_shape(sequences_shape, self.unroll)
+        super().build(sequences_shape, initial_state_shape)
         if initial_state_shape is not None:
             self._check_states(nested_shapes(initial_state_shape), sequences_shape[0])
-        super().build(sequences_shape, initial_state_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
         if isinstance(mask, MaskAndReset):
             mask, reset = mask
+        sequences, mask = dense_with_mask(sequences, mask)
         check_shape(sequences.shape, self.unroll)
         if initial_state is not None:
             shapes = [getattr(state, "shape", ()) for state in tree.flatten(initial_state)]
@@ -167,6 +183,15 @@ class RNN(keras.layers.RNN):
         y = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (y, *states) if self.return_state else y
 
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        shapes = super().compute_output_shape(sequences_shape, initial_state_shape)
+        if not (self.return_state and self.built) or isinstance(
+            self.cell, keras.layers.StackedRNNCells
+        ):
+            return shapes
+        # Keras goes by their sizes alone.
+        return shapes[0], *((sequences_shape[0], *axes) for axes in state_shapes(self))
+
     def compute_output_spec(self, *args, **kwargs):
         spec = super().compute_output_spec(*args, **kwargs)
         if not (self._linear and self.return_state):
@@ -174,8 +199,14 @@ class RNN(keras.layers.RNN):
         y, *states = spec
         return y, *(keras.KerasTensor(state.shape, self.cell.state_dtype) for state in states)
 
+    def compute_mask(self, sequences, mask=None):
+        _, mask = dense_with_mask(sequences, tree.flatten(mask)[0])
+        if self.go_backwards and self.return_sequences:
+            mask = turned_mask(mask)
+        return super().compute_mask(sequences, mask)
+
     def _check_states(self, shapes, batch):
-        check_states(shapes, tree.flatten(self.state_size), batch, self.name)
+        check_states(shapes, state_shapes(self), batch, self.name)
 
     def reset_state(self, rows=None):
         """Sets the states of a stateful layer back to their initial values.
@@ -196,6 +227,8 @@ class RNN(keras.layers.RNN):
         load_states(self, dir_path)
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
+        """Runs the cell over the sequences; Keras's `call` calls it. Here all recurrences of the
+        package begin."""
         mask, reset = mask if isinstance(mask, MaskAndReset) else (mask, None)
         return recurrence.run(
             self.cell,

@@ -61,7 +61,7 @@ class RNNStack(Connected):
         return_sequences: Whether to return every step or the last one only. Default: `False`.
         return_state: Whether to return the final states too.
         go_backwards: Whether to run from the last step to the first; the outputs come in that
-            order too. What a Bidirectional around the stack sets.
+            order too, and their mask with them. What a Bidirectional around the stack sets.
         stateful: Whether a batch starts from the final states of the one before.
         **kwargs: Further arguments of the cell, as `initial_state="learned"`, and of a Keras layer;
             those that share a name with the stack's own, as a cell's `normalization` or the `depth`
@@ -69,7 +69,7 @@ class RNNStack(Connected):
             `lambda units, **rates: RHNCell(units, depth=5, **rates)`.
 
     Call arguments: `inputs` (batch, time, features), `initial_state`, `mask` (batch, time),
-    `training`, and `reset` as in `kerasrnn.layers.RNN`.
+    `training` and `reset`, as `sequences` and the others in `kerasrnn.layers.RNN`.
 
     Returns:
         (batch, time, width) with `return_sequences`, else (batch, width); width is the last layer's
@@ -238,7 +238,10 @@ class RNNStack(Connected):
     def _last(self, y, mask):
         if mask is None:
             mask = ops.ones(ops.shape(y)[:2], "bool")
-        mask = ops.reshape(ops.cast(fitted_mask(mask, y), "bool"), ops.shape(y)[:2])
+        mask = ops.cast(fitted_mask(mask, y), "bool")
+        mask = mask if len(mask.shape) == 2 else ops.squeeze(mask, axis=2)
+        # One row that stands for all may show as such in the running graph alone.
+        mask = ops.broadcast_to(mask, ops.shape(y)[:2])
         steps = ops.arange(ops.shape(y)[1], dtype="int32")
         end = ops.shape(y)[1] - 1
         # Initial values for a batch of no rows.
@@ -246,18 +249,23 @@ class RNNStack(Connected):
         first = ops.min(ops.where(mask, steps, end), axis=1, initial=end)
 
         def at(step, part):
-            return ops.take_along_axis(part, step[:, None, None], axis=1)[:, 0]
+            step = ops.reshape(step, (-1, *[1] * (len(part.shape) - 1)))
+            return ops.take_along_axis(part, step, axis=1)[:, 0]
 
         if self.bidirectional:
             forward, backward = ops.split(y, 2, axis=-1)
             out = ops.concatenate([at(last, forward), at(first, backward)], axis=-1)
         else:
             out = at(last, y)
-        return ops.where(ops.any(mask, axis=1, keepdims=True), out, ops.zeros_like(out))
+        some = ops.reshape(ops.any(mask, axis=1), (-1, *[1] * (len(out.shape) - 1)))
+        return ops.where(some, out, ops.zeros_like(out))
 
     def compute_mask(self, inputs, mask=None):
-        mask = mask if self.return_sequences else None
-        return [mask, *[None] * len(self.state_size)] if self.return_state else mask
+        # Its layers return sequences, whatever it returns itself.
+        masks = super().compute_mask(inputs, mask)
+        if self.return_sequences:
+            return masks
+        return [None for _ in masks] if self.return_state else None
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)

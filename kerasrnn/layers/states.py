@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -12,6 +13,8 @@ def state_structure(layer):
     """The sizes of a layer's states, nested as it takes them."""
     if hasattr(layer, "forward_layer"):
         return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
+    if _shows_states(layer) and not isinstance(layer.cell, keras.layers.StackedRNNCells):
+        return tree.map_structure(lambda s: s.shape[-1], layer.get_initial_state(1))
     sizes = list(getattr(layer, "state_size", []))
     # Keras's ConvLSTM says so of its two states, whose size depends on the input.
     return sizes * 2 if sizes == [-1] else sizes
@@ -20,6 +23,26 @@ def state_structure(layer):
 def state_sizes(layer):
     """The sizes of a layer's states, in the order in which it takes and returns them."""
     return tree.flatten(state_structure(layer))
+
+
+def state_shapes(layer):
+    """The shapes of a recurrent layer's states, without the batch, in a flat list."""
+    if _shows_states(layer):
+        return [tuple(state.shape[1:]) for state in tree.flatten(layer.get_initial_state(1))]
+    return [(size,) for size in tree.flatten(layer.state_size)]
+
+
+def _shows_states(layer):
+    """Whether the initial values of a layer's states tell more of them than the sizes that its
+    cells declare: a user's may keep a matrix for every sample, and declare one size or two."""
+    # Before it is built, a cell may not have its initial values yet.
+    if not (isinstance(layer, keras.layers.RNN) and getattr(layer.cell, "built", True)):
+        return False
+    for cell in getattr(layer.cell, "cells", [layer.cell]):
+        made_by = getattr(cell, "get_initial_state", None)
+        if made_by is not None and not made_by.__module__.startswith(("keras.", "kerasrnn.")):
+            return True
+    return False
 
 
 def reset_states(layer, rows=None):

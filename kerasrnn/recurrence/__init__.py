@@ -1,8 +1,10 @@
 """The recurrence: the only place that runs a cell over a sequence, and its ways through.
 
     cudnn       one kernel for the whole sequence, LSTM and GRU on a GPU
-    programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like
-    scan        linear recurrences, all steps at once from their coefficients
+    programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like,
+                and where `compiled` says so
+    scan        linear recurrences, all steps at once from their coefficients; in XLA one step
+                after the other costs less
     loop        one step after the other, any cell, anywhere
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
@@ -16,8 +18,9 @@ from keras import ops, tree
 
 from kerasrnn.arguments import one_of
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import cudnn, explanation, loop, programs, scan, sequence
+from kerasrnn.recurrence import cudnn, explanation, loop, programs, scan, sequence, stages
 from kerasrnn.recurrence.explanation import Choice, Explanation, explain
+from kerasrnn.recurrence.stages import compiled
 
 PATHS = {"cudnn": cudnn, "programs": programs, "scan": scan, "loop": loop}
 
@@ -44,7 +47,8 @@ def run(
     Args:
         cell: A `Cell`, any Keras cell, or `keras.layers.StackedRNNCells` of either.
         sequences: (batch, time, features).
-        states: The initial states, nested like the cell's `state_size`; each (batch, size).
+        states: The initial states, nested like the cell's `state_size`; each (batch, size), or
+            with more axes where a cell of the user's keeps such.
         mask: (batch, time) booleans, `False` where a step is to be skipped, or `None`.
         training: Whether dropout applies.
         go_backwards: Run from the last step to the first; the outputs come in that order too.
@@ -58,7 +62,7 @@ def run(
         use_cudnn: `False` passes cuDNN over, `True` is an error where it cannot be taken.
 
     Returns:
-        The last output (batch, size); the outputs (batch, time, size), or (batch, 1, size) without
+        The last output (batch, ...); the outputs (batch, time, ...), or (batch, 1, ...) without
         `return_sequences`; the final states, those of a linear recurrence in float32 where the
         outputs are in half precision.
 
@@ -76,6 +80,12 @@ def run(
     TensorShape([2, 5, 4])
     """
     one_of((None, *PATHS), "path", path)
+    one_of(("auto", True, False), "use_cudnn", use_cudnn)
+    if use_cudnn is True and path not in (None, "cudnn"):
+        raise ValueError(
+            "`path` must leave the path open or be 'cudnn' where `use_cudnn` is True. "
+            f"Received: path={path!r}"
+        )
     # A subclass may connect its cells in a way of its own.
     if type(cell) is keras.layers.StackedRNNCells:
         options = {
@@ -85,7 +95,9 @@ def run(
             "path": path,
             "use_cudnn": use_cudnn,
         }
-        return _run_stacked(cell.cells, sequences, states, mask, go_backwards, reset, options)
+        return _run_stacked(
+            cell.cells, sequences, states, mask, go_backwards, reset, return_sequences, options
+        )
 
     dtype = getattr(cell, "compute_dtype", None)
     sequences = ops.cast(sequences, dtype) if dtype else ops.convert_to_tensor(sequences)
@@ -123,7 +135,7 @@ def run(
         zero_output_for_mask,
         return_sequences,
         tap,
-        sequence.stage_of(training),
+        stages.current(),
         path,
         use_cudnn,
     )
@@ -142,8 +154,8 @@ def _path_of(sequence_pass):
                 taken = name
                 break
             passed_over[name] = reason
-    if explanation.notes(cell, Choice(taken, passed_over)):
-        # Only the shapes of what it gives are of interest.
+    if explanation.note_if_explaining(cell, Choice(taken, passed_over)):
+        # Any path serves: of the pass the shapes alone are needed.
         return loop
     if taken is None:
         ((name, reason),) = passed_over.items()
@@ -152,12 +164,17 @@ def _path_of(sequence_pass):
             argument, name, other = "use_cudnn", True, "auto"
         raise ValueError(
             f"{argument}={name!r} cannot be met here: {reason}. {argument}={other!r} takes another "
-            f"path where it must. Received: {argument}={name!r} for {cell.name}"
+            f"path where it must. Received: {argument}={name!r} for {_place_of(cell)}"
         )
     return PATHS[taken]
 
 
-def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
+def _place_of(cell):
+    """The names on the way to a cell, as far as it has them."""
+    return getattr(cell, "path", None) or getattr(cell, "name", type(cell).__name__)
+
+
+def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_sequences, options):
     """Runs each cell over the whole sequence before the next: the same numbers as all cells at
     every step, since no cell of a stack looks at a later one."""
     last, final_states = None, []
@@ -170,6 +187,8 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
             mask=mask,
             go_backwards=go_backwards,
             reset=reset,
+            # The cells above the last need all outputs of the one before.
+            return_sequences=return_sequences or cell is not cells[-1],
             **options,
         )
         final_states.append(final if nested else final[0])
@@ -180,4 +199,4 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, options):
     return last, sequences, final_states
 
 
-__all__ = ["PATHS", "Choice", "Explanation", "explain", "run"]
+__all__ = ["PATHS", "Choice", "Explanation", "compiled", "explain", "run"]

@@ -10,8 +10,10 @@ import types
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from kerasrnn.cells import GRUCell, LSTMCell
+from kerasrnn.recurrence import sequence
 
 # A subclass may take a step of its own.
 _LAYERS = {LSTMCell: keras.layers.LSTM, GRUCell: keras.layers.GRU}
@@ -30,8 +32,9 @@ _COMPUTES = {
 
 
 def refuses(sequence_pass):
-    """Why the pass cannot take this path, or `None`."""
-    if reason := refuses_layer(sequence_pass.cell, sequence_pass.unroll, sequence_pass.use_cudnn):
+    """Why the pass cannot take this path, or `None`; what would stand against it on a GPU, too,
+    comes first."""
+    if reason := _unsuited(sequence_pass.cell, sequence_pass.unroll, sequence_pass.use_cudnn):
         return reason
     if sequence_pass.mask is not None:
         return "a mask"
@@ -39,6 +42,8 @@ def refuses(sequence_pass):
         return "a reset"
     if sequence_pass.tap:
         return "the gradient by each state is measured"
+    if reason := _missing():
+        return reason
     if sequence_pass.stage == "export" and sequence_pass.path != "cudnn":
         return "what is exported has to run where there is no GPU"
     return None
@@ -46,14 +51,16 @@ def refuses(sequence_pass):
 
 def refuses_layer(cell, unroll, use_cudnn):
     """Why no pass of a layer can take this path, or `None` where some can."""
+    return _unsuited(cell, unroll, use_cudnn) or _missing()
+
+
+def _unsuited(cell, unroll, use_cudnn):
+    if reason := sequence.overridden(cell):
+        return reason
     if type(cell) not in _LAYERS:
-        return f"{type(cell).__name__} is neither kerasrnn.cells.LSTMCell nor GRUCell"
+        return f"{sequence.kind_of(cell)} is neither kerasrnn.cells.LSTMCell nor GRUCell"
     if use_cudnn is False:
         return "use_cudnn=False"
-    if not tf.config.list_logical_devices("GPU"):
-        return "no GPU is visible"
-    if not _has_kernels():
-        return "cuDNN's kernels do not run on this GPU"
     if unroll:
         return "unroll=True"
     for name, computed in _COMPUTES.items():
@@ -65,14 +72,33 @@ def refuses_layer(cell, unroll, use_cudnn):
     return None
 
 
+def _missing():
+    if not tf.config.list_logical_devices("GPU"):
+        return "no GPU is visible"
+    if not _has_kernels():
+        return "cuDNN's kernels do not run on this GPU"
+    return None
+
+
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell, states, sequences = sequence_pass.cell, sequence_pass.states, sequence_pass.sequences
     (mask,) = cell.noise(sequences, states, sequence_pass.training).inputs
     if mask is not None:
         sequences = sequences * mask
+    # The layer's precision may be another than its cell's.
+    weights = {
+        name: getattr(cell, name)
+        if getattr(cell, name).dtype == cell.compute_dtype
+        else ops.cast(getattr(cell, name), cell.compute_dtype)
+        for name in ("kernel", "recurrent_kernel", "bias")
+    }
+    arguments = {name: getattr(cell, name) for name in _COMPUTES if hasattr(cell, name)}
     return _run_kernel(
-        *(_LAYERS[type(cell)], cell, sequences, states),
+        _LAYERS[type(cell)],
+        types.SimpleNamespace(**weights, **arguments),
+        sequences,
+        states,
         sequence_pass.return_sequences,
         sequence_pass.go_backwards,
     )
@@ -108,6 +134,7 @@ def _has_kernels():
         )
         try:
             _run_kernel(keras.layers.LSTM, cell, tf.ones((1, 1, 1)), [tf.zeros((1, 1))] * 2)
-        except (ValueError, tf.errors.OpError):
+        # What Keras says where it would not take them, and TensorFlow where there are none.
+        except (ValueError, tf.errors.UnimplementedError, tf.errors.NotFoundError):
             return False
     return True

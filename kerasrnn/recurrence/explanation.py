@@ -13,10 +13,16 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn.inside import recurrent_paths
-from kerasrnn.recurrence import sequence
+from kerasrnn.recurrence import stages
 
 # What a user does with a model: the stage of its passes, and `training`.
 _USES = {"fit": ("step", True), "predict": ("step", False), "export": ("export", False)}
+# What is said of a layer that no path of this package runs.
+_ELSEWHERE = {
+    "keras": "a layer of Keras's, which goes Keras's way",
+    "other": "a layer with an `inner_loop` of its own",
+    "not run": "the model does not call it",
+}
 # The letters of a line with a reason.
 _WIDTH = 76
 _NOTES = contextvars.ContextVar("notes", default=None)
@@ -26,8 +32,9 @@ class Choice(NamedTuple):
     """The path that one pass takes.
 
     Attributes:
-        path: The name of one of `kerasrnn.recurrence.PATHS`; "keras" for a layer of Keras's own,
-            which runs in Keras's loop; `None` where a path was asked for that cannot be taken.
+        path: The name of one of `kerasrnn.recurrence.PATHS`; "keras" for a layer of Keras's,
+            "other" for one with a loop of its own; "not run" in a use in which the model does not
+            call the layer; `None` where a path was asked for that cannot be taken.
         passed_over: Of each path that comes before it, by name, the one reason why it refused.
     """
 
@@ -71,16 +78,19 @@ class Explanation(dict):
 
 def _reasons(choices):
     """One line per path and reason, with the uses it holds in where these are not all."""
-    if all(choice.path == "keras" for choice in choices.values()):
-        return ["a layer of Keras's, in Keras's loop"]
-    uses = {}
+    for path, what in _ELSEWHERE.items():
+        if all(choice.path == path for choice in choices.values()):
+            return [what]
+    # By path, in the order in which they are tried.
+    uses = {path: {} for choice in choices.values() for path in choice.passed_over}
     for use, choice in choices.items():
         for path, reason in choice.passed_over.items():
-            uses.setdefault((path, reason), []).append(use)
+            uses[path].setdefault(reason, []).append(use)
     lines = []
-    for (path, reason), listed in uses.items():
-        where = "" if len(listed) == len(_USES) else f" ({', '.join(listed)})"
-        lines += textwrap.wrap(f"{path}{where}: {reason}", _WIDTH, subsequent_indent="  ")
+    for path, reasons in uses.items():
+        for reason, listed in reasons.items():
+            where = "" if len(listed) == len(_USES) else f" ({', '.join(listed)})"
+            lines += textwrap.wrap(f"{path}{where}: {reason}", _WIDTH, subsequent_indent="  ")
     return lines or ["the first of all paths"]
 
 
@@ -88,7 +98,8 @@ def explain(model_or_layer, x=None):
     """Shows the path that each recurrent layer takes in `fit`, in `predict` and when it is
     exported, and of each path that comes before it the one reason why it cannot be taken.
 
-    The model is traced, not run, once for each of the three.
+    The model is traced, not run, once for each of the three. A `tf.function` of the user's own goes
+    the way of an export, or inside `kerasrnn.recurrence.compiled` that of `fit` or `predict`.
 
     Args:
         model_or_layer: A Keras model or layer, with recurrent layers of this package or of Keras
@@ -102,7 +113,7 @@ def explain(model_or_layer, x=None):
 
     Raises:
         ValueError: `model_or_layer` is no Keras layer or has no recurrent layer, or was not built
-            and `x` is missing.
+            and `x` is missing; or it cannot be traced.
 
     Example:
 
@@ -116,17 +127,19 @@ def explain(model_or_layer, x=None):
             f"Received: model_or_layer={model_or_layer!r}"
         )
     if x is not None and not model_or_layer.built:
-        model_or_layer(x)
-    explanation = Explanation()
-    for use in _USES:
-        for path, choice in choices(model_or_layer, x, use).items():
-            explanation.setdefault(path, {})[use] = choice
-    if not explanation:
+        # A symbolic call runs nothing and leaves states as they are.
+        model_or_layer(tree.map_structure(_symbolic, _specs(x)))
+    uses = {use: choices(model_or_layer, x, use) for use in _USES}
+    rows = dict.fromkeys(path for chosen in uses.values() for path in chosen)
+    if not rows:
         raise ValueError(
             "`model_or_layer` must have a recurrent layer. "
             f"Received: model_or_layer={model_or_layer.name}, without any"
         )
-    return explanation
+    not_run = Choice("not run", {})
+    return Explanation(
+        {row: {use: chosen.get(row, not_run) for use, chosen in uses.items()} for row in rows}
+    )
 
 
 def choices(model_or_layer, x, use):
@@ -135,16 +148,30 @@ def choices(model_or_layer, x, use):
     Args:
         model_or_layer, x: As for `explain`, and built.
         use: "fit", "predict" or "export".
+
+    Raises:
+        ValueError: `model_or_layer` cannot be traced on x.
     """
-    paths, names = _paths(model_or_layer)
-    chosen = {path: Choice("keras", {}) for path in set(paths) - set(names.values())}
-    chosen |= _traced(model_or_layer, _specs(model_or_layer, x), names, *_USES[use])
+    elsewhere, names = _paths(model_or_layer)
+    chosen = _traced(model_or_layer, x, names, *_USES[use])
+    called = {_layer_of(path) for path in chosen}
+    for path in names.values():
+        if path not in called:
+            chosen[path] = Choice("not run", {})
+    chosen |= elsewhere
     # In the order of the model; a second call follows the first.
-    return dict(sorted(chosen.items(), key=lambda item: paths.index(_layer_of(item[0]))))
+    order = [path for path, _, _ in recurrent_paths(model_or_layer)]
+
+    def place(path):
+        layer = _layer_of(path)
+        places = [k for k, one in enumerate(order) if f"{layer}/".startswith(f"{one}/")]
+        return places[0] if places else len(order)
+
+    return dict(sorted(chosen.items(), key=lambda item: place(item[0])))
 
 
-def notes(cell, choice):
-    """Takes note of the choice for one pass of a cell, where an explanation is under way, and says
+def note_if_explaining(cell, choice):
+    """Takes note of the choice for one pass of a cell where an explanation is under way; returns
     whether one is."""
     if (noted := _NOTES.get()) is None:
         return False
@@ -163,18 +190,19 @@ def _noting():
 
 
 def _paths(model_or_layer):
-    """The paths of all recurrent layers, or of their cells where there are several, and those by
-    the ids of the cells that run in this package's loops."""
-    paths, names = [], {}
+    """The `Choice` of each recurrent layer that does not run in this package's loops, by its path;
+    and the paths of those that do, or of their cells where there are several, by the ids of the
+    cells. A layer that is in several places has the first."""
+    elsewhere, names = {}, {}
     for path, layer, _ in recurrent_paths(model_or_layer):
-        if layer.inner_loop.__module__.startswith("keras."):
-            paths.append(path)
+        home = layer.inner_loop.__module__.partition(".")[0]
+        if home != __package__.partition(".")[0]:
+            elsewhere[path] = Choice("keras" if home == "keras" else "other", {})
             continue
         stacked = type(layer.cell) is keras.layers.StackedRNNCells
         for cell in layer.cell.cells if stacked else [layer.cell]:
-            names[id(cell)] = f"{path}/{cell.name}" if stacked else path
-            paths.append(names[id(cell)])
-    return paths, names
+            names.setdefault(id(cell), f"{path}/{cell.name}" if stacked else path)
+    return elsewhere, names
 
 
 def _layer_of(path):
@@ -182,10 +210,8 @@ def _layer_of(path):
     return path.partition("#")[0]
 
 
-def _specs(model_or_layer, x):
-    """The shapes and dtypes of x, or of the inputs that a model or layer was built for."""
-    if x is None:
-        x = _symbolic_inputs(model_or_layer)
+def _specs(x):
+    """The shapes and dtypes of x."""
     for part in tree.flatten(x):
         if part is not None and not (hasattr(part, "shape") and hasattr(part, "dtype")):
             raise ValueError(
@@ -195,33 +221,51 @@ def _specs(model_or_layer, x):
     return tree.map_structure(lambda v: None if v is None else tf.TensorSpec(v.shape, v.dtype), x)
 
 
+def _symbolic(spec):
+    return None if spec is None else keras.KerasTensor(spec.shape, spec.dtype.name)
+
+
 def _symbolic_inputs(model_or_layer):
+    """The inputs that a model or layer was built for."""
     if inputs := getattr(model_or_layer, "inputs", None):
         return inputs if len(inputs) > 1 else inputs[0]
     config = model_or_layer.get_build_config() if model_or_layer.built else None
-    if not config:
+    shapes = (config or {}).get("shapes_dict", {"": (config or {}).get("input_shape")})
+    shape = next(iter(shapes.values()))
+    # Of what several inputs, or a structure of them, are like, a shape says too little.
+    if len(shapes) > 1 or not shape or not all(isinstance(n, int | None) for n in shape):
         raise ValueError(
             "`x` must show the shape of the input of a model or layer that does not know it: pass "
             f"a batch. Received: x=None for {model_or_layer.name}"
         )
-    shape = config.get("input_shape") or next(iter(config["shapes_dict"].values()))
     return keras.KerasTensor(shape, dtype=model_or_layer.compute_dtype)
 
 
-def _traced(model_or_layer, specs, names, stage, training):
-    """The choice for each call of each layer, by its path."""
+def _traced(model_or_layer, x, names, stage, training):
+    """The choice for each call of each layer, by its path; of a cell that no layer of the model is
+    known to have by the cell's name."""
+    specs = _specs(_symbolic_inputs(model_or_layer) if x is None else x)
     options = {"training": training}
     if "training" not in inspect.signature(model_or_layer.call).parameters:
         options = {}
     if stage == "step" and getattr(model_or_layer, "run_eagerly", False):
         stage = "eager"
-    with _noting() as noted, sequence.as_if(stage), warnings.catch_warnings():
+    with _noting() as noted, stages.as_if(stage), warnings.catch_warnings():
         # A list of inputs serves a model that would like a dictionary.
         warnings.filterwarnings("ignore", "The structure of `inputs`")
-        tf.function(lambda v: model_or_layer(v, **options)).get_concrete_function(specs)
-    choices = {}
+        # Losses that layers add, states and statistics do not outlive the scope.
+        with keras.StatelessScope():
+            call = tf.function(lambda v: model_or_layer(v, **options))
+            try:
+                call.get_concrete_function(specs)
+            except Exception as error:
+                raise ValueError(
+                    f"{model_or_layer.name} cannot be traced on `x`, which is how its paths are "
+                    f"found; its recurrent layers can be explained one by one. Received: {specs}"
+                ) from error
+    chosen = {}
     for cell, choice in noted:
-        path = names[id(cell)]
-        calls = sum(_layer_of(key) == path for key in choices)
-        choices[f"{path}#{calls + 1}" if calls else path] = choice
-    return choices
+        path = names.get(id(cell)) or getattr(cell, "name", type(cell).__name__)
+        calls = sum(_layer_of(key) == path for key in chosen)
+        chosen[f"{path}#{calls + 1}" if calls else path] = choice
+    return chosen

@@ -1,10 +1,13 @@
 """The plain loop: one step after the other, for any cell, anywhere; what runs in eager calls and in
 what is exported."""
 
+import inspect
+
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.cells.base import Cell
+from kerasrnn.cells.base import Cell, overrides_call
+from kerasrnn.cells.step_of_pass import StepOfPass, handed
 from kerasrnn.recurrence import sequence
 from kerasrnn.recurrence.prefix_scan import length
 from kerasrnn.recurrence.regularization import regularizer
@@ -33,7 +36,7 @@ def run(sequence_pass):
             states = _plus(states, now)
             if not zero_output:
                 skipped = skipped + _beside(new_output, new_states, now["taps"], default=0)
-        new_output = tf.where(now["mask"], new_output, skipped)
+        new_output = sequence.where(now["mask"], new_output, skipped)
         return new_output, sequence.unless_masked(now, new_states, states)
 
     states = sequence_pass.states
@@ -46,15 +49,15 @@ def run(sequence_pass):
     output, outputs, states = loop(advance, steps, output, states, count, return_sequences)
     if not return_sequences:
         return output, output[:, None], states
-    return output, tf.transpose(outputs, [1, 0, 2]), states
+    return output, sequence.time_first(outputs), states
 
 
 def _prepared(sequence_pass):
     """What differs from step to step, time-major, and the step: `step(now, states)` gives the
     output and the new states."""
     cell, states, training = sequence_pass.cell, sequence_pass.states, sequence_pass.training
-    if not isinstance(cell, Cell):
-        return sequence.time_major(sequence.values_over_time(sequence_pass)), _keras_step(cell)
+    if _is_called(cell):
+        return _prepared_calls(sequence_pass)
     noise = cell.noise(sequence_pass.sequences, states, training)
     steps = sequence.values_over_time(sequence_pass, noise.zones)
     steps["x"] = cell.project(steps["x"], noise.inputs)
@@ -74,14 +77,61 @@ def _prepared(sequence_pass):
     return sequence.time_major(steps), step
 
 
-def _keras_step(cell):
-    def step(now, states):
-        output, new_states = cell(now["x"], states)
-        new_states = list(new_states) if tree.is_nested(new_states) else [new_states]
-        tapped = _plus(new_states, now)
-        return _beside(output, new_states, tapped, default=output), tapped
+def _is_called(cell):
+    """Whether of a step no more is known than that it is a call of the cell."""
+    return not isinstance(cell, Cell) or overrides_call(cell)
 
-    return step
+
+def _prepared_calls(sequence_pass):
+    """As `_prepared`, of a cell that is called."""
+    cell = sequence_pass.cell
+    if not isinstance(cell, Cell):
+
+        def step(now, states):
+            return _tapped_outside(*_called(cell, now, states), now)
+
+        return sequence.time_major(sequence.values_over_time(sequence_pass)), step
+
+    noise = cell.noise(sequence_pass.sequences, sequence_pass.states, sequence_pass.training)
+    of_one_step = tuple(None if mask is None else mask[:, 0] for mask in noise.inputs)
+    options = {"training": sequence_pass.training}
+    if "training" not in inspect.signature(cell.call).parameters:
+        options = {}
+
+    def call(now, states, tap=None):
+        of_step = noise._replace(inputs=of_one_step, zones=now.get("zones"))
+        with handed(cell, StepOfPass(of_step, tap)):
+            return _called(cell, now, states, **options)
+
+    def step(now, states):
+        if "taps" not in now:
+            return call(now, states)
+        tapped = []
+
+        def tap(new_states):
+            tapped[:] = _plus(list(new_states), now)
+            return list(tapped)
+
+        # Between `Cell.step` and `Cell.output`, so that the output has the taps, too; unless what
+        # overrides `call` makes other states of these.
+        output, new_states = call(now, states, tap)
+        pairs = zip(new_states, tapped, strict=False)
+        if len(tapped) == len(new_states) and all(new is one for new, one in pairs):
+            return output, new_states
+        return _tapped_outside(*call(now, states), now)
+
+    return sequence.time_major(sequence.values_over_time(sequence_pass, noise.zones)), step
+
+
+def _called(cell, now, states, **options):
+    output, new_states = cell(now["x"], states, **options)
+    return output, list(new_states) if tree.is_nested(new_states) else [new_states]
+
+
+def _tapped_outside(output, states, now):
+    """The states after a call plus their taps, and the output, which has them where it is one."""
+    tapped = _plus(states, now)
+    return _beside(output, states, tapped, default=output), tapped
 
 
 def _plus(states, now):
@@ -97,7 +147,7 @@ def _beside(output, states, others, default):
 
 def _zero_output(cell, xs, states, step):
     """What a masked first step repeats: zeros like an output."""
-    if isinstance(cell, Cell):
+    if not _is_called(cell):
         return tf.zeros_like(cell.output(xs[0], states))
     # Keras asks cells for their state's size, not for their output's: this one step, of which
     # only the shape is used, shows it.
@@ -114,25 +164,29 @@ def _unrolled(advance, steps, output, states, count, return_sequences):
 
 
 def _while(advance, steps, output, states, count, return_sequences):
-    def array(value):
-        return tf.TensorArray(value.dtype, count, element_shape=value.shape[1:]).unstack(value)
+    def array(size, dtype, shape):
+        return tf.TensorArray(dtype, size, element_shape=shape)
 
-    arrays = tf.nest.map_structure(array, steps)
-    out_arrays = []
-    if return_sequences:
-        out_arrays = [tf.TensorArray(output.dtype, count, element_shape=output.shape)]
+    arrays = tf.nest.map_structure(lambda v: array(count, v.dtype, v.shape[1:]).unstack(v), steps)
+    # What is returned is read from arrays. A value that is carried, returned, and read by no step,
+    # as an output mostly is, TensorFlow cannot vectorize the gradient of a loop with respect to.
+    outputs = array(count if return_sequences else 1, output.dtype, output.shape)
+    finals = tree.map_structure(lambda state: array(1, state.dtype, state.shape), states)
 
-    def body(t, out_arrays, output, states):
+    def body(t, outputs, finals, output, states):
         now = tf.nest.map_structure(lambda array: array.read(t), arrays)
         output, states = advance(now, output, states)
-        return t + 1, [array.write(t, output) for array in out_arrays], output, states
+        outputs = outputs.write(t if return_sequences else 0, output)
+        finals = tree.map_structure(lambda array, state: array.write(0, state), finals, states)
+        return t + 1, outputs, finals, output, states
 
-    _, out_arrays, output, states = tf.while_loop(
+    _, outputs, finals, _, _ = tf.while_loop(
         lambda t, *_: t < count,
         body,
-        (tf.constant(0), out_arrays, output, states),
+        (tf.constant(0), outputs, finals, output, states),
         maximum_iterations=count,
         parallel_iterations=32,
         swap_memory=True,
     )
-    return output, out_arrays[0].stack() if return_sequences else None, states
+    outputs = outputs.stack()
+    return outputs[-1], outputs, tree.map_structure(lambda array: array.read(0), finals)

@@ -4,18 +4,27 @@
     backward    δ_t = g_t + conj(a_{t+1}) ∘ δ_{t+1}     g_t: what reaches h_t from outside
                 ∂J/∂b_t = δ_t,   ∂J/∂a_t = δ_t ∘ conj(h_{t-1}),   ∂J/∂h_0 = conj(a_1) ∘ δ_1
 
+    second      with u, what reaches the first gradients from outside:
+                k_t = a_t ∘ k_{t-1} + u_a,t ∘ h_{t-1} + u_b,t,   k_0 = u_0          by g: k
+                ε_t = conj(u_a,t+1) ∘ δ_{t+1} + conj(a_{t+1}) ∘ ε_{t+1}             by b: ε
+                by a: δ_t ∘ conj(k_{t-1}) + ε_t ∘ conj(h_{t-1})
+                by h_0: conj(a_1) ∘ ε_1 + conj(u_a,1) ∘ δ_1
+
 The gradient is a linear recurrence too, run backwards (Martin & Cundy 2018, "Parallelizing Linear
-Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient. Outside of
-XLA programs, as in eager calls and in what is exported, a step in a loop costs more than what it
-computes: so blocks of time run side by side, each from the state that those before it lead to
-(Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). It only multiplies
-and adds: there is no logarithm for an a_t near 0 to break, and no quotient.
+Recurrent Neural Nets Over Sequence Length", section 2.2), and so is its own gradient; k is also the
+forward-mode derivative of h in the direction u.
+
+Outside of XLA programs, as in eager calls and in what is exported, a step in a loop costs more than
+what it computes: so blocks of time run side by side, each from the state that those before it lead
+to (Algorithm 1 there, after Blelloch 1990, "Prefix Sums and Their Applications"). It only
+multiplies and adds: there is no logarithm for an a_t near 0 to break, and no quotient.
 
 In the XLA programs of `kerasrnn.recurrence.program` a step costs little, and a linear recurrence's
 has no product in it.
 """
 
 import tensorflow as tf
+from tensorflow.python.eager import forwardprop_util
 
 # Steps to a block.
 _BLOCK = 32
@@ -78,6 +87,8 @@ def _shown(shapes):
 
 
 def _scan(a, b, initial):
+    """The states, as lists; differentiable in both modes, any number of times."""
+
     @tf.custom_gradient
     def states(a, b, initial):
         h = _in_blocks(*_constant((a, b, initial)))
@@ -87,7 +98,7 @@ def _scan(a, b, initial):
 
         return h, gradient
 
-    return states(a, b, initial)
+    return states(*identity((a, b, initial)))
 
 
 def _gradients(a, b, initial, h, g):
@@ -97,28 +108,54 @@ def _gradients(a, b, initial, h, g):
     def first(a, b, initial, g):
         values = _by_equations(*_constant((a, initial, h, g)))
 
-        def second(*d):
-            with tf.GradientTape() as tape:
-                tape.watch([a, b, initial, g])
-                again = _by_equations(a, initial, _scan(a, b, initial), g)
-            return tape.gradient(again, [a, b, initial, g], d, unconnected_gradients="zero")
+        def second(*u):
+            return _second_gradients(a, b, initial, g, list(u))
 
         return values, second
 
-    return first(a, b, initial, g)
+    return first(*identity((a, b, initial, g)))
 
 
 def _by_equations(a, initial, h, g):
-    """The gradients as the equations say, the backward recurrence as a forward one."""
+    """The gradients as the equations say."""
+    delta = _backward(a, g)
+    d_a, d_initial = _of_products(a, initial, h, delta)
+    return [*d_a, *delta, *d_initial]
+
+
+def _second_gradients(a, b, initial, g, u):
+    """The gradients of the sum of u ∘ the first gradients, as the equations say. A tape cannot take
+    them: while TensorFlow computes a forward-mode derivative, no tape inside sees anything."""
+    h, delta = _scan(a, b, initial), _backward(a, g)
+    count = len(h)
+    u_a, u_b, u_initial = u[:count], u[count : 2 * count], u[2 * count :]
+    before = _before(initial, h)
+    tangent = _scan(a, [p + q for p, q in zip(_times(u_a, before), u_b, strict=True)], u_initial)
+    by_before = _times(_conj(u_a), delta)
+    ahead = [tf.concat([v[1:], tf.zeros_like(v[:1])], 0) for v in by_before]
+    epsilon = _backward(a, ahead)
+    d_a, _ = _of_products(a, u_initial, tangent, delta)
+    more, d_initial = _of_products(a, initial, h, epsilon)
+    d_a = [p + q for p, q in zip(d_a, more, strict=True)]
+    d_initial = [p + v[0] for p, v in zip(d_initial, by_before, strict=True)]
+    return d_a, epsilon, d_initial, tangent
+
+
+def _backward(a, g):
+    """δ, the backward recurrence as a forward one."""
     ahead = a if _same(a) else [tf.reverse(tf.roll(v, -1, 0), [0]) for v in a]
     reverse = [tf.reverse(v, [0]) for v in g]
     # No δ comes after the last: what was rolled to its step has no effect.
-    delta = _scan(_conj(ahead), reverse, [tf.zeros_like(v) for v in initial])
-    delta = [tf.reverse(v, [0]) for v in delta]
+    delta = _scan(_conj(ahead), reverse, [tf.zeros_like(v[0]) for v in g])
+    return [tf.reverse(v, [0]) for v in delta]
+
+
+def _of_products(a, initial, h, delta):
+    """∂J/∂a_t and ∂J/∂h_0 of a recurrence of which δ_t is what reaches h_t."""
     d_a = _times(delta, _conj(_before(initial, h)))
     if _same(a):
         d_a = [tf.reduce_sum(v, [0, 1]) for v in d_a]
-    return [*d_a, *delta, *_times(_conj(_at(a, 0)), [v[0] for v in delta])]
+    return d_a, _times(_conj(_at(a, 0)), [v[0] for v in delta])
 
 
 def _steps(a, b, initial):
@@ -143,8 +180,9 @@ def _in_blocks(a, b, initial):
     def cut(v):
         v = tf.pad(v, [[0, blocks * size - steps], [0, 0], [0, 0]])
         shape = tf.concat([[blocks, size], tf.shape(v)[1:]], 0)
-        v = tf.ensure_shape(tf.reshape(v, shape), [None, None, *v.shape[1:]])
-        return tf.transpose(v, [1, 0, 2, 3])
+        in_blocks = tf.reshape(v, shape)
+        in_blocks.set_shape([None, None, *v.shape[1:]])
+        return tf.transpose(in_blocks, [1, 0, 2, 3])
 
     b = [cut(v) for v in b]
     a = a if _same(a) else [cut(v) for v in a]
@@ -177,8 +215,27 @@ def length(v):
 
 
 def _constant(values):
-    """What a tape has no part in: it would keep every step."""
+    """What a tape has no part in: it would keep every step.
+
+    Raises:
+        NotImplementedError: a `tf.autodiff.ForwardAccumulator` follows one of them in a graph,
+            where it goes by what is inside a custom gradient, and would find constants.
+    """
+    # The seam of test_forward_accumulators_tell_what_they_follow.
+    followed = forwardprop_util.pack_tangents(tf.nest.flatten(values)).indices
+    if any(followed) and not tf.executing_eagerly():
+        raise NotImplementedError(
+            "A linear recurrence has no forward-mode derivative inside a graph: put the "
+            "tf.autodiff.ForwardAccumulator around the tf.function, for tensors that it is called "
+            "with, or take it of an eager call."
+        )
     return tf.nest.map_structure(tf.stop_gradient, values)
+
+
+def identity(values):
+    """The arguments of a custom gradient as tensors of the graph in which it is called, without
+    which TensorFlow fails to take the forward-mode derivative of a function around it."""
+    return tf.nest.map_structure(tf.identity, values)
 
 
 def _same(a):

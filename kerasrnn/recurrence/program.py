@@ -11,12 +11,13 @@ does not depend on the state out of the loop.
 """
 
 import concurrent.futures
+import functools
 
 import keras
 import tensorflow as tf
 
 from kerasrnn.recurrence import sequence
-from kerasrnn.recurrence.prefix_scan import length
+from kerasrnn.recurrence.prefix_scan import identity, length
 from kerasrnn.recurrence.structure import observed, pattern, position, step_key
 
 
@@ -88,12 +89,13 @@ def run(cell, x, states, steps, episode_start, noise, start, stop, history, keep
 
         def gradient(*d):
             d_final, d_output = list(d[: len(final)]), list(d[len(final) :])
-            flat = gradients(x, states, weights, episode_start, d_final, d_output)
+            inputs = identity((x, states, weights, episode_start, d_final, d_output))
+            flat = gradients(*inputs)
             return tf.nest.pack_sequence_as([x, states, weights, episode_start, state_taps], flat)
 
         return (*final, *(h[1:] for h in histories[:history])), gradient
 
-    results = loop(x, list(states), weights, episode_start, list(state_taps))
+    results = loop(*identity((x, list(states), weights, episode_start, list(state_taps))))
     return list(results[: len(states)]), list(results[len(states) :])
 
 
@@ -104,16 +106,34 @@ def _program_for(cell):
     """The one program of all cells that take the same step."""
     key = step_key(cell)
     if key not in _PROGRAMS:
-        # TensorFlow takes variables for made by the function that is being traced, in spite of
-        # `init_scope`: it traces it twice, and lets none be made when it is traced once more. In
-        # another thread nothing is being traced.
-        with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
-            _PROGRAMS[key] = other_thread.submit(_made_for, cell).result()
+        _PROGRAMS[key] = _where_nothing_is_traced(_made_for, cell)
     return _PROGRAMS[key]
 
 
 def _made_for(cell):
     return Program(pattern(cell), observed(pattern(cell, dtype="float64")))
+
+
+def _where_nothing_is_traced(make, *args, **kwargs):
+    # TensorFlow counts variables that are made in this thread among those of the function that is
+    # being traced, even under `init_scope`, and raises where that is traced for a second length.
+    with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
+        return other_thread.submit(make, *args, **kwargs).result()
+
+
+def keep_from_export():
+    """Keeps the function that is being traced out of every SavedModel, which has to run where there
+    is no XLA: TensorFlow refuses to save one that reads a variable of no object that is saved."""
+    variable = _of_no_object()
+    # Not by the variable's methods, by which a graph, and then Keras, would come to know it.
+    tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+
+
+@functools.cache
+def _of_no_object():
+    # TensorFlow's message names it.
+    name = "XLA_programs_cannot_be_exported/trace_again_without_kerasrnn.recurrence.compiled"
+    return _where_nothing_is_traced(tf.Variable, 0.0, trainable=False, name=name)
 
 
 class Program:
@@ -245,12 +265,8 @@ class Program:
 
                 with self._with(weights):
                     new = self._advance(x_t, states, product, now, constants)
-            gradients = tape.gradient(
-                new,
-                {"x": [x_t], "states": states, "taps": taps, "inner": inner},
-                output_gradients=d_step,
-                unconnected_gradients="zero",
-            )
+            of = {"x": [x_t], "states": states, "taps": taps, "inner": inner}
+            gradients = _gradients(tape, new, of, d_step, of | {"states": d_step})
             d_states = sequence.unless_masked(now, gradients["states"], d_new)
             if "reset" in now:
                 of_start = sequence.start_states(now, d_states, nothing)
@@ -310,15 +326,9 @@ class Program:
                     *of, blocks, constants, start, stop, keep=False, history=len(d_output)
                 )
                 results = [*final, *(h[1:] for h in histories)]
-            gradients = first.gradient(
-                results,
-                tf.nest.flatten(of),
-                output_gradients=[*d_final, *d_output],
-                unconnected_gradients="zero",
-            )
-        return second.gradient(
-            gradients, inputs, output_gradients=list(d_gradients), unconnected_gradients="zero"
-        )
+            flat = tf.nest.flatten(of)
+            gradients = _gradients(first, results, flat, [*d_final, *d_output], flat)
+        return _gradients(second, gradients, inputs, list(d_gradients), inputs)
 
     def weight_gradients(self, weights, episode_start, dropped, now, before, kept, d_taps, d_inner):
         """The gradients of a step's weights, for all steps at once."""
@@ -336,15 +346,34 @@ class Program:
                     products.append(self.cell.product(gates, _rows(v), masks))
         gradients = [tf.zeros_like(w) for w in weights]
         if products:
-            gradients = tape.gradient(
-                products,
-                weights,
-                output_gradients=[_rows(d) for d in d_taps],
-                unconnected_gradients="zero",
-            )
+            gradients = _gradients(tape, products, weights, [_rows(d) for d in d_taps], weights)
         for i, d in zip(self.structure.inner, d_inner, strict=True):
             gradients[i] += d
         return gradients
+
+
+def _gradients(tape, of, by, d, like):
+    """A tape's gradients, in the structure of `by`, with zeros where there are none.
+
+    The zeros come of `like`, and so of what a loop carries: where that is to be vectorized,
+    TensorFlow cannot have a constant carried on in its place, as of a state that no step reads.
+
+    Raises:
+        NotImplementedError: there are none at all, since while TensorFlow computes a forward-mode
+            derivative it lets no tape see anything.
+    """
+    gradients = tape.gradient(of, by, output_gradients=d)
+    if all(gradient is None for gradient in tf.nest.flatten(gradients)):
+        raise NotImplementedError(
+            "The XLA programs have no forward-mode derivative, as tf.autodiff.ForwardAccumulator "
+            "takes it: take it of an eager call, or of a tf.function outside of Keras's fit, "
+            "evaluate and predict and of kerasrnn.recurrence.compiled."
+        )
+
+    def or_zero(gradient, like):
+        return tf.math.multiply_no_nan(like, tf.zeros_like(like)) if gradient is None else gradient
+
+    return tf.nest.map_structure(or_zero, gradients, like)
 
 
 def _constant(tensors):
@@ -372,7 +401,12 @@ def _loop(first, end, by, reads, carried, body):
     # A row read the turn before is a tensor of its own. One read where it is used XLA makes part of
     # that computation, and looks its place up for every element instead of running on vectors.
     def turn(t, row_t, carried):
-        return t + by, row(t + by), body(t, row_t, carried)
+        new = body(t, row_t, carried)
+        for now, before in zip(*map(tf.nest.flatten, (new, carried)), strict=True):
+            # In a loop over gradients the size of a batch, known before, may have been forgotten.
+            if tf.is_tensor(now):
+                now.set_shape(before.shape)
+        return t + by, row(t + by), new
 
     return tf.while_loop(lambda t, *_: t != end, turn, (first, row(first), carried))[2]
 
@@ -380,4 +414,7 @@ def _loop(first, end, by, reads, carried, body):
 def _writer(steps, like, size=None):
     """An array of tensors of the shape of `like`, or of another `size` of the last axis."""
     shape = like.shape[:-1].concatenate(like.shape[-1] if size is None else size)
-    return tf.TensorArray(like.dtype, steps, element_shape=shape)
+    array = tf.TensorArray(like.dtype, steps, element_shape=shape)
+    # Where all steps are masked nothing else is written, of which TensorFlow knows no shape where
+    # it vectorizes a gradient.
+    return array.write(0, tf.zeros(tf.concat([tf.shape(like)[:-1], shape[-1:]], 0), like.dtype))

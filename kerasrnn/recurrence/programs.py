@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn import activations
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 from kerasrnn.recurrence import program, sequence
@@ -20,10 +21,16 @@ from kerasrnn.recurrence import program, sequence
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
 WORTH_COMPILING = 2048
+TOO_FEW = "too few for compiling to pay"
 # Where parts get too small for their products.
 _MOST_PARTS = 4
 # A function of the user's own has no name by which a program of its own could be kept.
-_ACTIVATIONS = {f for f in vars(keras.activations).values() if inspect.isfunction(f)}
+_ACTIVATIONS = {
+    f
+    for module in (keras.activations, activations)
+    for f in vars(module).values()
+    if inspect.isfunction(f)
+}
 
 
 def refuses(sequence_pass):
@@ -34,8 +41,12 @@ def refuses(sequence_pass):
 
 def _impossible(sequence_pass):
     cell = sequence_pass.cell
+    if reason := sequence.overridden(cell):
+        return reason
+    if not isinstance(cell, Cell):
+        return f"{sequence.kind_of(cell)} is no kerasrnn.cells.Cell"
     if type(cell) not in CELLS.values():
-        return f"{type(cell).__name__} is not in kerasrnn.cells.CELLS"
+        return f"{sequence.kind_of(cell)} is not registered in kerasrnn.cells.CELLS"
     if sequence_pass.unroll:
         return "unroll=True"
     for name, value in vars(cell).items():
@@ -44,7 +55,7 @@ def _impossible(sequence_pass):
     if sequence_pass.regularizes:
         return "vanishing_gradient_regularization, whose gradient is taken at every step"
     if sequence_pass.sequences.shape[0] == 0:
-        # Which cannot be cut.
+        # A batch is cut into parts, an empty one cannot be.
         return "a batch without rows"
     if sequence_pass.tap and sequence_pass.mask is not None:
         # Steps that are masked in all rows are passed over, where a tap is to be seen, too.
@@ -62,13 +73,15 @@ def _unwise(sequence_pass):
     if sequence_pass.stage != "step" and not sequence_pass.tap:
         return "what may be exported has to run where there is no XLA"
     if steps * columns < WORTH_COMPILING:
-        return f"{steps} steps of {columns} columns are too few for compiling to pay"
+        return f"{steps} steps of {columns} columns are {TOO_FEW}"
     return None
 
 
 def run(sequence_pass):
     """Runs the pass of a registered cell; returns what `kerasrnn.recurrence.run` does."""
     cell, mask, sequences = sequence_pass.cell, sequence_pass.mask, sequence_pass.sequences
+    if not tf.executing_eagerly():
+        program.keep_from_export()
     keep = sequence_pass.training or bool(sequence_pass.tap)
     size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
     noise = cell.noise(sequences, sequence_pass.states, sequence_pass.training)
@@ -144,7 +157,7 @@ def _first(v, size, steps):
 @tf.custom_gradient
 def _reordered(v, order):
     """The rows of `v` in another order; TensorFlow takes the gradient of a gather for sparse."""
-    return tf.gather(v, order), lambda d: (tf.gather(d, tf.argsort(order)), None)
+    return tf.gather(v, order), lambda d: (_reordered(d, tf.argsort(order)), None)
 
 
 def _padded(v, rows, steps=(0, 0)):

@@ -16,14 +16,29 @@ from kerasrnn.recurrence import prefix_scan, sequence
 def refuses(sequence_pass):
     """Why the pass cannot take this path, or `None`."""
     cell = sequence_pass.cell
+    if reason := sequence.overridden(cell):
+        return reason
     if not isinstance(cell, Cell) or not cell.linear:
         condition = getattr(cell, "linear_if", "no")
         linear = "no linear recurrence" if condition == "no" else f"linear only {condition}"
         return f"{type(cell).__name__} is {linear}"
+    if method := _not_in_coefficients(type(cell)):
+        return f"{type(cell).__name__} overrides `{method}` and leaves `coefficients` as it is"
     if sequence_pass.unroll:
         return "unroll=True"
     if sequence_pass.tap:
         return "the gradient by each state is measured"
+    return None
+
+
+def _not_in_coefficients(cell_class):
+    """A method whose step is not that of the coefficients, which a class above has; or `None`."""
+    for above in cell_class.__mro__:
+        if "coefficients" in vars(above):
+            return None
+        for method in ("step", "advance"):
+            if method in vars(above):
+                return method
     return None
 
 
@@ -45,7 +60,7 @@ def run(sequence_pass):
     final = [v[-1] for v in history]
     if not sequence_pass.return_sequences:
         return outputs[-1], outputs[-1][:, None], final
-    return outputs[-1], tf.transpose(outputs, [1, 0, 2]), final
+    return outputs[-1], sequence.time_first(outputs), final
 
 
 def _coefficients(cell, xs, candidate, zones):

@@ -7,24 +7,18 @@ y_t     <- y_{t-1} (0 before any), or 0  at a masked step                       
 
 import contextlib
 import contextvars
+import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn.cells.base import Cell, overrides_call
 from kerasrnn.recurrence import prefix_scan
 
-# What Keras's trainer calls the functions it traces, and what those are called that it or
-# TensorFlow trace to save a model.
-KERAS_STEPS = {
-    "one_step_on_data",
-    "one_step_on_data_distributed",
-    "multi_step_on_data",
-    "multi_step_on_iterator",
-}
-KERAS_EXPORTS = {"__call__", "serving_default"}
 _TAP = contextvars.ContextVar("tap", default=None)
-_STAGE = contextvars.ContextVar("stage", default=None)
+# Those of a `Cell` that a path may go without, or take from another cell of the same class.
+_METHODS = ("advance", "step", "product", "normalized_product", "coefficients", "project", "output")
 
 
 class SequencePass(NamedTuple):
@@ -40,9 +34,7 @@ class SequencePass(NamedTuple):
             the cell's order of the steps; or `None`.
         episode_start: The states that a reset sets back to; an empty list without one.
         tap: As for `tapped`, or `None`.
-        stage: What the pass is a part of: "eager", an eager call; "step", a traced step of `fit`,
-            `evaluate` or `predict`, or of a training loop of the user's own; "export", what Keras
-            traces to save a model; "graph", any other function, which may be exported.
+        stage: What the pass is a part of, as `kerasrnn.recurrence.stages` names it.
     """
 
     cell: Any
@@ -67,31 +59,25 @@ class SequencePass(NamedTuple):
         return self.training and getattr(self.cell, "vanishing_gradient_regularization", 0)
 
 
-def stage_of(training):
-    """The stage of a pass, as in `SequencePass`, from the functions that are being traced."""
-    if stage := _STAGE.get():
-        return stage
-    if tf.executing_eagerly():
-        return "eager"
-    names, graph = set(), tf.compat.v1.get_default_graph()
-    while graph is not None:
-        names.add(getattr(graph, "name", None))
-        graph = getattr(graph, "outer_graph", None)
-    if names & KERAS_STEPS:
-        return "step"
-    if names & KERAS_EXPORTS:
-        return "export"
-    return "step" if training is True else "graph"
+def kind_of(cell):
+    """The class of a cell in words, by which one of Keras's is not taken for its namesake here."""
+    kind, package = type(cell), type(cell).__module__.partition(".")[0]
+    if package == "keras":
+        return f"keras.layers.{kind.__name__}"
+    return kind.__name__ if package == "kerasrnn" else f"{kind.__module__}.{kind.__name__}"
 
 
-@contextlib.contextmanager
-def as_if(stage):
-    """Takes every pass, inside, for one of this stage."""
-    token = _STAGE.set(stage)
-    try:
-        yield
-    finally:
-        _STAGE.reset(token)
+def overridden(cell):
+    """Why a path that knows what a step of the cell's class does cannot take this cell, or `None`;
+    the plain loop takes the steps as the cell does."""
+    if not isinstance(cell, Cell):
+        return None
+    if overrides_call(cell):
+        return f"{type(cell).__name__} overrides `call`"
+    for name in _METHODS:
+        if name in vars(cell):
+            return f"`{name}` of {cell.name} was set to another one"
+    return None
 
 
 @contextlib.contextmanager
@@ -152,8 +138,13 @@ def values_over_time(sequence_pass, zones=None):
 
 
 def time_major(values):
-    """A structure of (batch, time, size) as one of (time, batch, size)."""
-    return tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), values)
+    """A structure of (batch, time, ...) as one of (time, batch, ...)."""
+    return tf.nest.map_structure(time_first, values)
+
+
+def time_first(v):
+    """(batch, time, ...) as (time, batch, ...), or the other way round."""
+    return tf.transpose(v, [1, 0, *range(2, len(v.shape))])
 
 
 def project(cell, sequences, masks):
@@ -170,7 +161,9 @@ def project(cell, sequences, masks):
         ]
     projected = cell.project(tf.reshape(inputs, [-1, features]), masks)
     xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
-    return tf.ensure_shape(xs, [*inputs.shape[:2], projected.shape[1]])
+    # Not by tf.ensure_shape, through which TensorFlow has no forward-mode derivative in a graph.
+    xs.set_shape([*inputs.shape[:2], projected.shape[1]])
+    return xs
 
 
 def start_states(step, episode_start, states):
@@ -187,8 +180,21 @@ def unless_masked(step, new, old):
 
 
 def where(condition, new, old):
-    """`tf.where` for structures."""
-    return tree.map_structure(lambda n, o: tf.where(condition, n, o), new, old)
+    """`tf.where` for structures, row by row, however many axes a row has.
+
+    Args:
+        condition: (..., batch, 1) booleans.
+        new, old: Structures of (..., batch, ...), of which one may lack the axes before the batch.
+    """
+
+    def one(new, old):
+        further = max(len(new.shape), len(old.shape)) - len(condition.shape)
+        if not further:
+            return tf.where(condition, new, old)
+        of_rows = condition[..., 0]
+        return tf.where(of_rows[(..., *[None] * (further + 1))], new, old)
+
+    return tree.map_structure(one, new, old)
 
 
 def shown(outputs, mask, zero_output_for_mask):
@@ -196,14 +202,19 @@ def shown(outputs, mask, zero_output_for_mask):
     there is none before, or zeros at all of them.
 
     Args:
-        outputs: (time, batch, units).
+        outputs: (time, batch, units), or with further axes.
         mask: (time, batch, 1) booleans.
         zero_output_for_mask: Whether they are zeros.
     """
     zeros = tf.zeros_like(outputs)
-    unmasked = tf.where(mask, outputs, zeros)
+    unmasked = where(mask, outputs, zeros)
     if zero_output_for_mask:
         return unmasked
     # y_t = 1 ∘ y_{t-1} at a masked step.
-    keep = tf.where(mask, zeros, tf.ones_like(outputs))
-    return prefix_scan.scan(keep, unmasked, zeros[0])
+    keep = where(mask, zeros, tf.ones_like(outputs))
+    if len(outputs.shape) == 3:
+        return prefix_scan.scan(keep, unmasked, zeros[0])
+    shape = [*tf.unstack(tf.shape(outputs)[:2]), math.prod(outputs.shape[2:])]
+    keep, unmasked = (tf.reshape(v, shape) for v in (keep, unmasked))
+    repeated = prefix_scan.scan(keep, unmasked, tf.zeros_like(unmasked[0]))
+    return tf.reshape(repeated, tf.shape(outputs))

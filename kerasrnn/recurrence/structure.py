@@ -94,10 +94,16 @@ def step_key(cell):
 def pattern(cell, **changes):
     """A cell that takes the same step, built for one feature, with weights of no account."""
     config = cell.get_config() | changes
-    # Whether a pattern is there already must not show in what a user draws at random.
-    without_chance = {name: "zeros" for name in config if name.endswith("_initializer")}
-    without_chance["seed"] = 0
-    config |= {name: v for name, v in without_chance.items() if name in cell.outside_step}
+    for name in config:
+        # Whether a pattern is there already must not show in what a user draws at random; and a
+        # class of the user's may be known by its name in the scope of the caller's thread alone.
+        option = getattr(cell, name, None)
+        if isinstance(option, keras.initializers.Initializer):
+            config[name] = "zeros"
+        elif isinstance(option, keras.regularizers.Regularizer | keras.constraints.Constraint):
+            config[name] = None
+    if "seed" in cell.outside_step:
+        config["seed"] = 0
     made = type(cell).from_config(config)
     made.build((None, 1))
     return made

@@ -6,6 +6,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from kerasrnn.updates.clip_in_force import ClipInForce
+from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -53,13 +54,6 @@ class Filter(Observer, Protocol):
         """Is told of an update that did not happen, and for which variables' sake."""
 
 
-def innermost(optimizer):
-    """The optimizer inside those that wrap it, as for loss scaling."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
 def require_optimizer(callback):
     """Raises a `ValueError` unless the callback's model has an optimizer."""
     if not getattr(callback.model, "optimizer", None):
@@ -83,7 +77,7 @@ class UpdateHook:
         observers   each `Observer` is shown the gradients before and after the clip
 
     It is on the optimizer from the first batch on, and so never where a callback refuses the `fit`
-    at its start.
+    at its start. Of other optimizers that the model trains by it warns once.
 
     Attributes:
         clip: The `ClipInForce`, a callback's or the optimizer's own, or `None`.
@@ -99,6 +93,7 @@ class UpdateHook:
         self.clip = ClipInForce.of(self.optimizer)
         self._variables = []
         self._announced = False
+        self._others = OtherOptimizers(model)
 
     @classmethod
     def of(cls, callback):
@@ -146,6 +141,7 @@ class UpdateHook:
         self.filter = None if self.filter is part else self.filter
         if not (self.observers or self._clip or self.filter):
             self.remove()
+        self._others.warn_once()
         self.retrace()
 
     def remove(self):
@@ -175,6 +171,9 @@ class UpdateHook:
         if not self._in_place:
             self._place()
         self._announced = True
+        # Those that the model makes while it trains have to wait for the end.
+        if self._others:
+            self._others.warn_once()
 
     def _only_when_announced(self, train_function):
         """Nothing tells a callback that its `fit` was interrupted. The next one, which is not

@@ -1,7 +1,8 @@
 """Where a record of norms is written while it grows."""
 
 import csv
-import pathlib
+import io
+import weakref
 
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ class CSVRecord:
     """A CSV file of the norms, one row per update.
 
     Args:
-        path: Its path; missing directories are made.
+        path: A `pathlib.Path` or `Address`; missing directories are made.
 
     Raises:
         FileExistsError: the path leads to a directory or a file of something else; a record of an
@@ -20,23 +21,28 @@ class CSVRecord:
     """
 
     def __init__(self, path):
-        path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or (path.exists() and not _is_record(path)):
             raise FileExistsError(
                 "`csv` must name a new file or a record of an earlier fit, which it replaces. "
                 f"Received: csv={str(path)!r}, which holds something else"
             )
-        self._file = path.open("w", newline="", encoding="utf-8")
+        self._file = path.open("wb")
+        # Nobody else does after a fit that was broken off.
+        weakref.finalize(self, self._file.close)
+        self._started = False
 
     def write(self, first, record):
         """Adds the updates of a `GradientRecord`, numbered from `first` on."""
-        writer = csv.writer(self._file)
-        if self._file.tell() == 0:
+        rows = io.StringIO(newline="")
+        writer = csv.writer(rows)
+        if not self._started:
             writer.writerow([*_COLUMNS, *record.columns])
+            self._started = True
         norms = record.global_norm, record.clipped_norm, record.fired.astype(int)
         for i, row in enumerate(zip(*norms, *record.columns.values(), strict=True), first):
             writer.writerow([i, *row])
+        self._file.write(rows.getvalue().encode())
         self._file.flush()
 
     def close(self):
@@ -47,7 +53,7 @@ class SummaryRecord:
     """TensorBoard logs of the norms, a scalar of each per update.
 
     Args:
-        directory: The directory of the logs.
+        directory: That of the logs, a `pathlib.Path` or `Address`.
     """
 
     def __init__(self, directory):
@@ -67,6 +73,6 @@ class SummaryRecord:
 
 
 def _is_record(path):
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open("rb") as file:
         start = file.readline()
-    return not start or start.startswith(",".join(_COLUMNS))
+    return not start or start.startswith(",".join(_COLUMNS).encode())

@@ -1,6 +1,7 @@
 """A state on disk, for a process that dies."""
 
-import pathlib
+import contextlib
+import io
 import zipfile
 
 import numpy as np
@@ -12,12 +13,13 @@ class StateFile:
     """Holds the state that was written last, whole, whenever the process dies.
 
     Args:
-        directory: A path; the directory is made where there is none.
+        directory: A `pathlib.Path` or `Address`; the directory is made where there is none.
+        of_one_fit: Whether it goes with the file, if nothing else is in it.
     """
 
-    def __init__(self, directory):
-        directory = pathlib.Path(directory)
+    def __init__(self, directory, of_one_fit=False):
         directory.mkdir(parents=True, exist_ok=True)
+        self._of_one_fit = of_one_fit
         self.path = directory / "good_state.npz"
         self._unfinished = directory / "good_state.npz.unfinished"
 
@@ -34,8 +36,10 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                values = [file[name] for name in file.files]
+            with self.path.open("rb") as file:
+                content = io.BytesIO(file.read())
+            with np.load(content, allow_pickle=False) as arrays:
+                values = [arrays[name] for name in arrays.files]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} cannot be read; delete it to begin anew.") from error
         if [value.shape for value in values] != shapes:
@@ -48,6 +52,9 @@ class StateFile:
     def remove(self):
         self._unfinished.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+        if self._of_one_fit:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
 
 
 def _storable(value):

@@ -7,6 +7,8 @@ they are.
 
 import keras
 import numpy as np
+import tensorflow as tf
+from keras_masks import keras_hands_on
 
 from fuzzing.draw import activations
 from kerasrnn import cells, layers
@@ -50,6 +52,23 @@ INSIDE_A_CONNECTION = (
     *("Dense", "Conv1D", "rnn", "rnn", "both_ways"),
     *("Sequential", "Residual", "Highway", "Dense"),
 )
+# Where the `width` that a stack is drawn for is not that of its input.
+NOTHING_TO_NORMALIZE = "Layer normalization needs two features or more"
+
+
+class Attached(keras.layers.Layer):
+    """Attaches a mask to a tensor, (batch, time) or (1, time), as Masking does to one that has it
+    in its values."""
+
+    def __init__(self, mask):
+        super().__init__(dtype="float64", autocast=False)
+        self.mask = mask
+
+    def call(self, x):
+        return tf.identity(x)
+
+    def compute_mask(self, x, previous_mask=None):
+        return self.mask
 
 
 def cell_options(draw, kind, units, dtype):
@@ -83,7 +102,7 @@ def rnn(draw, dtype, units=None, **fixed):
     make = draw.choice("make", "cell", "cell", "name", "class", "keras", "stacked")
     if make == "keras":
         theirs = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-        return draw.choice("class", *theirs)(units, dtype=dtype, **fixed)
+        return keras_hands_on(draw.choice("class", *theirs)(units, dtype=dtype, **fixed))
     if make == "stacked":
         stacked = [cell(draw, dtype), cell(draw, dtype, units)]
         return layers.RNN(stacked, dtype=dtype, **fixed)

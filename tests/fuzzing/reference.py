@@ -75,10 +75,13 @@ def cell_by_steps(
         output, new_states = _called(cell, x[:, t], states)
         repeated = outputs[-1] if outputs else tf.zeros_like(output)
         if taps:
+            shows_state = output is new_states[0]
             new_states = _plus(new_states, tapped[step])
             if mask is not None:
                 states = _plus(states, tapped[step])
-            output, of_output = _tapped_output(cell, x[:, t], output, new_states, tapped[step])
+            # What a repeated output gets with the states: where it is one, the tap of that.
+            of_output = tapped[step][0] if shows_state else 0
+            output = new_states[0] if shows_state else _output(cell, x[:, t], new_states, output)
             repeated = repeated + of_output
         if mask is not None:
             if zero_output_for_mask:
@@ -98,12 +101,8 @@ def _called(cell, x, states):
     return output, tree.flatten(new_states)
 
 
-def _tapped_output(cell, x, output, tapped_states, taps):
-    """The output of a step after whose states have got their taps, and what a repeated output gets
-    with them: where a state is the output, its tap."""
-    if np.array_equal(output, tf.cast(tapped_states[0], output.dtype)):
-        return tapped_states[0], taps[0]
-    return tf.cast(cell.output(cell.project(x), tapped_states), output.dtype), 0
+def _output(cell, x, states, like):
+    return tf.cast(cell.output(cell.project(x), states), like.dtype)
 
 
 def _plus(states, taps):

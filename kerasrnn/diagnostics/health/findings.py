@@ -309,7 +309,8 @@ _SATURATED = 0.5
 
 
 def saturated(measured):
-    """More than half of the values of a gate are under 0.05 or over 0.95."""
+    """More than half of the values of a gate are under 0.05 or over 0.95, but for those by which a
+    cell remembers."""
     of_layers = []
     for path, layer in measured.layers.items():
         shares = {n: g.saturated for n, g in layer.gates.items() if g.saturated > _SATURATED}
@@ -338,7 +339,7 @@ def clip_too_tight(measured):
 
 
 def clip_idle(measured):
-    """A clip cut none of the updates, and nothing else is wrong with them."""
+    """A clip cut none of the updates, and nothing else is wrong with them: harmless."""
     record = measured.record
     if record is None or record.clip is None or record.fired.any():
         return []

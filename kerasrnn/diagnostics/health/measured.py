@@ -17,6 +17,7 @@ from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, rec
 from kerasrnn.inside import recurrent_paths
 from kerasrnn.keras_cells import declarations
 from kerasrnn.recurrence.explanation import choices
+from kerasrnn.recurrence.programs import TOO_FEW
 from kerasrnn.updates.record import GradientRecord
 
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
@@ -101,20 +102,23 @@ def measure(model, x, y, record=None):
     loss, reach = gradient_reach(model, x, y)
     if broken := cause_at(model, x, y, loss, reach):
         return Measured(record, loss, broken)
+    # Tracing clears what layers added to the loss; the passes over the batch fill it again.
+    slow = _in_the_plain_loop(model, x)
     flow, layers = _through_time(model, x, y)
-    return Measured(record, loss, None, reach, flow, layers, _in_the_plain_loop(model, x))
+    return Measured(record, loss, None, reach, flow, layers, slow)
 
 
 def _in_the_plain_loop(model, x):
     """Why each recurrent layer that trains step by step does not take the path made for this
-    machine."""
-    if not recurrent_paths(model):
+    machine, but for those for which step by step is best."""
+    # Who has a model run eagerly has chosen so, and it may be one that cannot be traced.
+    if model.run_eagerly or not recurrent_paths(model):
         return {}
     fast = "cudnn" if tf.config.list_logical_devices("GPU") else "programs"
     return {
         path: choice.passed_over[fast]
         for path, choice in choices(model, x, "fit").items()
-        if choice.path == "loop"
+        if choice.path == "loop" and not choice.passed_over[fast].endswith(TOO_FEW)
     }
 
 

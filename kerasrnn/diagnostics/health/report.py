@@ -1,8 +1,6 @@
 """The report on how a model fares."""
 
 import dataclasses
-import os
-import pathlib
 import textwrap
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +12,7 @@ from kerasrnn.diagnostics.health.measured import measure
 from kerasrnn.diagnostics.health.notes import notes
 from kerasrnn.diagnostics.looking import as_batch, check_compiled
 from kerasrnn.diagnostics.reach import layer_paths
-from kerasrnn.files import replacing_file
+from kerasrnn.files import Address, located, replacing_file
 from kerasrnn.updates.record import GradientRecord
 
 
@@ -69,21 +67,22 @@ class HealthReport:
         """Writes the page as one HTML file that needs nothing else; it replaces what stood there.
 
         Args:
-            path: Path of the file, in a folder that is there.
+            path: Path of the file, in a folder that is there, or an address that `tf.io.gfile`
+                knows, as "gs://bucket/page.html".
 
         Raises:
             TypeError: `path` is no path.
+            ValueError: `path` is an address that TensorFlow does not know.
             IsADirectoryError: `path` is that of a folder.
             FileNotFoundError: the folder is missing.
         """
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
-        path = pathlib.Path(path)
+        path = located("path", path)
         if path.is_dir():
             raise IsADirectoryError(
                 f"`path` must name a file. Received: path={str(path)!r}, which is a folder"
             )
-        if not path.parent.is_dir():
+        # Most file systems behind an address have no folders, but longer names.
+        if not (isinstance(path, Address) or path.parent.is_dir()):
             raise FileNotFoundError(
                 "`path` must name a file in a folder that exists. "
                 f"Received: path={str(path)!r}, without {str(path.parent)!r}"
@@ -166,7 +165,7 @@ def _record_of(monitor, model):
     """The record of the model's training, or `None` without a monitor."""
     if monitor is None:
         return None
-    if not isinstance(monitor, Monitor):
+    if isinstance(monitor, type) or not isinstance(monitor, Monitor):
         raise TypeError(
             "`monitor` must be the GradientNormMonitor of the model's fit, or None. "
             f"Received: monitor={monitor!r}"

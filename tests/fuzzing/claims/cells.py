@@ -55,6 +55,8 @@ def same_in_every_way(draw):
 
     def call(x, states=None, mask=None, reset=None):
         more = {} if reset is None else {"reset": reset}
+        if attached and mask is not None:
+            x, mask = random_layers.Attached(mask)(x), None
         return layer(x, initial_state=states, mask=mask, **more)
 
     def reference(x, states=None, mask=None, reset=None):
@@ -72,6 +74,9 @@ def same_in_every_way(draw):
         reference = _without_masked_outputs(reference)
     mode = way if way in ("plain", "compiled") else "eager"
     unknown = mode != "eager" and draw.flag("unknown")
+    # Keras's layers lose the mask beside states.
+    attached = way in ("eager", "unroll", "plain", "compiled")
+    attached = attached and draw.flag("attached_mask", one_in=3)
     # The states that a stateful layer keeps are variables, which gradients end at.
     gradients = way != "stateful"
     variables = trainable_values(cell)

@@ -1,12 +1,14 @@
 """Derivatives of derivatives, and calls inside what TensorFlow maps and recomputes."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
 from fuzzing import random_layers
 from fuzzing.compare import Skip, assert_same, trainable_values
 from fuzzing.reference import cell_by_steps
-from kerasrnn import layers
+from kerasrnn import layers, recurrence
 
 
 def same_derivatives(draw):
@@ -48,9 +50,8 @@ def same_derivatives(draw):
 
         if mode == "eager":
             return step(x)
-        # What Keras's trainer calls its steps, for which a layer takes the XLA programs.
-        step.__name__ = "one_step_on_data" if mode == "compiled" else "plain"
-        return tf.function(step, autograph=False)(x)
+        with recurrence.compiled() if mode == "compiled" else contextlib.nullcontext():
+            return tf.function(step, autograph=False)(x)
 
     try:
         expected = _derivatives(what, by_steps, x, variables, pfor=False)

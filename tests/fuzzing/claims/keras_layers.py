@@ -72,16 +72,18 @@ class Configuration(NamedTuple):
 
 
 def same_as_keras(draw):
-    """A layer of `keras.layers`, and the one of the same name and arguments here with the same
-    weights: outputs, states, losses, and the gradients by weights, input and initial states, in an
-    eager call, in a graph and compiled, of known size or not."""
+    """A layer of `keras.layers` that is not unrolled, and the one of the same name and arguments
+    here, unrolled or not, with the same weights: outputs, states, losses, and the gradients by
+    weights, input and initial states, in an eager call, in a graph and compiled, of known size or
+    not."""
     (batch, time, features), dtype = draw.shape(), draw.dtype()
     units = draw.choice("units", 1, 2, 3, 4)
     if draw.maybe(0.03):
         batch = 0
     set_precision(dtype)
     drawn = _configuration(draw, units, dtype)
-    theirs = drawn.made(keras.layers)
+    # Keras's unrolled loop forgets to turn the mask around before it gives zeros for it.
+    theirs = drawn._replace(flags=drawn.flags | {"unroll": False}).made(keras.layers)
     own_cell = drawn.kind == "RNN" and draw.flag("own_cell")
     ours = drawn.made(layers, cells if own_cell else keras.layers)
 
