@@ -125,22 +125,16 @@ def picture(learners):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for learner, (color, linestyle) in zip(learners, STYLES, strict=True):
         # From the last word but one on: an LSTM's way from h to h is not that from c to c.
         profile = learner.profile[1:] / learner.profile[1]
         words = STEPS - 1 - np.arange(len(profile))
-        axis.plot(words, profile, color=color, linestyle=linestyle, linewidth=2)
-        near = 4 * len(words) // 5
-        axis.annotate(
-            f"{learner.name}\n{learner.falls}; accuracy {learner.right.mean():.2f}",
-            (words[near], profile[near]),
-            (5, -5),
-            textcoords="offset points",
-            va="top",
-            color=color,
-        )
+        label = f"{learner.name}: {learner.falls}; accuracy {learner.right.mean():.2f}"
+        axis.plot(words, profile, color=color, linestyle=linestyle, linewidth=2, label=label)
+    # Not beside the lines, where the steeper ones run through it.
+    figure.legend(loc="outside lower center", handlelength=4)
     subject = STEPS - BACK
     axis.axvline(subject, color="0.7", linewidth=1, zorder=0)
     below = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "color": "0.35"}

@@ -1,6 +1,7 @@
 """The part of the demo on number agreement."""
 
 import itertools
+from types import SimpleNamespace
 
 import agreement
 import keras
@@ -74,8 +75,33 @@ def test_the_picture_shows_what_was_measured(parts):
         np.testing.assert_allclose(y, [profile[agreement.STEPS - t] / profile[1] for t in x])
         share = y[x == agreement.STEPS - agreement.BACK].item()
         assert learners[0].arrives == f"{100 * share:.2g}%"
-    labels = [text.get_text() for text in axis.texts]
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
     for accuracy in accuracies:
         assert any(f"net {accuracy}" in s and f"accuracy {accuracy:.2f}" in s for s in labels)
     (subject,) = (line for line in axis.lines if len(line.get_xdata()) == 2)
     assert [*subject.get_xdata()] == 2 * [agreement.STEPS - agreement.BACK]
+
+
+def test_no_words_of_the_picture_lie_on_its_lines():
+    """With the half-lives that the demo's nets have."""
+    lags = np.arange(agreement.STEPS)
+    learners = [
+        agreement.Learner(
+            name,
+            SimpleNamespace(profile={"": 0.5 ** (lags / half_life)}, half_life={"": half_life}),
+            np.ones(3),
+        )
+        for name, half_life in (("SimpleRNN", 85.5), ("LSTM", 3.51), ("LSTM with Chrono", 13.3))
+    ]
+    figure = agreement.picture(learners)
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    boxes = [text.get_window_extent() for text in (*axis.texts, *figure.legends)]
+    assert len(boxes) == 3
+    for line in axis.lines:
+        # Between the words that are drawn, too.
+        drawn = line.get_path().interpolated(20).transformed(line.get_transform()).vertices
+        assert not any(box.contains(*point) for box in boxes for point in drawn)
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
