@@ -17,7 +17,9 @@ def notebook():
     # The marks by which the Chinese page takes the code from here.
     text = re.sub(r"^<!-- --8<-- .*-->\n", "", PAGE.read_text(encoding="utf-8"), flags=re.M)
     made = jupytext.reads(text, "md")
-    made.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    made.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+    }
     for number, cell in enumerate(made.cells):
         cell.id = f"cell-{number}"  # Random otherwise.
     return jupytext.writes(made, "ipynb")

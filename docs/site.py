@@ -1,5 +1,5 @@
-"""Hooks of MkDocs: the README as the site's start, and a page for each file of the repository that a
-page links to."""
+"""Hooks of MkDocs: the README as the start, and a page for each file of the repository that a page
+links to."""
 
 import pathlib
 import re

@@ -1,11 +1,13 @@
-"""The tables of docs/cells.md and docs/verdicts.md, from the cells and checks themselves.
+"""What pages take from the code: the tables of cells and verdicts, and the numbers of the lines
+that the lecture links to.
 
-python docs/tables.py      # writes them anew, after a cell or a verdict was added or changed
+python docs/tables.py      # writes them anew, after the code was changed
 """
 
 import inspect
 import os
 import pathlib
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -54,6 +56,18 @@ def verdicts():
     return "\n".join(rows)
 
 
+def numbered(page):
+    """The page with each link of a line of code at the number that line has now."""
+
+    def link(match):
+        text, path = match.groups()
+        lines = [line.strip() for line in (DOCS / path).read_text(encoding="utf-8").splitlines()]
+        return f"[`{text}`]({path}#L{lines.index(text) + 1})"
+
+    return re.sub(r"\[`([^`]+)`\]\(([\w./]+)#L\d+\)", link, page)
+
+
+LECTURES = ["lecture.md", "lecture.zh.md"]
 # The tables of each page, by their names.
 PAGES = {
     "cells.md": {"cells": describe, "refusals": refusals},
@@ -74,3 +88,6 @@ if __name__ == "__main__":
     for name, tables in PAGES.items():
         page = DOCS / name
         page.write_text(filled(page.read_text(), tables))
+    for name in LECTURES:
+        page = DOCS / name
+        page.write_text(numbered(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every example in a docstring, in the README or on a page of the docs runs, and every link leads somewhere."""
+"""Every example in docstrings, README and docs runs, and every link leads somewhere."""
 
 import doctest
 import importlib
@@ -119,7 +119,7 @@ def heading_ids(page):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
-    """A link to a line of code says that line."""
+    """A link to a line of code says that line; `python docs/tables.py` numbers them."""
     for page, text, target in LINKS:
         if page != name:
             continue
@@ -143,7 +143,10 @@ def test_the_chinese_lecture_is_the_english_one_with_its_code():
     assert sections == re.findall(r'^--8<-- "lecture.md:(\w+)"$', chinese, re.M)
     assert "```" not in chinese
     for page in (r"^    .*", r"\]\(\.\./kerasrnn[^)]*\)", r"^##+ "):
-        of_both = [re.findall(page, re.sub("```.*?```", "", text, flags=re.M | re.S), re.M) for text in (english, chinese)]
+        of_both = [
+            re.findall(page, re.sub("```.*?```", "", text, flags=re.M | re.S), re.M)
+            for text in (english, chinese)
+        ]
         assert len(of_both[0]) == len(of_both[1])
 
 
