@@ -1,4 +1,4 @@
-"""Griffe's view of the package: docstrings and exports as they are at runtime, sections as it knows them."""
+"""Griffe's view of the package: docstrings and exports as at runtime, sections as it knows them."""
 
 import contextlib
 import importlib
