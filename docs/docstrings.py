@@ -22,8 +22,13 @@ class AtRuntime(griffe.Extension):
 
     def on_package(self, *, pkg, **kwargs):
         for module in pkg.modules.values():
-            # Once the package's own is known, which Griffe reads and does not compute.
-            module.exports = getattr(_imported(module.path), "__all__", None)
+            exports = getattr(_imported(module.path), "__all__", None)
+            if exports is None:
+                continue
+            # Griffe reads the list and does not compute it.
+            module.exports = list(exports)
+            for name in set(module.members) - set(exports) - set(module.modules):
+                del module.members[name]
 
     def on_object(self, *, obj, **kwargs):
         if obj.is_module or obj.docstring is None:

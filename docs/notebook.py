@@ -19,8 +19,8 @@ PAGE, NOTEBOOK = DOCS / "lecture.md", DOCS / "lecture.ipynb"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # A block of code and what it printed, between the marks by which the Chinese page takes both.
 BLOCK = re.compile(
-    r"(?P<head><!-- --8<-- \[start:\w+\] -->\n```python\n(?P<code>.*?)```\n)"
-    r"(?:\n```text\n.*?```\n)?(?P<tail><!-- --8<-- \[end:\w+\] -->\n)",
+    r"(?P<head><!-- \w+ -->\n```python\n(?P<code>.*?)```\n)"
+    r"(?:\n```text\n.*?```\n)?(?P<tail><!-- end of \w+ -->\n)",
     re.S,
 )
 
@@ -41,7 +41,7 @@ def printed(page):
 
 def notebook():
     """Its text: a code cell per block, without outputs."""
-    text = re.sub(r"^<!-- --8<-- .*-->\n", "", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    text = re.sub(r"^<!-- .* -->\n", "", PAGE.read_text(encoding="utf-8"), flags=re.M)
     made = jupytext.reads(text, "md")
     made.metadata = {"kernelspec": KERNEL}
     for number, cell in enumerate(made.cells):

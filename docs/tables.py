@@ -1,5 +1,5 @@
-"""What pages take from the code: the tables of cells and verdicts, and the numbers of the lines
-that the lecture links to.
+"""What pages take from elsewhere: the tables of cells and verdicts, the numbers of the lines that
+the lecture links to, and the code of its Chinese page from the English one.
 
 python docs/tables.py      # writes them anew, after the code was changed
 """
@@ -67,11 +67,18 @@ def numbered(page):
     return re.sub(r"\[`([^`]+)`\]\(([\w./]+)#L\d+\)", link, page)
 
 
+def blocks():
+    """What stands between the marks of the English lecture, by name."""
+    page = (DOCS / "lecture.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^<!-- (\w+) -->\n(.*?)\n<!-- end of \1 -->", page, re.M | re.S))
+
+
 LECTURES = ["lecture.md", "lecture.zh.md"]
 # The tables of each page, by their names.
 PAGES = {
     "cells.md": {"cells": describe, "refusals": refusals},
     "verdicts.md": {"verdicts": verdicts},
+    "lecture.zh.md": {name: text.__str__ for name, text in blocks().items()},
 }
 
 
@@ -87,7 +94,7 @@ def filled(page, tables):
 if __name__ == "__main__":
     for name, tables in PAGES.items():
         page = DOCS / name
-        page.write_text(filled(page.read_text(), tables))
+        page.write_text(filled(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     for name in LECTURES:
         page = DOCS / name
         page.write_text(numbered(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -91,9 +91,10 @@ def main(argv=None):
     agreement.picture(learners).savefig(out / "gradients_through_time.png", dpi=150)
     _, lstm, remedied = learners
     verdict = report.verdicts[0].words.lower()
-    say(f"   {lstm.arrives} of the LSTM's gradient arrives at the subject ({verdict}, says")
-    say(f"   {out / 'health.html'}), {remedied.arrives} with Chrono, which starts its gates so")
-    say(f"   that they keep: {out / 'gradients_through_time.png'}")
+    say(f"   {lstm.arrives} of the LSTM's gradient at the last word but one arrives at the subject")
+    say(f"   ({verdict}, says {out / 'health.html'}); {remedied.arrives} with Chrono,")
+    say("   which starts its gates so that they keep:")
+    say(f"   {out / 'gradients_through_time.png'}")
 
     say(f"\nIn {time.perf_counter() - begun:.0f} s written into {out}:")
     for name, what in starting.OUTPUTS.items():

@@ -145,9 +145,9 @@ def number_agreement(samples, distractors=3, seed=0, before=0, adjectives=0):
         adjectives: Integer, 0 or more, adjectives of each noun.
 
     Returns:
-        x (samples, (3 + adjectives) (before + 1 + distractors) - 1), tokens: 1 for "the", 2 to 5
-        prepositions, 6 to 15 singular nouns, 16 to 25 the same in the plural, 26 to 35 adjectives
-        (0 is free for padding); y (samples,): 1 for plural.
+        x, tokens (samples, (3 + adjectives) (before + 1 + distractors) - 1), with 1 for "the", 2
+        to 5 prepositions, 6 to 15 singular nouns, 16 to 25 the same in the plural, 26 to 35
+        adjectives (0 is free for padding); y (samples,): 1 for plural.
 
     Raises:
         ValueError: a size that is none.
