@@ -53,7 +53,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
     Attributes:
         history: `"global_norm"` and `"clipped_norm"`, arrays (updates,), the global norms before
             and after clipping; `"variable_norms"` and `"clipped_variable_norms"`, arrays
-            (updates, variables). A variable that got no gradient counts as 0.
+            (updates, variables). A variable that got no gradient counts as 0. `"loss"`, (updates,),
+            that of the update's batches, regularizers included, NaN where a `train_step` of your
+            own does not call `compute_loss`; `"update_ratio"`, (updates, variables), ‖Δw‖/‖w‖, how
+            far the update moved each variable, about 1e-3 where the learning rate is right
+            (Karpathy, Stanford CS231n, "Ratio of weights:updates").
         gate_norms: `gate_norms[path][gate]`, an array (updates,): for each recurrent kernel, of
             this package's cells and of Keras's, the norm before clipping of each gate's columns;
             their squares add up to that of the kernel's. A cell of this package names its gates
@@ -140,6 +144,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
             "clipped_norm": record.clipped_norm,
             "variable_norms": record.before,
             "clipped_variable_norms": record.after,
+            "loss": record.loss,
+            "update_ratio": record.update_ratio,
         }
 
     @property
@@ -198,19 +204,21 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
         Raises:
             ValueError: `window` is no positive integer; no update with finite gradients other than
-                zero was recorded.
+                zero was recorded; the training diverged so early that nothing before it shows what
+                is usual. What comes after that is never looked at.
         """
-        first = 0 if window is None else -positive_integer("window", window)
-        return suggest_clipnorm(self.gradient_record(first))
+        if window is not None:
+            window = positive_integer("window", window)
+        return suggest_clipnorm(self.gradient_record(), window)
 
     def verdict(self):
         """What the recorded norms say, in plain words.
 
         Returns:
-            A few sentences, each beginning with NON-FINITE, EXPLODING, VANISHING, CLIP TOO TIGHT,
-            CLIP IDLE or HEALTHY: `kerasrnn.diagnostics.health_report` lists what each rests on.
-            Whether a gradient vanishes through time, norms over all time steps do not show: that is
-            the matter of that report.
+            A few sentences, each beginning with LEARNING RATE, NON-FINITE, EXPLODING, VANISHING,
+            CLIP TOO TIGHT, CLIP IDLE or HEALTHY: `kerasrnn.diagnostics.health_report` lists what
+            each rests on. Whether a gradient vanishes through time, norms over all time steps do
+            not show: that is the matter of that report.
 
         Raises:
             ValueError: no update was recorded.

@@ -49,10 +49,10 @@ def refusals():
 
 
 def verdicts():
-    """A row per verdict with what it rests on."""
-    rows = ["| verdict | what it rests on |", "|---|---|"]
+    """A row per verdict with what it rests on, and the status of a report that has it."""
+    rows = ["| verdict | what it rests on | status |", "|---|---|---|"]
     for code, check in CHECKS.items():
-        rows.append(f"| {code} | {' '.join(inspect.getdoc(check).split())} |")
+        rows.append(f"| {code} | {' '.join(inspect.getdoc(check).split())} | {check.severity} |")
     return "\n".join(rows)
 
 

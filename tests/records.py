@@ -8,14 +8,24 @@ from kerasrnn.updates.clip_in_force import ClipInForce
 from kerasrnn.updates.record import GradientRecord
 
 
-def recorded(before, after=None, clip=None, products=None):
-    """The norms of two variables, and the products of successive gradients, if any."""
-    before = np.asarray(before, "float32")
-    parts = [before, before if after is None else after]
-    if products is not None:
-        parts.append(np.reshape(products, (-1, 1)))
-    rows, paths = np.concatenate(parts, axis=1), ["cell/kernel", "dense/kernel"]
-    return GradientRecord(rows, paths, clip and ClipInForce(*clip))
+def rows(before, after, products=None, loss=None, ratio=1e-3, rate=0.1):
+    """As an `UpdateRow` writes them, of variables without gates whose weights have a norm of 1."""
+    updates, variables = np.shape(before)
+    changes = np.broadcast_to(np.reshape(ratio, (-1, 1)), (updates, variables))
+    loss = np.linspace(1, 0.5, updates) if loss is None else loss
+    scalars = [np.broadcast_to(v, updates)[:, None] for v in (loss, rate)]
+    parts = [before, after, changes, np.ones((updates, variables)), *scalars]
+    parts += [] if products is None else [np.reshape(products, (-1, 1))]
+    return np.concatenate(parts, axis=1).astype("float32")
+
+
+def recorded(before, after=None, clip=None, products=None, **options):
+    """The norms of two variables, and the products of successive gradients, if any; `options` are
+    those of `rows`, and `skipped`."""
+    before, skipped = np.asarray(before, "float32"), options.pop("skipped", None)
+    of_updates = rows(before, before if after is None else after, products, **options)
+    paths = ["cell/kernel", "dense/kernel"]
+    return GradientRecord(of_updates, paths, clip and ClipInForce(*clip), skipped=skipped)
 
 
 def norms(size=1000, sigma=0.2):

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from records import norms, recorded, verdict_on, verdicts_on
 
+from kerasrnn import layers
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report, plots
 from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
 from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
+from kerasrnn.diagnostics.health.settings import LayerSettings
+from kerasrnn.diagnostics.health.trivial import TrivialPredictor
+from kerasrnn.diagnostics.health.verdict import SEVERITIES
 from kerasrnn.diagnostics.reach import Reach
 from kerasrnn.updates.clips import CLIPS
 from kerasrnn.updates.suggestion import suggest_clipnorm
@@ -100,7 +104,7 @@ def test_no_finding_contradicts_another():
     assert "clipnorm=10000 never fired. Clip the gradients: clipnorm=" in idle
     assert "no harm" not in idle
     clipped = verdict_on(recorded(exploding, caught, ("clipnorm", 10.0)))
-    assert "the norms before clipnorm=10, which cut 2% of the updates." in clipped
+    assert "before clipnorm=10, which cut 2% of the updates." in clipped
     assert "Clip the gradients" not in clipped
 
     vanished = verdict_on(recorded(norms() * 1e-12, clip=("clipnorm", 1.0)))
@@ -141,11 +145,16 @@ def test_every_check_is_described_where_verdicts_are():
         assert " ".join(text.split()) == " ".join(inspect.getdoc(CHECKS[code]).split())
 
 
+# Of 100 updates.
+EVER = norms(100, 0.05)
+FALLS = np.linspace(1, 0.5, 100)
+
+
 def records_of_many_kinds():
     exploding, broken = norms(), norms()
     exploding[::50] *= 1e3
     broken[3] = np.nan
-    return [
+    return [recorded(EVER, ratio=4.0)] + [
         recorded(before, after, clip)
         for before in (norms(), norms() * 1e-12, exploding, broken)
         for after in (before, before * 0.1)
@@ -172,9 +181,13 @@ def test_every_check_takes_what_was_measured_and_gives_its_verdicts(code):
         assert check(Measured()) == []
 
 
-def codes(record=None, **layers):
-    measured = Measured(record=record, layers=layers)
+def codes(record=None, **of_layers):
+    measured = Measured(record=record, layers=of_layers)
     return {verdict.code for check in CHECKS.values() for verdict in check(measured)}
+
+
+def codes_on(record):
+    return {verdict.code for verdict in verdicts_on(record)}
 
 
 def constant(norm, of_last=None):
@@ -182,6 +195,137 @@ def constant(norm, of_last=None):
     of_one = np.full(1000, norm / 2**0.5)
     of_one[-11:] = (of_last or norm) / 2**0.5
     return np.stack([of_one, of_one], axis=1)
+
+
+def jump(by):
+    """A loss that leaps at update 10, behind an update of 11% of the weights."""
+    return np.where(np.arange(100) == 10, by, FALLS)
+
+
+def after(ratio, update=9):
+    return np.where(np.arange(100) == update, ratio, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        # An update larger than the weights.
+        ({"ratio": after(2.01)}, {"ratio": after(1.99)}),
+        # Half of them.
+        ({"ratio": 0.31}, {"ratio": 0.29}),
+        # A jump of the loss, and the update before it.
+        ({"loss": jump(10.1), "ratio": after(0.11)}, {"loss": jump(9.9), "ratio": after(0.11)}),
+        ({"loss": jump(10.1), "ratio": after(0.11)}, {"loss": jump(10.1), "ratio": after(0.09)}),
+        (
+            {"loss": jump(10.1), "ratio": after(0.11)},
+            {"loss": jump(10.1), "ratio": after(0.11, update=10)},
+        ),
+        # Where the loss ends, and how far the updates go.
+        (
+            {"loss": np.linspace(1, 2.2, 100), "ratio": 0.011},
+            {"loss": np.linspace(1, 2.0, 100), "ratio": 0.011},
+        ),
+        (
+            {"loss": np.linspace(1, 2.2, 100), "ratio": 0.011},
+            {"loss": np.linspace(1, 2.2, 100), "ratio": 0.009},
+        ),
+        (
+            {"loss": np.linspace(-1, 0.2, 100), "ratio": 0.011},
+            {"loss": np.linspace(-1, -0.1, 100), "ratio": 0.011},
+        ),
+        # Too low: the ratio, and how far the loss falls.
+        ({"loss": 0 * FALLS + 1, "ratio": 0.9e-4}, {"loss": 0 * FALLS + 1, "ratio": 1.1e-4}),
+        (
+            {"loss": np.linspace(1, 0.87, 100), "ratio": 0.9e-4},
+            {"loss": np.linspace(1, 0.83, 100), "ratio": 0.9e-4},
+        ),
+    ],
+)
+def test_thresholds_of_the_learning_rate(above, below):
+    assert codes_on(recorded(EVER, **above)) == {"LEARNING_RATE"}
+    assert codes_on(recorded(EVER, **below)) == {"HEALTHY"}
+
+
+def test_a_rate_is_not_too_low_without_gradients_or_after_few_updates():
+    low = {"ratio": 1e-5, "loss": 1.0}
+    assert "LEARNING_RATE" in codes_on(recorded(EVER[:20], **low))
+    assert codes_on(recorded(EVER[:19], **low)) == {"HEALTHY"}
+    falls = EVER * np.where(np.arange(100) < 50, 1, 0.4)[:, None]
+    assert codes_on(recorded(falls, **low)) == {"HEALTHY"}
+    assert codes_on(recorded(EVER * 1e-9, **low)) == {"VANISHING"}
+    # Where the model has learned already, a low rate is the end of a training.
+    for loss, code in ((0.51, "LEARNING_RATE"), (0.49, "HEALTHY")):
+        trivial = TrivialPredictor(1.0, "the mean of `y`")
+        measured = Measured(record=recorded(EVER, **low), loss=loss, trivial=trivial)
+        assert verdicts(measured)[0].code == code
+
+
+def test_layers_that_start_from_zero_are_no_sign_of_a_high_rate():
+    record = recorded(EVER, ratio=1e-3)
+    record.weights[:, 1] = np.minimum(np.arange(100) / 10, 1)
+    record.changes[:10, 1] = 0.1
+    assert codes_on(record) == {"HEALTHY"}
+
+
+@pytest.mark.parametrize(
+    ("options", "rates", "advised"),
+    [
+        ({"ratio": 5.0}, (0, math.inf), "from 0.1 to 0.0002:"),
+        ({"ratio": 0.35}, (0, math.inf), "from 0.1 to 0.003:"),
+        ({"loss": np.linspace(1, 3, 100), "ratio": 0.02}, (0, math.inf), "from 0.1 to 0.01:"),
+        ({"loss": 1.0, "ratio": 1e-5}, (0, math.inf), "from 0.1 to 10:"),
+        # Never to where an earlier report has been.
+        ({"loss": 1.0, "ratio": 1e-5}, (0, 0.9), "from 0.1 to 0.3:"),
+        ({"ratio": 4.0}, (0.001, math.inf), "from 0.1 to 0.01:"),
+    ],
+)
+def test_the_rate_that_is_advised(options, rates, advised):
+    (verdict,) = verdicts(Measured(record=recorded(EVER, **options), rates=rates))
+    assert advised in verdict.remedy
+    assert verdict.numbers["rate"] == 0.1
+
+
+def test_a_rate_of_zero():
+    (verdict,) = verdicts_on(recorded(EVER, rate=0.0, ratio=0.0, loss=1.0))
+    assert "from 0 to 0.001:" in verdict.remedy
+
+
+def test_a_training_that_diverged():
+    """Its cause comes first, no threshold is taken from it, and no input is blamed."""
+    before, loss = EVER.copy(), np.array(FALLS)
+    before[50:60] = 10.0 ** np.arange(1, 20, 2)[:, None]
+    before[60:] = np.nan
+    loss[50:60], loss[60:] = before[50:60, 0], np.nan
+    first, second = verdicts_on(recorded(before, loss=loss, clip=("global_clipnorm", 1e25)))
+    assert (first.code, second.code) == ("LEARNING_RATE", "NON_FINITE")
+    assert "climbed from update 50 on" in first.meaning
+    assert "before the first Inf or NaN, update 60" in first.meaning
+    assert "the gradient norm climbed from 1.4" in second.meaning
+    assert "inputs" not in " ".join(second.steps)
+    assert second.remedy == first.remedy
+    assert "lip" not in " ".join(first.steps)
+    assert "DivergenceGuard()" in first.steps[-1]
+    first, _ = verdicts_on(recorded(before, loss=loss, skipped=40))
+    assert "DivergenceGuard()" not in " ".join(first.steps)
+    # It ends finite, and the clip fires on every update.
+    loss[60:] = 1e20
+    tight = recorded(EVER, EVER * 0.1, ("global_clipnorm", 0.1), loss=loss)
+    first, second = verdicts_on(tight)
+    assert (first.code, second.code) == ("LEARNING_RATE", "CLIP_TOO_TIGHT")
+    assert second.remedy.startswith("Lower the learning rate first")
+
+
+def test_gradients_that_are_huge_before_the_first_update():
+    before = np.full((30, 2), np.nan)
+    before[0] = 1e22
+    (verdict,) = verdicts_on(recorded(before))
+    assert (verdict.code, verdict.numbers["update"]) == ("EXPLODING", 1)
+
+
+def test_every_check_says_how_grave_it_is():
+    assert {check.severity for check in CHECKS.values()} == set(SEVERITIES)
+    for verdict in verdicts_on(recorded(EVER, ratio=4.0)):
+        assert verdict.severity == CHECKS[verdict.code].severity
 
 
 @pytest.mark.parametrize(
@@ -212,7 +356,16 @@ def layer_health(slope=0.0, low=0.0):
     half_life = math.log(2) / -slope if slope < 0 else math.inf
     gate = Gate(np.zeros(40), low, 0.0, "")
     return LayerHealth(
-        "LSTMCell", 100, slope, half_life, {"i": gate}, {}, None, None, None, True, None
+        "LSTMCell",
+        100,
+        slope,
+        half_life,
+        {"i": gate},
+        {},
+        None,
+        None,
+        None,
+        LayerSettings.of(layers.LSTM(2).cell),
     )
 
 

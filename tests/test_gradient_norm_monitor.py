@@ -54,6 +54,11 @@ def rows(monitor):
 
 def expected_norms(optimizer, sparse=False):
     """Trains by hand and gives the norms per variable, before and after clipping, per update."""
+    return expected(optimizer, sparse)[:2]
+
+
+def expected(optimizer, sparse=False):
+    """These, the loss of each update and the ratio of update to weight per variable."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     config = inner.get_config()
     accumulate = config.pop("gradient_accumulation_steps") or 1
@@ -65,26 +70,34 @@ def trained_by_hand(kind, config, accumulate, sparse):
     model = build(sparse)
     loss_function = keras.losses.BinaryCrossentropy(from_logits=True)
     optimizer = kind.from_config(dict(config))
-    rows, pending = [], []
+    rows, pending, losses = [], [], []
 
     @tf.function
     def gradients_of(tokens, labels):
         with tf.GradientTape() as tape:
             loss = loss_function(labels, model(tokens, training=True))
-        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     for start in [*range(0, len(TOKENS), BATCH)] * 2:
         batch = slice(start, start + BATCH)
-        gradients = gradients_of(TOKENS[batch], LABELS[batch])
+        loss, gradients = gradients_of(TOKENS[batch], LABELS[batch])
+        losses.append(loss)
         pending.append([tf.convert_to_tensor(g) for g in gradients])
         if len(pending) == accumulate:
             mean = [sum(parts) / accumulate for parts in zip(*pending, strict=True)]
             before = np.array([np.linalg.norm(g) for g in mean])
-            rows.append((before, clipped_by_hand(dict(config), mean, before)))
+            clipped, loss = clipped_by_hand(dict(config), mean, before), np.mean(losses)
+            weights = [v.numpy() for v in model.trainable_variables]
             # Keras's optimizers treat a sparse gradient in a way of their own.
             step = gradients if sparse else mean
             optimizer.apply_gradients(zip(step, model.trainable_variables, strict=True))
-            pending = []
+            with np.errstate(divide="ignore"):
+                ratio = [
+                    np.linalg.norm(v.numpy() - w) / np.linalg.norm(w)
+                    for v, w in zip(model.trainable_variables, weights, strict=True)
+                ]
+            rows.append((before, clipped, loss, ratio))
+            pending, losses = [], []
     return [np.array(part) for part in zip(*rows, strict=True)]
 
 
@@ -131,9 +144,13 @@ def watched(mode, sparse=False):
 @over_modes
 def test_norms_are_those_of_an_independent_tape(mode):
     optimizer = MODES[mode][0]()
-    before, after = expected_norms(optimizer)
+    before, after, loss, ratio = expected(optimizer)
     _, monitor = watched(mode)
     history = monitor.history
+    np.testing.assert_allclose(history["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(history["update_ratio"], ratio, rtol=1e-3)
+    rate = getattr(optimizer, "inner_optimizer", optimizer).learning_rate
+    np.testing.assert_allclose(monitor.gradient_record().rate, float(rate))
     np.testing.assert_allclose(history["variable_norms"], before, rtol=1e-5)
     np.testing.assert_allclose(history["clipped_variable_norms"], after, rtol=1e-5)
     np.testing.assert_allclose(history["global_norm"], np.linalg.norm(before, axis=1), rtol=1e-5)
@@ -578,6 +595,10 @@ def test_under_two_replicas(on_two_devices):
         before, _ = t.expected_norms(t.SGD(0.5))
         np.testing.assert_allclose(both.history["variable_norms"], before, rtol=1e-5)
         np.testing.assert_allclose(both.noise_scale, alone.noise_scale, rtol=1e-4)
+        np.testing.assert_allclose(both.history["loss"], alone.history["loss"], rtol=1e-5)
+        np.testing.assert_allclose(
+            both.history["update_ratio"], alone.history["update_ratio"], rtol=1e-3
+        )
         for mine, other in zip(*(model.get_weights() for model in models)):
             np.testing.assert_array_equal(mine, other)
         print(t.rows(both).shape)
@@ -607,6 +628,31 @@ def test_a_median_bears_a_few_nans():
     assert fit.history["grad_norm"] == [
         pytest.approx(np.median([*norms[np.isfinite(norms)], np.inf]))
     ]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_loss_of_an_update_is_none_of_a_validation(eager):
+    losses = []
+    for data in ({}, {"validation_data": (TOKENS, 1 - LABELS), "validation_freq": 1}):
+        monitor = GradientNormMonitor()
+        fit(compiled(SGD(0.5), run_eagerly=eager), monitor, **data)
+        losses.append(monitor.history["loss"])
+    assert np.isfinite(losses[0]).all()
+    np.testing.assert_array_equal(*losses)
+
+
+def test_a_skipped_update_moves_nothing():
+    labels = LABELS.copy()
+    labels[20] = np.nan
+    monitor = GradientNormMonitor()
+    with pytest.warns(UserWarning, match="skipped"):
+        compiled(SGD(0.5)).fit(
+            TOKENS, labels, BATCH, shuffle=False, verbose=0, callbacks=[monitor, DivergenceGuard()]
+        )
+    ratios, losses = monitor.history["update_ratio"], monitor.history["loss"]
+    assert (ratios > 0).any(axis=1).tolist() == [True, True, False, True, True, True]
+    assert np.isnan(losses).tolist() == np.isnan(monitor.gradient_record().rate).tolist()
+    assert np.flatnonzero(np.isnan(losses)) == [2]
 
 
 def test_nothing_recorded_yet():
@@ -654,6 +700,9 @@ def test_a_train_step_of_the_users_own(monkeypatch):
     monitor = GradientNormMonitor()
     watched = train(monitor)
     assert monitor.history["variable_norms"].shape == (30, 3)
+    # A loss of its own is not seen; what became of the weights is.
+    assert np.isnan(monitor.history["loss"]).all()
+    assert (monitor.history["update_ratio"][:, 2] > 0).all()
     assert [name.split("/")[-1] for name in monitor.variables] == ["kernel", "bias", "outside:0"]
     assert len(np.unique(rows(monitor), axis=0)) == 30
     outside.assign(2.0)

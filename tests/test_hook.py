@@ -100,7 +100,7 @@ class Parts(keras.callbacks.Callback):
     def skip(self, variables, flags):
         self.events.append("skip")
 
-    def record(self, variables, grads, clipped):
+    def record(self, update):
         self.events.append("filter observes")
 
 
@@ -111,11 +111,14 @@ class Observer:
     def expect(self, variables):
         pass
 
-    def record(self, variables, grads, clipped):
+    def record(self, update):
         self.parts.events.append("observer")
         skipped = self.parts.updates - 1 in self.parts.skips
-        for before, after in zip(grads, clipped, strict=True):
+        rate = 0 if skipped else update.rate
+        for variable, before, after, weights in zip(*update[:4], strict=True):
             np.testing.assert_allclose(after, before / (1 if skipped else 2))
+            # It is made by now.
+            np.testing.assert_allclose(variable, weights - rate * after, rtol=1e-5, atol=1e-7)
 
 
 def test_filter_clip_and_observers_in_this_order():
@@ -128,6 +131,19 @@ def test_filter_clip_and_observers_in_this_order():
     # With half the gradients.
     fit(plain, epochs=1, steps_per_epoch=2)
     assert_same(model, plain.get_weights())
+
+
+def test_a_user_s_own_loss_stays_on_the_model():
+    model = compiled(SGD(0.5))
+    own, plain = (lambda *a, **k: 2 * plain(*a, **k)), model.compute_loss
+    model.compute_loss = own
+    monitor = GradientNormMonitor()
+    loss = fit(model, monitor, epochs=1).history["loss"]
+    assert model.compute_loss is own
+    np.testing.assert_allclose(monitor.history["loss"].mean(), loss[0], rtol=1e-5)
+    del model.compute_loss
+    fit(model, monitor)
+    assert "compute_loss" not in vars(model)
 
 
 def test_what_is_skipped_is_observed_as_it_came():

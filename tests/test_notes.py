@@ -4,9 +4,13 @@ import keras
 import numpy as np
 import pytest
 from known_nets import X, Y, compiled, found, rng, simple
+from records import norms, recorded
 
 from kerasrnn import layers
 from kerasrnn.diagnostics import health_report, lyapunov_exponent
+from kerasrnn.diagnostics.health.findings import verdicts
+from kerasrnn.diagnostics.health.measured import Measured
+from kerasrnn.diagnostics.health.notes import notes
 
 
 def test_the_report_says_where_eigenvalues_mislead():
@@ -27,6 +31,19 @@ def test_the_report_says_where_eigenvalues_mislead():
     # Where they agree there is nothing to say.
     report = health_report(compiled(simple(layers, 1.5, "linear")), X, Y)
     assert not any("eigenvalues" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("percent", "said"), [(50, True), (11, True), (9, False), (51, False)])
+def test_a_clip_that_fires_often_is_said(percent, said):
+    """And one that does on more than half of the updates has a verdict."""
+    before = norms(100)
+    after = np.where(np.arange(100)[:, None] < percent, 0.5, 1) * before
+    for clip, fixed in ((("clipnorm", 1.0), True), (("percentile", 10.0), False)):
+        measured = Measured(record=recorded(before, after, clip))
+        expected = [f"clipnorm=1 fired on {percent}% of the updates, each a shorter step."]
+        assert notes(measured) == expected * (said and fixed)
+        too_tight = "CLIP_TOO_TIGHT" in {verdict.code for verdict in verdicts(measured)}
+        assert too_tight == (percent > 50 and fixed)
 
 
 def doubled(v):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from known_nets import rng, stack
-from records import norms, recorded
+from records import norms, recorded, rows
 
 from kerasrnn.diagnostics import plots
 from kerasrnn.updates.clip_in_force import ClipInForce
@@ -33,8 +33,8 @@ def test_heatmap_of_a_long_training():
     """Updates share a column, which shows the largest; a layer's variables share a row."""
     before = norms(2500)
     before[7, 0] = 50.0
-    rows = np.concatenate([before, before], axis=1)
-    figure = plots.gradient_norms(GradientRecord(rows, ["cell/kernel", "cell/bias"], None))
+    record = GradientRecord(rows(before, before), ["cell/kernel", "cell/bias"], None)
+    figure = plots.gradient_norms(record)
     heatmap, colours = figure.axes[-2:]
     (image,) = heatmap.images
     layer = np.linalg.norm(before, axis=1)
@@ -47,18 +47,17 @@ def test_heatmap_of_a_long_training():
 
 def test_long_paths_are_named_by_their_ends():
     cell = "rnn_stack/residual_1/bidirectional_1/forward_lstm_1/lstm_cell_1"
-    rows = np.concatenate([norms(9), norms(9)], axis=1)
-    record = GradientRecord(rows, [f"{cell}/kernel", "head/kernel"], None)
+    record = GradientRecord(rows(norms(9), norms(9)), [f"{cell}/kernel", "head/kernel"], None)
     heatmap = plots.gradient_norms(record).axes[-2]
     named = [label.get_text() for label in heatmap.get_yticklabels()]
     assert named == ["…/forward_lstm_1/lstm_cell_1", "head"]
 
 
 def test_layers_are_named_without_what_they_all_lie_in():
-    rows = np.concatenate([norms(9), norms(9)], axis=1)
+    of_updates = rows(norms(9), norms(9))
     for outer, named in (("net/", ["rnn/cell", "head"]), ("", ["rnn/cell", "head"])):
         paths = [f"{outer}rnn/cell/kernel", f"{outer}head/kernel"]
-        heatmap = plots.gradient_norms(GradientRecord(rows, paths, None)).axes[-2]
+        heatmap = plots.gradient_norms(GradientRecord(of_updates, paths, None)).axes[-2]
         assert [label.get_text() for label in heatmap.get_yticklabels()] == named
 
 
@@ -80,8 +79,8 @@ def test_plot_of_what_is_not_there():
 
 def test_nothing_of_the_norms_is_cut_off():
     paths = ["net/both/backward_lstm/lstm_cell/kernel", "net/head/kernel"]
-    rows = rng.lognormal(size=(2500, 4))
-    record = GradientRecord(rows, paths, ClipInForce("global_norm", 0.0001))
+    before, after = np.split(rng.lognormal(size=(2500, 4)), 2, axis=1)
+    record = GradientRecord(rows(before, after), paths, ClipInForce("global_norm", 0.0001))
     figure = plots.narrowed(plots.gradient_norms(record))
     figure.draw_without_rendering()
     shown, (width, height) = figure.get_tightbbox(), figure.get_size_inches()

@@ -51,7 +51,9 @@ def test_an_exploding_simple_rnn(package):
     # A rotation, made half as long again at every step.
     assert only(report).numbers["slope"] == pytest.approx(np.log(1.5), rel=1e-3)
     assert only(report).numbers["growth"] == pytest.approx(1.5 ** (TIME - 1), rel=0.05)
-    assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in only(report).remedy
+    assert '`kerasrnn.callbacks.GradientClipping("global_norm", 1.0)`' in " ".join(
+        only(report).steps
+    )
 
 
 def test_what_a_layer_already_has_is_not_advised():
@@ -73,9 +75,10 @@ def test_what_a_layer_already_has_is_not_advised():
             w, _, b = layer.get_weights()
             layer.set_weights([w, 1.5 * np.eye(UNITS), b])
         verdict = next(v for v in health_report(model, x, Y).verdicts if v.code == code)
-        assert (orthogonal in verdict.remedy) == advised
-        assert "kerasrnn.layers.LSTM" in verdict.remedy or advised
-        assert ("and not 1.5" in verdict.remedy) == (gain == 1.5)
+        steps = " ".join(verdict.steps)
+        assert (orthogonal in steps) == advised
+        assert "kerasrnn.layers.LSTM" in steps
+        assert ("and not 1.5" in steps) == (gain == 1.5)
 
 
 def test_the_half_life_of_a_healthy_layer_in_words():
@@ -165,6 +168,8 @@ def test_layers_that_no_gradient_comes_back_to():
     report = health_report(model, X, Y)
     assert found(report) == [("DEAD", "rnn")]
     assert "no gradient comes back" in only(report).meaning
+    assert "the weights of head are zero" in only(report).meaning
+    assert "other than zero" in only(report).remedy
 
     class Model(keras.Model):
         def __init__(self):
@@ -179,6 +184,72 @@ def test_layers_that_no_gradient_comes_back_to():
     model = Model()
     model.compile("sgd", "mse")
     assert found(health_report(model, X, Y)) == [("DEAD", "unused")]
+
+
+def test_why_a_layer_is_dead():
+    """Zeros, saturation and weights that have blown up are told apart."""
+    tanh = keras.layers.Dense(4, "tanh", name="tanh", bias_initializer=keras.initializers.Constant)
+    model = compiled(layers.GRU(UNITS, name="rnn"), tanh)
+    for bias, kernel, why, remedy in (
+        (40.0, 0.1, "all outputs of tanh lie where it is flat", "Start tanh anew from smaller"),
+        (0.0, 4e4, "blown up, those of tanh to 4e+04", "Lower the learning rate"),
+    ):
+        tanh.set_weights([np.full((UNITS, 4), kernel), np.full(4, bias)])
+        # Its input must be no zero.
+        model.get_layer("rnn").set_weights([np.ones(w.shape) for w in model.layers[0].weights])
+        dead = health_report(model, X, Y).verdicts[0]
+        assert (dead.code, dead.layer) == ("DEAD", "rnn")
+        assert why in dead.meaning
+        assert dead.remedy.startswith(remedy)
+        assert "zero" not in dead.meaning
+
+
+def test_the_status_and_what_stands_on_top():
+    model = healthy_lstm("sgd")
+    report = health_report(model, X, Y)
+    assert report.status == only(report).severity == "healthy"
+    mean = np.mean((Y - Y.mean()) ** 2)
+    assert report.trivial.loss == pytest.approx(mean, rel=1e-5)
+    assert report.loss == pytest.approx(float(model.evaluate(X, Y, verbose=0)), rel=1e-5)
+    top = report.text.split("\n\n")[1]
+    assert top.startswith("Status: healthy. The loss is ")
+    assert f"always predicting the mean of `y` has {mean:.3g}" in top
+    assert "Next step" not in top
+    sick = health_report(compiled(simple(layers, 1.5, "linear")), X, Y)
+    assert sick.status == "sick"
+    assert sick.summary[-1] == f"Next step: {only(sick).remedy}"
+    vanishing = health_report(compiled(simple(layers, 0.5)), X, Y)
+    assert vanishing.status == "attention"
+    # A harmless note is none.
+    idle = healthy_lstm(keras.optimizers.SGD(global_clipnorm=1e3))
+    report = health_report(idle, X, Y, trained(idle))
+    assert (only(report).code, report.status) == ("CLIP_IDLE", "healthy")
+    assert "In training it went from" in report.text
+    assert report.trend[2] == 2
+
+
+def noted(report, words):
+    return [note for note in report.notes if words in note]
+
+
+def test_what_stands_on_weak_feet_is_noted():
+    model = healthy_lstm("sgd", name="net")
+    assert noted(health_report(model, X, Y), "has made no update")
+    monitor = trained(model, epochs=2)
+    report = health_report(model, X, Y, monitor)
+    assert not report.notes
+    one = health_report(model, X[:1], Y[:1], monitor)
+    assert noted(one, "`x` holds one sample")
+    assert one.trivial is None
+    dead = compiled(layers.SimpleRNN(4, "relu", name="rnn", **DEAD))
+    dead = only(health_report(dead, X[:1], Y[:1]))
+    assert "for the only sample of `x`" in dead.meaning
+    assert dead.remedy.startswith("Report on more samples")
+    # A net of the same names and shapes, and the same one restored.
+    twin = healthy_lstm("sgd", name="net")
+    assert noted(health_report(twin, X, Y, monitor), "not those that the training of `monitor`")
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    assert noted(health_report(model, X, Y, monitor), "not those that the training of `monitor`")
 
 
 def test_models_without_recurrent_layers():
@@ -201,6 +272,13 @@ def test_the_update_and_the_variable_that_were_not_finite():
     verdict = only(health_report(model, X, Y, monitor))
     assert (verdict.code, verdict.numbers["update"]) == ("NON_FINITE", 2)
     assert (verdict.layer, verdict.numbers["variable"]) == ("head", monitor.variables[0])
+    assert "the norms before it were as ever" in verdict.meaning
+    assert "inputs and labels" in verdict.remedy
+    # The batch that holds it says more.
+    assert (
+        "`y` holds an Inf or NaN, first in sample 9"
+        in only(health_report(model, X, y, monitor)).meaning
+    )
 
 
 @PACKAGES

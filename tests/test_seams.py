@@ -172,8 +172,8 @@ def test_keras_s_cells_ask_for_their_gates_one_by_one():
         assert len(asked) == gates
 
 
-def test_optimizers_clip_and_apply_through_two_methods():
-    """UpdateHook shadows both on the optimizer instance."""
+def test_optimizers_clip_and_apply_through_three_methods():
+    """UpdateHook shadows them on the optimizer instance."""
     optimizer = keras.optimizers.Optimizer
     apply = inspect.signature(optimizer._backend_apply_gradients).parameters
     assert list(apply) == ["self", "grads", "trainable_variables"]
@@ -182,6 +182,20 @@ def test_optimizers_clip_and_apply_through_two_methods():
     source = inspect.getsource(optimizer._backend_apply_gradients)
     # Once for an update from accumulated gradients, once for one without.
     assert source.count("self._clip_gradients(grads)") == 2
+    update = inspect.signature(optimizer._backend_update_step).parameters
+    assert list(update) == ["self", "grads", "trainable_variables", "learning_rate"]
+    clips, updates = (
+        [at.start() for at in re.finditer(rf"self\.{name}\(", source)]
+        for name in ("_clip_gradients", "_backend_update_step")
+    )
+    # Each behind its clip.
+    assert clips[0] < updates[0] < clips[1] < updates[1]
+
+
+def test_a_train_step_asks_the_model_for_its_loss():
+    """By `compute_loss`, which UpdateHook shadows on the model instance."""
+    assert "self._compute_loss(" in inspect.getsource(keras.Model.train_step)
+    assert "self.compute_loss(" in inspect.getsource(keras.Model._compute_loss)
 
 
 def test_optimizers_count_after_an_update_whatever_came_of_it():

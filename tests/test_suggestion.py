@@ -32,6 +32,32 @@ def test_suggestion_counts_what_it_would_cut():
     assert "0% of them lie" in suggest_clipnorm(recorded(np.ones((1, 2)))).reason
 
 
+def diverging(stable):
+    """Norms and losses that are as ever for a while, and then climb until they overflow."""
+    climb = np.append(10.0 ** np.arange(2, 32, 2), np.nan)
+    before = np.concatenate([norms(stable), np.stack([climb, climb], axis=1)])
+    return before, np.concatenate([np.linspace(1, 0.9, stable), climb])
+
+
+def test_no_number_comes_from_a_training_that_diverged():
+    before, loss = diverging(20)
+    suggestion = suggest_clipnorm(recorded(before, loss=loss))
+    stable = np.linalg.norm(before[:20], axis=1)
+    assert suggestion == pytest.approx(np.percentile(stable, 90), rel=1e-6)
+    assert "over 20 updates before the training diverged" in suggestion.reason
+    # Nor does one that ends finite but for its loss.
+    finite = recorded(before[:-1], loss=loss[:-1])
+    assert suggest_clipnorm(finite) == pytest.approx(suggestion)
+    assert suggest_clipnorm(recorded(before, loss=loss), window=26) < stable.max()
+    with pytest.raises(ValueError, match="6 recorded updates, 5 of them finite"):
+        suggest_clipnorm(recorded(before, loss=loss), window=6)
+    before, loss = diverging(4)
+    with pytest.raises(ValueError, match=r"lower the learning rate first.* 4 updates before that"):
+        suggest_clipnorm(recorded(before, loss=loss))
+    before, loss = diverging(5)
+    assert suggest_clipnorm(recorded(before, loss=loss)) < 10
+
+
 def test_suggestion_names_a_clip_that_fires_too_often():
     before = norms()
     set_clip = ("global_clipnorm", 0.1)

@@ -24,12 +24,18 @@ class Reach(NamedTuple):
         gradients: The L2 norm of the gradient of each trainable variable, by its path.
         took, gave: The largest absolute value of its inputs and of its outputs, infinite where one
             is no finite number.
+        weights: The largest absolute value of its trainable variables.
+        zero: Whether its kernels, all that are no vectors, are zero.
+        flat: Whether all of its outputs lie where its tanh or sigmoid has no slope left.
     """
 
     layer: keras.layers.Layer
     gradients: dict
     took: float
     gave: float
+    weights: float = 1.0
+    zero: bool = False
+    flat: bool = False
 
     @property
     def silent(self):
@@ -63,17 +69,19 @@ def gradient_reach(model, x, y):
         if trained := [v for v in weights if any(v is one for one in layer.trainable_variables)]:
             layers.setdefault(id(layer), (path, layer, trained))
     took, gave = collections.Counter(), collections.Counter()
+    flat = {}
 
-    def heard(path):
+    def heard(path, layer):
         def call(original, *args, **kwargs):
             outputs = original(*args, **kwargs)
             took[path] = max(took[path], _largest(args))
             gave[path] = max(gave[path], _largest(outputs))
+            flat[path] = flat.get(path, True) and _flat(layer, outputs)
             return outputs
 
         return call
 
-    calls = [(layer, heard(path)) for path, layer, _ in layers.values()]
+    calls = [(layer, heard(path, layer)) for path, layer, _ in layers.values()]
     tape = tf.GradientTape(persistent=True)
     with left_as_it_was(model), shadowed("call", calls), tape:
         prediction = model(x, training=False)
@@ -88,6 +96,9 @@ def gradient_reach(model, x, y):
             {v.path: float(tf.norm(g)) for v, g in zip(trained, arrived[path], strict=True)},
             took[path],
             gave[path],
+            _largest([v.value for v in trained]),
+            _zero(trained),
+            flat.get(path, False),
         )
         for path, layer, trained in layers.values()
     }
@@ -121,3 +132,25 @@ def _largest(structure):
             values = np.abs(np.array(tensor)).astype("float64")
             largest = max(largest, values.max(initial=0) if np.isfinite(values).all() else math.inf)
     return float(largest)
+
+
+def _zero(variables):
+    kernels = [v.value for v in variables if len(v.shape) > 1]
+    return bool(kernels) and not _largest(kernels)
+
+
+# Of a tanh or sigmoid that is that near to its limits, the slope is no more than that.
+_NO_SLOPE = 1e-6
+
+
+def _flat(layer, outputs):
+    """Whether all outputs of a layer lie at the limits of its tanh or sigmoid."""
+    activation = getattr(getattr(layer, "cell", layer), "activation", None)
+    values = [np.asarray(v, "float64") for v in tree.flatten(outputs) if tf.is_tensor(v)]
+    if any(map(tf.is_symbolic_tensor, tree.flatten(outputs))) or not values:
+        return False
+    if activation is keras.activations.tanh:
+        return all((1 - np.abs(v) < _NO_SLOPE).all() for v in values)
+    if activation is keras.activations.sigmoid:
+        return all((np.minimum(v, 1 - v) < _NO_SLOPE).all() for v in values)
+    return False

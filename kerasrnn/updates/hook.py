@@ -1,30 +1,53 @@
 """The one place that every update of every `fit` goes through."""
 
+import threading
 import weakref
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 from kerasrnn.updates.clip_in_force import ClipInForce
+from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
+from kerasrnn.updates.replicas import on_first_replica
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
-# that are unscaled and averaged over accumulated batches.
-METHODS = ("_backend_apply_gradients", "_clip_gradients")
+# that are unscaled and averaged over accumulated batches, and then the third, which makes it.
+METHODS = ("_backend_apply_gradients", "_clip_gradients", "_backend_update_step")
 # The hook of each optimizer and `fit`, for as long as a callback holds it.
 _hooks = weakref.WeakValueDictionary()
 
 
+class Update(NamedTuple):
+    """An update that was made, or skipped, in the graph.
+
+    Attributes:
+        variables: A list of them.
+        grads, clipped: Their gradients before and after the clip; of an update that is skipped,
+            twice as they came.
+        weights: The values of the variables before it.
+        rate: The learning rate; NaN of an update that is skipped.
+        loss: The mean of the losses of its batches, regularizers included; NaN where the train step
+            does not call the model's `compute_loss`.
+    """
+
+    variables: list
+    grads: list
+    clipped: list
+    weights: list
+    rate: Any
+    loss: Any
+
+
 class Observer(Protocol):
-    """Is shown the gradients of every update, in the graph."""
+    """Is shown every update, in the graph."""
 
     def expect(self, variables):
         """Makes what it needs for these variables; called where a step is traced."""
 
-    def record(self, variables, grads, clipped):
-        """Takes in the gradients before and after the clip; of an update that is skipped, twice as
-        they came."""
+    def record(self, update):
+        """Takes in an `Update`, once it is made or skipped."""
 
 
 class Clip(Protocol):
@@ -74,7 +97,7 @@ class UpdateHook:
 
         filter      a `Filter` lets the update happen, or has it skipped
         clip        a `Clip` takes the place of the optimizer's own
-        observers   each `Observer` is shown the gradients before and after the clip
+        observers   each `Observer` is shown the `Update`, after it
 
     It is on the optimizer from the first batch on, and so never where a callback refuses the `fit`
     at its start. Of other optimizers that the model trains by it warns once.
@@ -92,6 +115,8 @@ class UpdateHook:
         self.filter = self._clip = None
         self.clip = ClipInForce.of(self.optimizer)
         self._variables = []
+        # Replicas take turns in threads of their own.
+        self._clipped = threading.local()
         self._announced = False
         self._others = OtherOptimizers(model)
 
@@ -148,14 +173,24 @@ class UpdateHook:
         """Takes the hook off the optimizer."""
         for name in METHODS:
             vars(self.optimizer).pop(name, None)
+        if vars(self.model).get("compute_loss") == self._compute_loss:
+            del vars(self.model)["compute_loss"]
+            # A user may have put one on this model.
+            vars(self.model).update(self._users_loss)
 
     @property
     def _in_place(self):
         return vars(self.optimizer).get(METHODS[0]) == self._apply
 
     def _place(self):
-        self._keras_apply, self._keras_clip = (getattr(self.optimizer, name) for name in METHODS)
-        vars(self.optimizer).update(zip(METHODS, (self._apply, self._clip_gradients), strict=True))
+        self._keras_apply, self._keras_clip, self._keras_update = (
+            getattr(self.optimizer, name) for name in METHODS
+        )
+        shadows = self._apply, self._clip_gradients, self._update
+        vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
+        self._losses, self._model_loss = BatchLosses(), self.model.compute_loss
+        self._users_loss = {k: v for k, v in vars(self.model).items() if k == "compute_loss"}
+        vars(self.model)["compute_loss"] = self._compute_loss
         self.retrace()
 
     def retrace(self):
@@ -191,6 +226,13 @@ class UpdateHook:
 
         return announced_train_function
 
+    def _compute_loss(self, *args, **kwargs):
+        loss = self._model_loss(*args, **kwargs)
+        # That of a validation is none of an update's.
+        if self._announced and loss is not None:
+            self._losses.hear(loss)
+        return loss
+
     def _apply(self, grads, trainable_variables):
         if not self._announced:
             # A step of another `compile`, or of a user's loop, after an interrupted `fit`.
@@ -200,6 +242,7 @@ class UpdateHook:
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
+        self._losses.end_batch()
         if self.filter is None:
             self._keras_apply(grads, trainable_variables)
         else:
@@ -225,9 +268,7 @@ class UpdateHook:
             self.filter.skip(self._variables, flags)
             # Keras counts one up after this, whatever happened here.
             self.optimizer._iterations.assign_sub(1)
-            strategy.extended.call_for_each_replica(
-                lambda grads: self._show(grads, grads), args=(grads,)
-            )
+            strategy.extended.call_for_each_replica(self._show_skipped, args=(grads,))
 
         tf.cond(tf.reduce_any(flags), skip, update)
 
@@ -236,9 +277,22 @@ class UpdateHook:
             clipped = self._keras_clip(grads)
         else:
             clipped = self._clip(self._variables, grads)
-        self._show(grads, clipped)
+        self._clipped.parts = grads, clipped, self._weights()
         return clipped
 
-    def _show(self, grads, clipped):
+    def _update(self, grads, trainable_variables, learning_rate):
+        parts = self._clipped.parts
+        self._keras_update(grads, trainable_variables, learning_rate)
+        self._show(*parts, learning_rate)
+
+    def _show_skipped(self, grads):
+        self._show(grads, grads, self._weights(), float("nan"))
+
+    def _weights(self):
+        return [tf.convert_to_tensor(v) for v in self._variables]
+
+    def _show(self, grads, clipped, weights, rate):
+        loss = self._losses.take() if on_first_replica() else None
+        update = Update(self._variables, grads, clipped, weights, rate, loss)
         for observer in self.observers:
-            observer.record(self._variables, grads, clipped)
+            observer.record(update)

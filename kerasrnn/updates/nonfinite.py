@@ -79,6 +79,6 @@ class NonFiniteFilter:
         self._skipped.assign_add(1)
         self._in_a_row.assign_add(1)
 
-    def record(self, variables, grads, clipped):
+    def record(self, update):
         if on_first_replica():
             self._updates.assign_add(1)

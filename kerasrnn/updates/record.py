@@ -1,6 +1,10 @@
-"""The norms of the gradients of a training, as numbers."""
+"""The updates of a training, as numbers."""
+
+import functools
 
 import numpy as np
+
+from kerasrnn.updates.divergence import divergence
 
 # A clip that only rounds has not fired; float32 norms agree to about 1e-6.
 _FIRED = 1 - 1e-5
@@ -10,7 +14,7 @@ _TOO_OFTEN = 0.5
 
 
 class GradientRecord:
-    """Norms of gradients, per update and variable.
+    """Norms of gradients and of what became of the weights, per update and variable.
 
     Args:
         rows: (updates, numbers), each as of an `UpdateRow`.
@@ -23,6 +27,10 @@ class GradientRecord:
         before, after: (updates, variables), norms per variable before and after clipping.
         gate_norms: For each recurrent kernel, by path, and each of its gates, by name, (updates,),
             the norm of the gate's columns before clipping.
+        changes, weights: (updates, variables), ‖Δw‖, the change of each variable by the update, and
+            ‖w‖ before it.
+        loss, rate: (updates,), the loss, regularizers included, and the learning rate; NaN where
+            the train step does not call `compute_loss`, and where the update was skipped.
         products: (updates,), the product of each gradient with the one before it, or (updates, 0).
         global_norm, clipped_norm: (updates,), global norms before and after clipping.
         fired: (updates,), whether the clip changed anything.
@@ -34,8 +42,11 @@ class GradientRecord:
         self.clip = clip
         self.skipped = skipped
         n, names = len(variables), gates or {}
-        ends = np.cumsum([n, n, sum(map(len, names.values()))])
-        self.before, self.after, of_gates, self.products = np.split(rows, ends, axis=1)
+        ends = np.cumsum([n, n, sum(map(len, names.values())), n, n, 1, 1])
+        parts = np.split(rows, ends, axis=1)
+        self.before, self.after, of_gates, self.changes, self.weights, *scalars = parts
+        self.loss, self.rate = (part.reshape(-1) for part in scalars[:2])
+        self.products = scalars[2]
         column = iter(of_gates.T)
         self.gate_norms = {
             variables[i]: {gate: next(column) for gate in of_kernel}
@@ -48,6 +59,26 @@ class GradientRecord:
 
     def __len__(self):
         return len(self.before)
+
+    @functools.cached_property
+    def divergence(self):
+        """Its `Divergence`, or `None`."""
+        return divergence(self.global_norm, self.loss.astype("float64"))
+
+    @property
+    def stable(self):
+        """(updates,), whether each was finite and before the training diverged."""
+        onset = self.divergence.onset if self.divergence else len(self)
+        return self.finite & (np.arange(len(self)) < onset)
+
+    @property
+    def trend(self):
+        """The first loss, the median of the last tenth, and how many are known; `None` without."""
+        known = self.loss[~np.isnan(self.loss)].astype("float64")
+        if not len(known):
+            return None
+        last = known[-max(1, len(known) // 10) :]
+        return float(known[0]), float(np.median(last)), len(known)
 
     @property
     def clip_rate(self):
@@ -65,11 +96,31 @@ class GradientRecord:
         return tuple(norms.max(axis=1, initial=0.0) for norms in (self.before, self.after))
 
     @property
+    def update_ratio(self):
+        """(updates, variables), ‖Δw‖/‖w‖; infinite for weights that were zero."""
+        return ratio(self.changes, self.weights)
+
+    @property
     def layer_norms(self):
         """For each layer by its path, (updates,), the norm before clipping of all that belongs to
         it."""
+        return self._of_layers(self.before)
+
+    @property
+    def layer_weights(self):
+        """For each layer by its path, (updates,), ‖w‖ of all its weights together, before the
+        update."""
+        return self._of_layers(self.weights)
+
+    @property
+    def layer_ratios(self):
+        """For each layer by its path, (updates,), ‖Δw‖/‖w‖ of all its weights together."""
+        changes, weights = self._of_layers(self.changes), self.layer_weights
+        return {layer: ratio(changes[layer], weights[layer]) for layer in changes}
+
+    def _of_layers(self, norms):
         layers = np.array([path.rpartition("/")[0] or path for path in self.variables])
-        wide = self.before.astype("float64")
+        wide = norms.astype("float64")
         return {
             layer: np.linalg.norm(wide[:, layers == layer], axis=1)
             for layer in dict.fromkeys(layers)
@@ -93,6 +144,12 @@ class GradientRecord:
         signal = self.products[seen].astype("float64").mean()
         noise = batch_size * (np.mean(self.global_norm[seen] ** 2) - signal)
         return float(noise / signal) if signal > 0 else float("inf")
+
+
+def ratio(changes, weights):
+    """Of the norms of changes to those of weights; 0 where nothing changed."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(changes == 0, 0.0, changes / weights)
 
 
 def share(flags):

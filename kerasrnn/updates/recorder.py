@@ -1,4 +1,4 @@
-"""The observer that records the norms of gradients."""
+"""The observer that records updates as numbers."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,10 +10,9 @@ from kerasrnn.updates.update_row import UpdateRow
 
 
 class NormRecorder:
-    """Writes the norms of all gradients, before and after clipping, at every update of one `fit`;
-    an `Observer` of the `UpdateHook`.
+    """Writes an `UpdateRow` at every update of one `fit`; an `Observer` of the `UpdateHook`.
 
-    A row of norms goes into a ring buffer in the graph, so nothing has to leave it at each step.
+    It goes into a ring buffer in the graph, so nothing has to leave it at each step.
 
     Args:
         model: The model in training.
@@ -73,9 +72,9 @@ class NormRecorder:
         self._ring = tf.Variable(tf.zeros((self.capacity, self._row.width)), trainable=False)
         self._count = tf.Variable(0, dtype="int64", trainable=False)
 
-    def record(self, variables, grads, clipped):
+    def record(self, update):
         self._in_use = True
-        sides = [grads, clipped]
+        sides = [update.grads, update.clipped]
         if all(g is c for g, c in zip(*sides, strict=True)):
             sides.pop()
         replica = tf.distribute.get_replica_context()
@@ -83,9 +82,9 @@ class NormRecorder:
             sides = [replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in sides]
         if not on_first_replica():
             return
-        columns = [self._columns[id(v)] for v in variables]
+        columns = [self._columns[id(v)] for v in update.variables]
         dense = [[sum_rows(g) for g in side] for side in sides]
-        row = self._row(columns, sides[0], dense[0], dense[-1])
+        row = self._row(columns, sides[0], dense[0], dense[-1], update)
         self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
         self._count.assign_add(1)
 

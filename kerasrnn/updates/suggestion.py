@@ -39,24 +39,48 @@ class Suggestion(float):
         return f"kerasrnn.callbacks.{written(self.mode, f'{self:.3g}')}: {self.reason}"
 
 
-def suggest_clipnorm(record):
-    """The `Suggestion` from a `GradientRecord`, as `GradientNormMonitor.suggest_clipnorm` describes
-    it."""
+# Of a training that diverged, how many updates before that are enough to go by.
+_ENOUGH = 5
+
+
+def nothing_to_suggest_from(record):
+    """Why a training that diverged shows no threshold, or `None` where it shows one."""
+    diverged, stable = record.divergence, int(record.stable.sum())
+    if not diverged or stable >= _ENOUGH:
+        return None
+    return (
+        f"the training diverged from update {diverged.onset} on, where the gradient norm climbed "
+        f"from {diverged.low:.3g} to {diverged.high:.3g}, and {stable} updates before that are too "
+        "few to tell a threshold from"
+    )
+
+
+def suggest_clipnorm(record, window=None):
+    """The `Suggestion` from a `GradientRecord`, or from the last `window` updates in it, as
+    `GradientNormMonitor.suggest_clipnorm` describes it."""
     clip = record.clip
+    if why := nothing_to_suggest_from(record):
+        raise ValueError(
+            "suggest_clipnorm() needs a training that was stable: lower the learning rate first, "
+            f"as verdict() says, and train anew. Received: {len(record)} recorded updates; {why}"
+        )
     by_variable = clip is not None and clip.mode == "norm"
     norms = record.largest_norms[0] if by_variable else record.global_norm
-    norms = norms[record.finite & (norms > 0)]
+    last = slice(None if window is None else -window, None)
+    norms = norms[last][(record.stable & (norms > 0))[last]]
     if not len(norms):
         raise ValueError(
-            "suggest_clipnorm() needs an update with gradients that are finite and not all "
-            f"zero. Received: {len(record)} recorded updates, {record.finite.sum()} of them finite"
+            "suggest_clipnorm() needs an update with gradients that are finite, not all zero and "
+            f"of a training that has not diverged. Received: {len(record.finite[last])} recorded "
+            f"updates, {record.finite[last].sum()} of them finite"
         )
     median, high = np.percentile(norms, [50, 90])
     value = float(min(high, 10 * median))
     what = "the largest variable's" if by_variable else "the global"
+    before = " before the training diverged" if record.divergence else ""
     reason = (
         f"{what} gradient norm had a median of {median:.3g} and a 90th percentile of "
-        f"{high:.3g} over {len(norms)} updates; {percent(norms > value)} of them lie above "
+        f"{high:.3g} over {len(norms)} updates{before}; {percent(norms > value)} of them lie above "
         "this threshold"
     )
     if clip and clip.mode not in ("norm", "global_norm"):

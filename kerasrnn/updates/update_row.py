@@ -17,6 +17,9 @@ class UpdateRow:
         ‖g_v‖_2     per variable v, before clipping
         ‖g_v‖_2     the same after clipping
         ‖g_vk‖_2    per gate k of a recurrent kernel v, before clipping: k's columns of v
+        ‖Δw_v‖_2    per variable v, its change by the update, weight decay included
+        ‖w_v‖_2     per variable v, before the update
+        J, lr       the loss and the learning rate
         g · g'      with the gradients g' of the update before, where `products` asks for it
 
     Args:
@@ -36,14 +39,15 @@ class UpdateRow:
         *starts, end = ends
         self._starts = dict(zip(self.gates, starts, strict=True))
         self._variables = len(variables)
+        self._changes, self._scalars = end, end + 2 * len(variables)
         # NaN, since the first update has none before it.
         self._previous = [
             tf.Variable(tf.fill(v.shape, float("nan")), trainable=False)
             for v in (variables if products else ())
         ]
-        self.width = end + bool(self._previous)
+        self.width = self._scalars + 2 + bool(self._previous)
 
-    def __call__(self, columns, grads, before, after):
+    def __call__(self, columns, grads, before, after, update):
         """Computes the row.
 
         Args:
@@ -51,6 +55,7 @@ class UpdateRow:
             grads: Their gradients.
             before, after: The same before and after clipping, without rows that occur twice; one
                 list where nothing clips.
+            update: The `Update`, for all else.
         """
         gated = [(i, g) for i, g in zip(columns, before, strict=True) if i in self.gates]
         blocks = [b for i, g in gated for b in tf.split(g, len(self.gates[i]), axis=-1)]
@@ -61,9 +66,13 @@ class UpdateRow:
             numbers = tf.concat([numbers[: len(before)], numbers], axis=0)
         else:
             numbers = _norms([*before, *after, *blocks])
+        places += [self._changes + i for i in columns]
+        places += [self._changes + self._variables + i for i in columns]
+        scalars = [tf.cast(tf.convert_to_tensor(v), "float32") for v in (update.loss, update.rate)]
         if self._previous:
-            places.append(self.width - 1)
-            numbers = tf.concat([numbers, [self._product(columns, grads)]], axis=0)
+            scalars.append(self._product(columns, grads))
+        places += range(self._scalars, self.width)
+        numbers = tf.concat([numbers, _changes_and_weights(update), scalars], axis=0)
         return tf.scatter_nd([[place] for place in places], numbers, [self.width])
 
     def _product(self, columns, grads):
@@ -83,11 +92,22 @@ def _recurrent_kernels(model):
             yield layer.recurrent_kernel, names
 
 
-def _norms(tensors):
-    """The L2 norms, which neither overflow nor vanish where the tensors themselves do not."""
+def _changes_and_weights(update):
+    """‖Δw_v‖ and ‖w_v‖. Weights of zero are common, and none of float64's matter."""
+    before, after = (
+        [tf.cast(tf.convert_to_tensor(v), "float32") for v in values]
+        for values in (update.weights, update.variables)
+    )
+    changes = [w - w_before for w, w_before in zip(after, before, strict=True)]
+    return _norms([*changes, *before], least=0.0)
+
+
+def _norms(tensors, least=_LEAST_SQUARES):
+    """The L2 norms, which neither overflow nor vanish where the tensors themselves do not, but for
+    squares that `least` lets go."""
     tensors = [tf.cast(t, "float32") for t in tensors]
     squares = _squares(tensors)
-    safe = tf.reduce_all((squares >= _LEAST_SQUARES) & tf.math.is_finite(squares))
+    safe = tf.reduce_all((squares >= least) & tf.math.is_finite(squares))
 
     def in_float64():
         return tf.cast(tf.sqrt(_squares([tf.cast(t, "float64") for t in tensors])), "float32")

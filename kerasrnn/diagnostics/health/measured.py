@@ -4,22 +4,25 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from kerasrnn.diagnostics.flow import GradientFlow, Measurement
 from kerasrnn.diagnostics.gates import GateRecorder
 from kerasrnn.diagnostics.health.cause import Cause, cause_at
+from kerasrnn.diagnostics.health.settings import LayerSettings, Settings, of_model, of_training
+from kerasrnn.diagnostics.health.trivial import TrivialPredictor, trivial_predictor
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
 from kerasrnn.inside import recurrent_paths
-from kerasrnn.keras_cells import declarations
 from kerasrnn.recurrence.explanation import choices
 from kerasrnn.recurrence.programs import TOO_FEW
 from kerasrnn.updates.record import GradientRecord
 
+# The loss of a model that has learned, in those of the trivial predictor.
+_FAR_BETTER = 0.5
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
 _SAMPLES = 4
 
@@ -37,9 +40,7 @@ class LayerHealth(NamedTuple):
         bound: (T,), by lag, what can be left of a gradient; `None` where no such bound is known.
         bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
             only and a gradient comes to it; else `None`.
-        remembers: Whether its cell has a gate that keeps or writes its state.
-        gain: That of the orthogonal initializer its recurrent weights came from; `None` with
-            another.
+        settings: The `LayerSettings` of its cell.
     """
 
     kind: str
@@ -51,8 +52,7 @@ class LayerHealth(NamedTuple):
     lyapunov: float | None
     bound: Any
     bound_over_time: Any
-    remembers: bool
-    gain: float | None
+    settings: LayerSettings
 
     @property
     def log_radius(self):
@@ -77,6 +77,12 @@ class Measured:
         flow: The `GradientFlow`; `None` without recurrent layers.
         layers: The `LayerHealth` of each recurrent layer, by its path.
         slow: The one reason why a recurrent layer, by its path, trains in the plain loop.
+        settings: The `Settings` of the model, or what the record shows of them.
+        trivial: The `TrivialPredictor` at the batch, or `None` where none can be scored.
+        samples: How many the batch has.
+        trained: Whether the model's optimizer has made an update; `None` without one.
+        rates: The learning rates that earlier reports found too low and too high.
+        restored: Whether weights are not those that the training of the record ended with.
     """
 
     record: GradientRecord | None = None
@@ -86,26 +92,73 @@ class Measured:
     flow: GradientFlow | None = None
     layers: dict = dataclasses.field(default_factory=dict)
     slow: dict = dataclasses.field(default_factory=dict)
+    settings: Settings | None = None
+    trivial: TrivialPredictor | None = None
+    samples: int | None = None
+    trained: bool | None = None
+    rates: tuple = (0.0, math.inf)
+    restored: bool = False
+
+    def __post_init__(self):
+        if self.settings is None:
+            object.__setattr__(self, "settings", of_training(self.record))
+
+    @property
+    def learned(self):
+        """Whether the model does far better at the batch than the trivial predictor."""
+        return self.trivial is not None and self.loss < _FAR_BETTER * self.trivial.loss
 
 
-def measure(model, x, y, record=None):
+def measure(model, x, y, record=None, rates=(0.0, math.inf)):
     """What is measured of a model at a batch, as in inference, beside the record of its training.
 
     Args:
         model: A compiled and built Keras model.
         x, y: The batch, as tensors.
         record: A `GradientRecord`, or `None`.
+        rates: As in `Measured`.
 
     Raises:
         ValueError: the batch is masked throughout in a recurrent layer.
     """
     loss, reach = gradient_reach(model, x, y)
+    known = {
+        "settings": of_model(model, x, y, record),
+        "rates": rates,
+        "samples": len(tree.flatten(x)[0]),
+        "trained": _trained(model),
+        "restored": record is not None and _restored(model, record),
+    }
     if broken := cause_at(model, x, y, loss, reach):
-        return Measured(record, loss, broken)
+        return Measured(record, loss, broken, **known)
+    known["trivial"] = trivial_predictor(model, x, y)
     # Tracing clears what layers added to the loss; the passes over the batch fill it again.
     slow = _in_the_plain_loop(model, x)
     flow, layers = _through_time(model, x, y)
-    return Measured(record, loss, None, reach, flow, layers, slow)
+    return Measured(record, loss, None, reach, flow, layers, slow, **known)
+
+
+def _trained(model):
+    optimizer = getattr(model, "optimizer", None)
+    return None if optimizer is None else int(optimizer.iterations) > 0
+
+
+# Of norms in float32.
+_ROUNDING = 1e-4
+
+
+def _restored(model, record):
+    """Whether the norm of a variable lies further from that before the last update than the update
+    moved it."""
+    weights = {variable.path: variable for variable in model.variables}
+    for path, norm, change in zip(
+        record.variables, record.weights[-1], record.changes[-1], strict=True
+    ):
+        now = float(tf.norm(tf.cast(weights[path].value, "float32")))
+        moved = abs(now - norm) - change
+        if math.isfinite(moved) and moved > _ROUNDING * max(now, norm):
+            return True
+    return False
 
 
 def _in_the_plain_loop(model, x):
@@ -144,7 +197,6 @@ def _through_time(model, x, y):
 
 
 def _layer_health(flow, run, gates):
-    declared = declarations(run.cell)
     arrives = flow.norms[run.path].any()
     eigenvalues = {g: np.linalg.eigvals(w) for g, w in recurrent_matrices(run.cell).items()}
     try:
@@ -162,15 +214,8 @@ def _layer_health(flow, run, gates):
         _exponent(run) if list(eigenvalues) == ["h"] else None,
         bound,
         None if bound is None else _over_time(flow, run, bound),
-        bool(declared.keeps or declared.writes),
-        _gain(run.cell),
+        LayerSettings.of(run.cell),
     )
-
-
-def _gain(cell):
-    initializer = getattr(cell, "recurrent_initializer", None)
-    orthogonal = isinstance(initializer, keras.initializers.Orthogonal)
-    return initializer.gain if orthogonal else None
 
 
 def _exponent(run):

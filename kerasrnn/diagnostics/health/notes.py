@@ -1,17 +1,60 @@
 """What a health report says beside its verdicts: what might mislead, and what trains slowly."""
 
 from kerasrnn.diagnostics.health.findings import explodes, vanishes
+from kerasrnn.updates.record import percent
+
+# A clip that cuts a larger share of the updates is worth a word.
+_OFTEN = 0.1
 
 
 def notes(measured):
-    """Sentences on where the eigenvalues of a recurrent matrix alone mislead, and on layers that
-    train step by step, from a `Measured`."""
+    """Sentences on what might mislead: the state of the net, the batch, the monitor, a clip that
+    cuts often, the eigenvalues of a recurrent matrix; and on layers that train step by step. From a
+    `Measured`."""
     on_eigenvalues = [
         note
         for path, layer in measured.layers.items()
         if layer.lyapunov is not None and (note := _on_eigenvalues(path, layer))
     ]
-    return on_eigenvalues + _on_slow_layers(measured.slow)
+    whole = _on_training, _on_the_batch, _on_the_monitor, _on_the_clip
+    on_the_whole = [note for one in whole if (note := one(measured))]
+    return on_the_whole + on_eigenvalues + _on_slow_layers(measured.slow)
+
+
+def _on_training(measured):
+    if measured.trained is False and measured.record is None:
+        return (
+            "the model's optimizer has made no update: this is the net as it starts, or as it was "
+            "compiled anew."
+        )
+    return None
+
+
+def _on_the_batch(measured):
+    if measured.samples == 1:
+        return (
+            "`x` holds one sample, which may stand for no other: what is said of dead units, gates "
+            "and gradients is said of it alone, and no trivial predictor is scored."
+        )
+    return None
+
+
+def _on_the_monitor(measured):
+    if measured.restored:
+        return (
+            "the weights are not those that the training of `monitor` ended with: restored, "
+            "trained further, or of another model. What is said of training is said of that one."
+        )
+    return None
+
+
+def _on_the_clip(measured):
+    record = measured.record
+    if record is None or record.clip is None or not record.clip.rule.fixed:
+        return None
+    if record.clips_too_often or record.clip_rate < _OFTEN:
+        return None
+    return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
 
 
 def _on_slow_layers(slow):
@@ -32,11 +75,11 @@ def _on_eigenvalues(path, layer):
     if by_radius == by_exponent:
         return None
     return (
-        f"the eigenvalues alone mislead about {path}. By its spectral radius, log ρ(W_h) = "
-        f"{layer.log_radius:+.3f}, gradients would {by_radius} over {layer.steps} "
-        f"steps. By its Lyapunov exponent, λ = {layer.lyapunov:+.3f} per step, which counts "
-        f"what the activation does on the way, they {by_exponent}; the slope that was "
-        f"measured is {layer.slope:+.3f}."
+        f"in {path}, do not go by the eigenvalues of the recurrent matrix, as textbooks do. By "
+        f"them gradients would {by_radius} over {layer.steps} steps (log of the spectral radius, "
+        f"log ρ(W_h) = {layer.log_radius:+.3f}); with what the activation does on the way they "
+        f"{by_exponent} (Lyapunov exponent λ = {layer.lyapunov:+.3f} per step; measured here: "
+        f"{layer.slope:+.3f})."
     )
 
 

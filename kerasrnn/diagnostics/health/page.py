@@ -27,7 +27,7 @@ _STYLE = """
 .health h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
 .health .verdict { border: 1px solid #111; border-left-width: .5rem; padding: .6rem .8rem;
   margin: .75rem 0; overflow-wrap: anywhere; }
-.health .verdict.HEALTHY, .health .verdict.CLIP_IDLE { border-left-width: 1px; }
+.health .verdict.healthy { border-left-width: 1px; }
 .health .note { overflow-wrap: anywhere; }
 .health .verdict p { margin: .3rem 0; }
 .health .numbers { font-size: .875rem; color: #333; }
@@ -64,12 +64,14 @@ $fragment
 _FRAGMENT = string.Template("""<style>$style</style>
 <div class="health">
 <h1>$title</h1>
+<p class="summary">$summary</p>
+$since
 $verdicts
 $notes
 $table
 $plots
 </div>""")
-_VERDICT = string.Template("""<section class="verdict $code">
+_VERDICT = string.Template("""<section class="verdict $severity">
 <p><strong>$words:</strong> $meaning</p>
 $remedy
 <p class="numbers">$numbers</p>
@@ -121,6 +123,8 @@ def fragment(report):
     return _FRAGMENT.substitute(
         style=_STYLE,
         title=_title(report),
+        summary=_text(" ".join(report.summary)),
+        since=_since(report),
         verdicts="\n".join(map(_verdict, report.verdicts)),
         notes="\n".join(map(_note, report.notes)),
         table=_table(report),
@@ -134,14 +138,24 @@ def _title(report):
 
 def _verdict(verdict):
     numbers = ", ".join(f"{name} = {_short(value)}" for name, value in verdict.numbers.items())
-    remedy = f"<p><strong>What to change:</strong> {_text(verdict.remedy)}</p>"
+    remedy = f"<p><strong>Next step:</strong> {_text(verdict.remedy)}</p>"
+    if verdict.further:
+        items = "".join(f"<li>{_text(step)}</li>" for step in verdict.further)
+        remedy += f"\n<p>If that does not help:</p>\n<ol>{items}</ol>"
     return _VERDICT.substitute(
-        code=verdict.code,
+        severity=verdict.severity,
         words=_text(verdict.words),
         meaning=_text(verdict.meaning),
         remedy=remedy if verdict.remedy else "",
         numbers=_text(numbers),
     )
+
+
+def _since(report):
+    if not report.since_previous:
+        return ""
+    items = "".join(f"<li>{_text(said)}</li>" for said in report.since_previous)
+    return f"<p>Since the previous report:</p>\n<ul>{items}</ul>"
 
 
 def _note(note):

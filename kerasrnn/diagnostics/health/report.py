@@ -1,15 +1,19 @@
 """The report on how a model fares."""
 
 import dataclasses
+import math
 import textwrap
 from typing import Any, Protocol, runtime_checkable
 
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.flow import GradientFlow
-from kerasrnn.diagnostics.health import page
+from kerasrnn.diagnostics.health import page, progress
 from kerasrnn.diagnostics.health.findings import described, verdicts
 from kerasrnn.diagnostics.health.measured import measure
 from kerasrnn.diagnostics.health.notes import notes
+from kerasrnn.diagnostics.health.settings import Settings
+from kerasrnn.diagnostics.health.trivial import TrivialPredictor
+from kerasrnn.diagnostics.health.verdict import SEVERITIES
 from kerasrnn.diagnostics.looking import as_batch, check_compiled
 from kerasrnn.diagnostics.reach import layer_paths
 from kerasrnn.files import Address, located, replacing_file
@@ -29,13 +33,22 @@ class HealthReport:
     """How a model fares. Printed, it is its text; in a notebook it shows its page.
 
     Attributes:
-        verdicts: A list of `kerasrnn.diagnostics.Verdict`, (code, layer, numbers, meaning, remedy),
-            the gravest first.
+        verdicts: A list of `kerasrnn.diagnostics.Verdict`, (code, layer, numbers, meaning,
+            remedy, further, severity), the causes before what comes of them, the gravest first.
         notes: Sentences on what might mislead.
         layers: For each recurrent layer by its path a `LayerHealth`.
         flow: The `GradientFlow`, or `None` without recurrent layers or a finite gradient.
         name: The model's name.
         norms: The figure of the gradient norms over the updates, or `None` without a monitor.
+        loss: That of the model at the batch, regularizers included.
+        trivial: The `TrivialPredictor` there, (loss, what), which predicts the mean of `y` or the
+            class frequencies; `None` where none can be scored.
+        trend: The loss at the first update of the training, the median over the last tenth, and how
+            many there were; `None` where no monitor knows it.
+        settings: What is set in model and training.
+        since_previous: Sentences on what has changed since the `previous` report.
+        tried, rates: What was advised and tried so far, and the learning rates found too low and
+            too high, for the next report.
     """
 
     verdicts: list
@@ -44,11 +57,44 @@ class HealthReport:
     flow: GradientFlow | None
     name: str
     norms: Any
+    loss: float = math.nan
+    trivial: TrivialPredictor | None = None
+    trend: tuple | None = None
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    since_previous: tuple = ()
+    tried: dict = dataclasses.field(default_factory=dict)
+    rates: tuple = (0.0, math.inf)
+
+    @property
+    def status(self):
+        """ "sick", "attention" or "healthy": the gravest severity of a verdict."""
+        return max((v.severity for v in self.verdicts), key=SEVERITIES.index)
+
+    @property
+    def summary(self):
+        """What comes first: a list of sentences on the status, the loss and the next step."""
+        said = [f"Status: {self.status}.", f"The loss is {self.loss:.3g}"]
+        if self.trivial:
+            worse = "" if self.loss < self.trivial.loss else ", so that nothing is learned yet"
+            said[1] += f"; always predicting {self.trivial.what} has {self.trivial.loss:.3g}{worse}"
+        said[1] += "."
+        if self.trend:
+            first, last, updates = self.trend
+            many = f"{updates} update{'s' * (updates > 1)}"
+            said.append(f"In training it went from {first:.3g} to {last:.3g} in {many}.")
+        worst = next(v for v in self.verdicts if v.severity == self.status)
+        if self.status != SEVERITIES[0] and worst.remedy:
+            said.append(f"Next step: {worst.remedy}")
+        return said
 
     @property
     def text(self):
         """The report for a terminal."""
-        parts = [textwrap.fill(str(verdict), 96) for verdict in self.verdicts]
+        parts = [textwrap.fill(" ".join(self.summary), 96)]
+        if self.since_previous:
+            since = " ".join(self.since_previous)
+            parts.append(textwrap.fill(f"Since the previous report. {since}", 96))
+        parts += [textwrap.fill(str(verdict), 96) for verdict in self.verdicts]
         parts += [textwrap.fill(f"Note: {note}", 96) for note in self.notes]
         if self.layers:
             rows = page.table(self)
@@ -95,7 +141,7 @@ class HealthReport:
         return page.fragment(self)
 
 
-def health_report(model, x, y, monitor=None):
+def health_report(model, x, y, monitor=None, previous=None):
     """Says what is wrong with the gradients of a model, and what to change.
 
     {verdicts}
@@ -111,24 +157,33 @@ def health_report(model, x, y, monitor=None):
     A layer dies as a unit does (Lu et al., 2020): it gives 0 for any input, and so stays as it is.
     One that gives something else and gets no gradient is named where no such layer explains it.
 
+    Every verdict has one next step, and the others behind it; none names what is set already. The
+    first verdict's is the one to take; then train anew, and hand this report on as `previous`: the
+    next one says what was changed, what came of it, and no longer puts first what did not help.
+
     Args:
         model: A compiled Keras model.
         x, y: A batch, as for `fit`; large enough to stand for the data, and small enough to be run
             step by step. It is measured as in inference, and the model is left as it was.
-        monitor: The `GradientNormMonitor` of its training, for what is said of norms and clips.
+        monitor: The `GradientNormMonitor` of its training, for what is said of norms, clips
+            and the learning rate.
+        previous: The `HealthReport` before the last change, or `None`.
 
     Returns:
-        A `HealthReport`: `.verdicts`, `.text` for a terminal, `.save("page.html")`.
+        A `HealthReport`: `.status` ("healthy", "attention" or "sick"), `.verdicts`, `.text` for a
+        terminal, `.save("page.html")`. `python -m kerasrnn.diagnostics model.keras data.npz` prints
+        it, and has the status as its exit code.
 
     Raises:
         ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
             and y differ in their samples, y is missing though the loss needs it, `monitor` has
-            recorded nothing or another model.
-        TypeError: `monitor` is no `GradientNormMonitor`.
+            recorded nothing or another model, or `previous` is of a task with other inputs or
+        targets. TypeError: `monitor` is no `GradientNormMonitor`, or `previous` no `HealthReport`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
     Vogt et al. (2020) for the Lyapunov exponent that is set against the spectral radius; Lu, Shin,
-    Su & Karniadakis (2020), "Dying ReLU and initialization".
+    Su & Karniadakis (2020), "Dying ReLU and initialization"; Karpathy, Stanford CS231n, "Neural
+    Networks Part 3", section "Ratio of weights:updates".
 
     Example:
 
@@ -144,17 +199,38 @@ def health_report(model, x, y, monitor=None):
     check_compiled(model)
     x, y = as_batch(model, x=x, y=y)
     record = _record_of(monitor, model)
+    if previous is not None and not isinstance(previous, HealthReport):
+        raise TypeError(
+            "`previous` must be the HealthReport before the last change, or None. "
+            f"Received: previous={previous!r}"
+        )
     if not model.built:
         model(x)
-    measured = measure(model, x, y, record)
+    rates = progress.known_rates(previous) if previous else (0.0, math.inf)
+    measured = measure(model, x, y, record, rates)
+    settings = measured.settings
+    if previous:
+        progress.check_same_task(settings, previous.settings)
     paths = layer_paths(model)
+    found = [v._replace(layer=paths.get(v.layer, v.layer)) for v in verdicts(measured)]
+    tried, since = {}, ()
+    if previous:
+        found, tried = progress.escalated(found, settings, previous)
+        since = tuple(progress.since(found, settings, measured.loss, previous))
     return HealthReport(
-        [v._replace(layer=paths.get(v.layer, v.layer)) for v in verdicts(measured)],
+        found,
         notes(measured),
         measured.layers,
         measured.flow,
         model.name,
         None if record is None else plots.narrowed(plots.gradient_norms(record)),
+        measured.loss,
+        measured.trivial,
+        None if record is None else record.trend,
+        settings,
+        since,
+        tried,
+        rates,
     )
 
 

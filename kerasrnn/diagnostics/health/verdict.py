@@ -2,6 +2,26 @@
 
 from typing import NamedTuple
 
+# How grave a finding is, the least first: what `HealthReport.status` can be.
+SEVERITIES = ("healthy", "attention", "sick")
+
+
+class Advice(str):
+    """One thing to change or look at, as a sentence.
+
+    Attributes:
+        setting: The name in `Settings.by_name` of what it changes; `None` where no setting shows
+            whether it was followed.
+    """
+
+    def __new__(cls, text, setting=None):
+        self = super().__new__(cls, text)
+        self.setting = setting
+        return self
+
+    def __getnewargs__(self):
+        return str(self), self.setting
+
 
 class Verdict(NamedTuple):
     """One finding, with what it rests on and what to do about it; printed, it is these sentences.
@@ -11,7 +31,9 @@ class Verdict(NamedTuple):
         layer: Path of the layer or variable it is about; `None` for the training as a whole.
         numbers: What was measured, by name.
         meaning: One sentence.
-        remedy: What to change or look at next; empty where there is nothing to.
+        remedy: The next step: what to change or look at first; empty where there is nothing to.
+        further: A tuple of what else there is to change, the best first.
+        severity: "healthy" (a note, harmless), "attention" or "sick".
 
     Example:
 
@@ -25,11 +47,34 @@ class Verdict(NamedTuple):
     numbers: dict
     meaning: str
     remedy: str = ""
+    further: tuple = ()
+    severity: str = "attention"
 
     @property
     def words(self):
         """The code as it is written in a text."""
         return "NON-FINITE" if self.code == "NON_FINITE" else self.code.replace("_", " ")
 
+    @property
+    def steps(self):
+        """All there is to do about it, the next step first."""
+        return (self.remedy, *self.further) if self.remedy else ()
+
+    def advised(self, steps):
+        """The same with other steps, the next first."""
+        remedy, *further = steps or [""]
+        return self._replace(remedy=remedy, further=tuple(further))
+
     def __str__(self):
-        return f"{self.words}: {self.meaning} {self.remedy}".rstrip()
+        further = f" If that does not help: {' '.join(self.further)}" if self.further else ""
+        return f"{self.words}: {self.meaning} {self.remedy}{further}".rstrip()
+
+
+def severity(level):
+    """Declares, on a check, how grave what it finds is: one of `SEVERITIES`."""
+
+    def declared(check):
+        check.severity = level
+        return check
+
+    return declared

@@ -1,0 +1,273 @@
+"""What to do about a finding: for each a function that lists the steps, the best first.
+
+None names what is set already (`Settings`), and each tells which setting it changes, by which a
+later report sees whether it was followed.
+"""
+
+import math
+
+from kerasrnn.diagnostics.health.verdict import Advice
+from kerasrnn.updates.clip_in_force import written
+from kerasrnn.updates.suggestion import nothing_to_suggest_from, suggest_clipnorm
+
+# What is named where no norms are at hand.
+_CLIP = f"`kerasrnn.callbacks.{written('global_norm', '1.0')}`"
+_ORTHOGONAL = 'recurrent_initializer="orthogonal"'
+# Where the rate is zero.
+_USUAL_RATE = 1e-3
+# Data are scaled if the root of their mean square is at most that.
+_SCALED = 10
+# So small that a tanh is a line for them.
+_SMALL = 0.1
+
+
+def listed(*steps):
+    """The steps that are some."""
+    return [step for step in steps if step]
+
+
+def lower_rate(measured, factor, why):
+    """A learning rate that is lower by a factor, but over one that was too low."""
+    rate, (too_low, _) = measured.settings.rate, measured.rates
+    if rate is None:
+        return Advice(f"Lower the learning rate to {factor:.1g} of what it is: {why}.")
+    to = max(factor * rate, math.sqrt(too_low * rate))
+    return Advice(
+        f"Lower the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+    )
+
+
+def raise_rate(measured, factor, why):
+    """A learning rate that is higher by a factor, but under one that was too high."""
+    rate, (_, too_high) = measured.settings.rate, measured.rates
+    if rate is None:
+        return Advice(f"Raise the learning rate to {factor:.1g} times what it is: {why}.")
+    to = min(factor * rate, math.sqrt(too_high * rate)) or _USUAL_RATE
+    return Advice(
+        f"Raise the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+    )
+
+
+def _rounded(rate):
+    return f"{float(f'{rate:.1g}'):g}"
+
+
+def clip(settings):
+    """A clip, where none is set."""
+    return settings.clip is None and Advice(f"Clip the gradients, {_CLIP}.", "clip")
+
+
+def clip_by_norms(record, settings):
+    """The threshold that a stable training shows, in the terms of the clip that is set."""
+    if why := nothing_to_suggest_from(record):
+        return Advice(
+            f"Lower the learning rate and train anew before you choose a threshold: {why}.",
+            "learning rate",
+        )
+    begin = "Try" if record.fired.any() else "Clip the gradients:"
+    return Advice(f"{begin} {suggest_clipnorm(record).instead_of(settings.clip)}.", "clip")
+
+
+def guard(settings):
+    """A DivergenceGuard, where none is known to be there."""
+    return not settings.guard and Advice(
+        "Put `kerasrnn.callbacks.DivergenceGuard()` into `fit`: such a batch then costs one step "
+        "and not a run.",
+        "DivergenceGuard",
+    )
+
+
+def adaptive(settings):
+    """Adam, where the steps grow with the gradients."""
+    return settings.optimizer == "SGD" and Advice(
+        "Take an optimizer whose steps do not grow with the gradients, as "
+        "`keras.optimizers.Adam(0.001)`.",
+        "optimizer",
+    )
+
+
+def scale_targets(settings):
+    """Targets of a scale of one, where they are larger."""
+    scale = settings.scale_of_targets
+    return bool(scale and scale > _SCALED) and Advice(
+        f"Divide the targets by {scale:.3g}, the root of their mean square: a loss of large "
+        "numbers has large gradients.",
+        "scale of the targets",
+    )
+
+
+def scale_inputs(settings):
+    """Inputs of a scale of one, where they are larger, or not known."""
+    scale = settings.scale_of_inputs
+    if scale and scale > _SCALED:
+        return Advice(
+            f"Scale the inputs to a variance of one: the root of their mean square is {scale:.3g}.",
+            "scale of the inputs",
+        )
+    return None
+
+
+def start_gates(layer, of_layer):
+    """Gates that start so that they keep, in a layer that has gates."""
+    bias = f"bias_initializer=kerasrnn.initializers.Chrono(T_max={layer.steps})"
+    if of_layer.memory and of_layer.memory >= layer.steps:
+        return None
+    place = ", in a layer of kerasrnn.layers" if of_layer.of_keras else ""
+    return Advice(f"Start its gates so that they keep: {bias}{place}.", "bias initializer")
+
+
+def take_gates(layer):
+    """A cell with gates that keep its state, where a layer has none."""
+    return Advice(
+        "Take a cell with gates that keep its state, `kerasrnn.layers.LSTM` or `GRU`, with "
+        f"bias_initializer=kerasrnn.initializers.Chrono(T_max={layer.steps}).",
+        "cells",
+    )
+
+
+def start_recurrent(of_layer):
+    """Recurrent weights that neither shrink nor grow, where they did not start so."""
+    if of_layer.gain == 1:
+        return None
+    instead = "" if of_layer.gain is None else f", whose gain is 1 and not {of_layer.gain:.3g}"
+    return Advice(f"Start from {_ORTHOGONAL}{instead}.", "gain of the orthogonal initializer")
+
+
+def of_a_layer_that_explodes(of_layer, settings):
+    return listed(
+        scale_inputs(settings),
+        start_recurrent(of_layer),
+        clip(settings),
+        not of_layer.gates
+        and Advice("Take a cell with gates, `kerasrnn.layers.LSTM` or `GRU`.", "cells"),
+        Advice("Start from smaller recurrent weights."),
+    )
+
+
+def of_an_overflow(settings):
+    start = ["smaller recurrent weights"]
+    if any(gain != 1 for gain in settings.of_cells("gain")):
+        start.append(_ORTHOGONAL)
+    if any(activation != "tanh" for activation in settings.of_cells("activation")):
+        start.append('an activation that is bounded, "tanh"')
+    return listed(
+        scale_inputs(settings),
+        Advice(f"Start anew from {' and '.join(start)}."),
+        clip(settings),
+        not all(settings.of_cells("gates"))
+        and Advice("Take a cell with gates, `kerasrnn.layers.LSTM` or `GRU`.", "cells"),
+    )
+
+
+def of_a_layer_that_vanishes(measured, layer):
+    of_layer, settings = layer.settings, measured.settings
+    needs = Advice(
+        "See whether the task needs the memory: where the loss stays the same when the early steps "
+        "are cut off, nothing is wrong."
+    )
+    if of_layer.gates or of_layer.linear:
+        return listed(
+            scale_inputs(settings),
+            of_layer.gates and start_gates(layer, of_layer),
+            measured.learned and needs,
+            of_layer.cell != "LRU"
+            and Advice(
+                "Take a cell whose memory does not pass through gates, `kerasrnn.layers.LRU`.",
+                "cells",
+            ),
+            Advice(
+                "Shorten the way: average over the outputs of all steps (return_sequences=True and "
+                "`keras.layers.GlobalAveragePooling1D`), or read every second step."
+            ),
+            not measured.learned and needs,
+        )
+    return listed(
+        scale_inputs(settings),
+        take_gates(layer),
+        (of_layer.gain is None or of_layer.gain < 1) and start_recurrent(of_layer),
+        (settings.scale_of_inputs is None or settings.scale_of_inputs > _SMALL)
+        and Advice(
+            "Scale the inputs down, to a tenth: tanh passes a gradient on where its argument is "
+            "small, and swallows it where it is large.",
+            "scale of the inputs",
+        ),
+    )
+
+
+def of_saturated_gates(of_layer, settings):
+    scaled = scale_inputs(settings) or Advice("Scale the inputs to a variance of one.")
+    normalized = not of_layer.normalization and Advice(
+        'Take normalization="layer"'
+        + (", in a layer of kerasrnn.layers." if of_layer.of_keras else "."),
+        "normalization",
+    )
+    smaller = Advice("Start anew from smaller weights and biases, with a lower learning rate.")
+    known = settings.scale_of_inputs is not None and scaled.setting is None
+    return listed(*((normalized, smaller) if known else (scaled, normalized, smaller)))
+
+
+def of_dead_silence(measured):
+    return listed(
+        measured.samples == 1
+        and Advice("Report on more samples: where this one gives zeros, others may not."),
+        Advice(
+            "Lower the learning rate and start it anew, from biases that are not negative.",
+            "learning rate",
+        ),
+        Advice(
+            'Take an activation that is not flat below zero: "leaky_relu", or "tanh" in a '
+            "recurrent layer."
+        ),
+    )
+
+
+def of_weights_blown_up(measured):
+    return listed(
+        lower_rate(measured, 0.1, "the weights have grown out of all bounds; start them anew"),
+        clip(measured.settings),
+        scale_targets(measured.settings),
+    )
+
+
+def of_weights_of_zero(path):
+    return [
+        Advice(
+            f"Start {path} from weights other than zero, as `glorot_uniform` gives: behind zeros "
+            "no layer gets a gradient."
+        )
+    ]
+
+
+def of_a_flat_activation(path, settings):
+    return listed(
+        scale_inputs(settings),
+        Advice(f"Start {path} anew from smaller weights, with a lower learning rate."),
+        Advice(f"Take normalization before {path}, as `keras.layers.LayerNormalization`."),
+    )
+
+
+def of_a_cut_way(settings):
+    return listed(
+        Advice(
+            "Look at what lies between it and the loss: an output that is not used, or a function "
+            "without a gradient."
+        ),
+        not settings.connected
+        and Advice(
+            "Lead a connection past it: `kerasrnn.layers.Residual`, or "
+            '`RNNStack(connection="residual")`.',
+            "connections",
+        ),
+    )
+
+
+def of_a_high_rate(measured, factor, why, non_finite):
+    settings = measured.settings
+    return listed(
+        scale_inputs(settings),
+        scale_targets(settings),
+        lower_rate(measured, factor, why),
+        clip(settings),
+        adaptive(settings),
+        non_finite and guard(settings),
+    )

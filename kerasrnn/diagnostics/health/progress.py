@@ -1,0 +1,160 @@
+"""What has changed since an earlier report, what came of it, and what is left to try."""
+
+import math
+import re
+
+from kerasrnn.diagnostics.health.verdict import SEVERITIES
+
+
+def check_same_task(settings, before):
+    """Raises a `ValueError` unless the `Settings` of two reports are of one task: sequences may be
+    of another length."""
+    parts = (
+        ("x", settings.inputs, before.inputs, settings.scale_of_inputs),
+        ("y", settings.targets, before.targets, settings.scale_of_targets),
+    )
+    for name, now, then, scale in parts:
+        # Tokens have no axis but time.
+        if [_without_time(s, scale) for s in now] != [_without_time(s, scale) for s in then]:
+            raise ValueError(
+                f"`previous` must be the report on a model of the same task: its `{name}` had the "
+                f"shape {_written(then)} without the batch. Received: {name} of {_written(now)}"
+            )
+
+
+def _without_time(shape, scale):
+    return len(shape), shape[1:] if len(shape) > 1 or scale is None else shape
+
+
+def _written(shapes):
+    return " and ".join(map(str, shapes)) or "no array"
+
+
+def known_rates(previous):
+    """The highest learning rate that the reports so far found too low, and the lowest they found
+    too high."""
+    low, high = previous.rates
+    for verdict in previous.verdicts:
+        rate = verdict.numbers.get("rate")
+        if verdict.code == "LEARNING_RATE" and rate:
+            if verdict.numbers["too"] == "high":
+                high = min(high, rate)
+            else:
+                low = max(low, rate)
+    return low, high
+
+
+def escalated(verdicts, settings, previous):
+    """The verdicts with the steps that were tried without success behind the others.
+
+    Args:
+        verdicts: The new ones.
+        settings: The `Settings` now.
+        previous: The earlier `HealthReport`.
+
+    Returns:
+        The list of verdicts, and what was tried against each by its place: a dictionary of tuples.
+    """
+    then = {_place(v, previous.settings): v for v in previous.verdicts}
+    result, tried = [], dict(previous.tried)
+    for verdict in verdicts:
+        place = _place(verdict, settings)
+        before = then.get(place)
+        if before and before.remedy and _followed(before.remedy, settings, previous.settings):
+            tried[place] = (*tried.get(place, ()), _name(before.remedy))
+        names = tried.get(place, ())
+        # Of those that were tried, the one longest ago.
+        steps = sorted(
+            verdict.steps,
+            key=lambda step: (
+                len(names) - names[::-1].index(_name(step)) if _name(step) in names else 0
+            ),
+        )
+        result.append(verdict.advised(steps))
+    return result, tried
+
+
+def since(verdicts, settings, loss, previous):
+    """Sentences on what was changed since, and what came of it."""
+    return [
+        _on_changes(settings, previous.settings),
+        _on_loss(settings, loss, previous),
+        *_on_verdicts(verdicts, settings, previous),
+    ]
+
+
+def _place(verdict, settings):
+    """What a verdict is about, by the number of the layer, whose name may change."""
+    paths = list(settings.layers or {})
+    layer = verdict.layer
+    return verdict.code, paths.index(layer) if layer in paths else layer
+
+
+def _name(step):
+    """The step in its first words, whatever the numbers."""
+    return re.sub(r"\d[\d.e+-]*", "", step.partition(":")[0])
+
+
+def _followed(step, settings, before):
+    setting = getattr(step, "setting", None)
+    # Where no setting shows it, a user who asks again is believed.
+    return setting is None or settings.by_name[setting] != before.by_name[setting]
+
+
+def _on_changes(settings, before):
+    now, then = settings.by_name, before.by_name
+    changed = [
+        f"{name} {_said(then[name])} → {_said(now[name])}"
+        for name in now
+        if now[name] != then[name]
+    ]
+    if not changed:
+        return "Nothing was changed that the report knows of."
+    return f"Changed: {'; '.join(changed)}."
+
+
+def _said(value):
+    if isinstance(value, tuple):
+        return ", ".join(map(_said, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _on_loss(settings, loss, previous):
+    if settings.loss != previous.settings.loss:
+        return (
+            f"The loss is another one, {settings.loss} and not {previous.settings.loss}: its "
+            "values are not compared."
+        )
+    then = previous.loss
+    if not (math.isfinite(loss) and math.isfinite(then)):
+        better = "better" if math.isfinite(loss) else "no better"
+    else:
+        better = "better" if loss < then else "worse" if loss > then else "the same"
+    return f"The loss at the batch went from {then:.3g} to {loss:.3g}: {better}."
+
+
+def _on_verdicts(verdicts, settings, previous):
+    ill, was = (
+        {_place(v, s): v for v in some if v.severity != SEVERITIES[0]}
+        for some, s in ((verdicts, settings), (previous.verdicts, previous.settings))
+    )
+    for words, places, source in (
+        ("Gone", was.keys() - ill.keys(), was),
+        ("New", ill.keys() - was.keys(), ill),
+        ("Still there", was.keys() & ill.keys(), ill),
+    ):
+        if places:
+            named = [v for place, v in source.items() if place in places]
+            yield f"{words}: {', '.join(map(_where, named))}."
+    layers, before = len(settings.layers or {}), len(previous.settings.layers or {})
+    if layers != before:
+        yield (
+            f"It has {layers} recurrent layers and had {before}: verdicts on layers are compared "
+            "by their order."
+        )
+
+
+def _where(verdict):
+    return f"{verdict.words} in {verdict.layer}" if verdict.layer else verdict.words

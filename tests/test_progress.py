@@ -1,0 +1,169 @@
+"""What a report says of the one before it: on models that change as it advised, or otherwise."""
+
+import functools
+import re
+
+import keras
+import numpy as np
+import pytest
+from known_nets import UNITS, X, Y, compiled, found, only, simple
+
+from kerasrnn import layers, tasks
+from kerasrnn.callbacks import GradientNormMonitor
+from kerasrnn.diagnostics import health_report
+from kerasrnn.initializers import Chrono
+
+
+def codes(report):
+    return [verdict.code for verdict in report.verdicts]
+
+
+T = 30
+ADDING = tasks.adding_problem(320, T)
+
+
+def on_adding(optimizer, *callbacks, previous=None, rnn=layers.SimpleRNN, **options):
+    """The report on a net trained on the adding problem."""
+    keras.utils.set_random_seed(0)
+    net = [keras.Input((T, 2)), rnn(16, **options), keras.layers.Dense(1)]
+    model = keras.Sequential(net)
+    model.compile(optimizer, "mse")
+    monitor = GradientNormMonitor()
+    model.fit(*ADDING, 16, 3, verbose=0, callbacks=[monitor, *callbacks])
+    x, y = (part[:32] for part in ADDING)
+    return health_report(model, x, y, monitor, previous), monitor
+
+
+SGD = keras.optimizers.SGD
+
+
+@functools.cache
+def diverged():
+    return on_adding(SGD(1.0))
+
+
+def rate_in(report):
+    return float(re.search(r"learning rate from \S+ to (\S+):", report.verdicts[0].remedy)[1])
+
+
+def test_a_rate_that_is_too_high_is_named_first_and_advice_leads_out_of_it():
+    report, monitor = diverged()
+    assert codes(report)[:2] == ["LEARNING_RATE", "NON_FINITE"]
+    assert report.status == "sick"
+    assert "climbed" in report.verdicts[1].meaning
+    assert "inputs" not in " ".join(report.verdicts[1].steps)
+    # No number comes out of it.
+    with pytest.raises(ValueError, match="lower the learning rate first"):
+        monitor.suggest_clipnorm()
+    assert "clipnorm=" not in report.text
+    rates = [1.0]
+    while codes(report)[0] == "LEARNING_RATE":
+        assert len(rates) <= 3
+        rates.append(rate_in(report))
+        report, _ = on_adding(SGD(rates[-1]), previous=report)
+    assert rates == sorted(set(rates), reverse=True)
+    assert np.isfinite(report.loss)
+    assert "Gone: LEARNING RATE, NON-FINITE" in " ".join(report.since_previous)
+    assert f"Changed: learning rate {rates[-2]:g} → {rates[-1]:g}." in report.since_previous
+
+
+def test_what_did_not_help_is_not_said_again():
+    first, _ = diverged()
+    second, _ = on_adding(SGD(0.9), previous=first)
+    assert codes(second)[0] == "LEARNING_RATE"
+    assert "Clip the gradients" in second.verdicts[0].remedy
+    third, _ = on_adding(SGD(0.9, global_clipnorm=1.0), previous=second)
+    assert codes(third)[0] == "LEARNING_RATE"
+    assert "Adam" in third.verdicts[0].remedy
+    assert "lip the gradients" not in " ".join(third.verdicts[0].steps)
+    # Back to what helps least, once all else is done.
+    assert "Lower the learning rate" in third.verdicts[0].steps[-1]
+
+
+def test_a_rate_too_low_is_raised_to_below_one_that_was_too_high():
+    low, _ = on_adding(keras.optimizers.Adam(1e-7), previous=diverged()[0])
+    assert codes(low)[0] == "LEARNING_RATE"
+    assert low.verdicts[0].numbers["too"] == "low"
+    assert low.rates == (0.0, 1.0)
+    assert rate_in_raise(low) <= np.sqrt(1e-7)
+
+
+def rate_in_raise(report):
+    return float(re.search(r"Raise the learning rate from \S+ to (\S+):", report.text)[1])
+
+
+@functools.cache
+def vanishing():
+    return health_report(compiled(simple(layers, 0.5)), X, Y)
+
+
+def test_advice_that_was_followed_and_did_not_help():
+    lstm = functools.partial(layers.LSTM, UNITS, name="lstm")
+
+    def report(layer, previous):
+        # Its gates forget at once, whatever it started from.
+        model = compiled(layer)
+        kernel, recurrent, bias = layer.get_weights()
+        bias[UNITS : 2 * UNITS] = -9.0
+        layer.set_weights([kernel, 0 * recurrent, bias])
+        return health_report(model, X, Y, previous=previous)
+
+    def vanishes(report):
+        return next(v for v in report.verdicts if v.code == "VANISHING")
+
+    first = vanishing()
+    assert "kerasrnn.layers.LSTM" in only(first).remedy
+    second = report(lstm(), first)
+    assert "Changed: cells SimpleRNN → LSTM" in second.since_previous[0]
+    assert "Chrono" in vanishes(second).remedy
+    third = report(lstm(bias_initializer=Chrono(T_max=12)), second)
+    assert "bias initializer none → Chrono(12)" in third.since_previous[0]
+    assert "Chrono" not in " ".join(vanishes(third).steps)
+    assert "LRU" in vanishes(third).remedy
+    # It was not followed, and so it is said again.
+    fourth = report(lstm(bias_initializer=Chrono(T_max=12)), third)
+    assert fourth.since_previous[0] == "Nothing was changed that the report knows of."
+    assert "LRU" in vanishes(fourth).remedy
+    assert "Still there: VANISHING in lstm" in " ".join(fourth.since_previous)
+
+
+def test_a_step_that_no_setting_shows_is_taken_for_done():
+    x = keras.Input((12, 3))
+    unused, used = layers.GRU(2, name="unused")(x), layers.GRU(2, name="used")(x)
+    model = keras.Model(x, keras.layers.Dense(1)(used) + 0 * keras.layers.Dense(1)(unused))
+    model.compile("sgd", "mse")
+    report, advised = None, []
+    for _ in range(3):
+        report = health_report(model, X, Y, previous=report)
+        advised.append(report.verdicts[0].remedy)
+    assert [step[:4] for step in advised] == ["Look", "Lead", "Lead"]
+
+
+def test_the_loss_and_the_number_of_layers():
+    model = compiled(layers.GRU(3, return_sequences=True), layers.GRU(3))
+    model.compile("sgd", "mae")
+    said = " ".join(health_report(model, X, Y, previous=vanishing()).since_previous)
+    assert "The loss is another one, mae and not mse" in said
+    assert "It has 2 recurrent layers and had 1" in said
+    same = health_report(compiled(simple(layers, 0.5)), X, Y, previous=vanishing())
+    assert "The loss at the batch went from" in same.since_previous[1]
+    assert same.text.count("Since the previous report.") == 1
+    assert "Since the previous report:" in same._repr_html_()
+    assert "Since" not in vanishing()._repr_html_()
+
+
+def test_a_previous_report_of_something_else():
+    model = compiled(layers.GRU(3), shape=(12, 3))
+    for previous in (health_report, "report", 3):
+        with pytest.raises(TypeError, match="`previous` must be the HealthReport"):
+            health_report(model, X, Y, previous=previous)
+    other = compiled(layers.GRU(3), shape=(12, 5))
+    with pytest.raises(ValueError, match=r"its `x` had the shape \(12, 3\).* x of \(12, 5\)"):
+        health_report(other, np.ones((4, 12, 5)), Y[:4], previous=vanishing())
+    at_each_step = compiled(layers.GRU(3, return_sequences=True))
+    y = np.repeat(Y[:, None], 12, axis=1)
+    with pytest.raises(ValueError, match=r"its `y` had the shape \(1,\)"):
+        health_report(at_each_step, X, y, previous=vanishing())
+    # Longer sequences are of the same task.
+    longer = compiled(layers.GRU(3), shape=(None, 3))
+    assert found(health_report(longer, np.repeat(X, 2, axis=1), Y, previous=vanishing()))

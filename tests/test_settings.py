@@ -1,0 +1,55 @@
+"""What is set in a model, read off it."""
+
+import keras
+import numpy as np
+import pytest
+from known_nets import FEATURES, TIME, X, Y, compiled, trained
+
+from kerasrnn import layers
+from kerasrnn.callbacks import DivergenceGuard, GradientClipping
+from kerasrnn.diagnostics import health_report
+from kerasrnn.diagnostics.health.settings import LayerSettings
+from kerasrnn.initializers import Chrono
+
+
+@pytest.mark.parametrize(
+    ("cell", "settings"),
+    [
+        (
+            layers.LSTM(2, bias_initializer=Chrono(50), normalization="layer").cell,
+            ("LSTM", True, False, 50, 1.0, "tanh", True, False),
+        ),
+        (
+            layers.SimpleRNN(2, recurrent_initializer=keras.initializers.Orthogonal(0.5)).cell,
+            ("SimpleRNN", False, False, None, 0.5, "tanh", False, False),
+        ),
+        (
+            keras.layers.GRU(2, "relu", recurrent_initializer="glorot_uniform").cell,
+            ("GRU", True, False, None, None, "relu", False, True),
+        ),
+        (layers.LRU(2).cell, ("LRU", False, True, None, None, None, False, False)),
+    ],
+)
+def test_of_a_cell(cell, settings):
+    assert LayerSettings.of(cell) == settings
+
+
+def test_of_a_model_and_its_training():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    stack = layers.RNNStack("lstm", units=FEATURES, depth=2, connection="residual")
+    model = compiled(stack, optimizer=keras.optimizers.SGD(schedule))
+    clipping = GradientClipping("norm", 0.5)
+    monitor = trained(model, clipping, DivergenceGuard(), epochs=2)
+    settings = health_report(model, X, 30 * Y, monitor).settings
+    assert (settings.optimizer, settings.guard, settings.clip) == ("SGD", True, ("norm", 0.5))
+    # Of the fourth and last update.
+    assert settings.rate == pytest.approx(0.1 * 0.5**3)
+    assert (settings.inputs, settings.targets) == (((TIME, FEATURES),), ((1,),))
+    assert settings.scale_of_inputs == pytest.approx(np.sqrt(np.mean(X**2)))
+    assert settings.scale_of_targets == pytest.approx(30 * np.sqrt(np.mean(Y**2)))
+    assert (settings.of_cells("cell"), settings.loss) == (("LSTM", "LSTM"), "mse")
+    assert settings.connected > 0
+    alone = health_report(model, X, Y).settings
+    assert (alone.guard, alone.clip) == (None, None)
+    assert alone.rate == pytest.approx(0.1 * 0.5**4)
+    assert set(alone.by_name) == set(settings.by_name)

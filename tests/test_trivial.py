@@ -1,0 +1,74 @@
+"""What a predictor scores that does not look at its input, against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasrnn.diagnostics.health.trivial import trivial_predictor
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(12, 5, 3)).astype("float32")
+CLASSES = rng.integers(0, 3, 12)
+NUMBERS = rng.normal(2, 3, (12, 3)).astype("float32")
+SHARE = np.bincount(CLASSES, minlength=3) / 12
+ENTROPY = -np.sum(SHARE * np.log(SHARE))
+ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
+BITS = (rng.random((12, 3)) < 0.5).astype("float32")
+P = BITS.mean(axis=0)
+BINARY = -np.mean(P * np.log(P) + (1 - P) * np.log(1 - P))
+LOSSES = keras.losses
+
+
+def scored(loss, y, model=None):
+    if model is None:
+        model = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(4), keras.layers.Dense(3)])
+    model.compile("sgd", loss)
+    return trivial_predictor(model, keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(y))
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "expected"),
+    [
+        ("mse", NUMBERS, NUMBERS.var(axis=0).mean()),
+        ("mae", NUMBERS, np.abs(NUMBERS - NUMBERS.mean(axis=0)).mean()),
+        ("sparse_categorical_crossentropy", CLASSES, ENTROPY),
+        (LOSSES.SparseCategoricalCrossentropy(from_logits=True), CLASSES, ENTROPY),
+        (LOSSES.CategoricalCrossentropy(), ONE_HOT, ENTROPY),
+        (LOSSES.CategoricalCrossentropy(from_logits=True), ONE_HOT, ENTROPY),
+        ("binary_crossentropy", BITS, BINARY),
+        (LOSSES.BinaryCrossentropy(from_logits=True), BITS, BINARY),
+    ],
+    ids=str,
+)
+def test_the_score(loss, y, expected):
+    found = scored(loss, y)
+    assert found.loss == pytest.approx(expected, rel=1e-4)
+    assert ("class frequencies" in found.what) == (y is not NUMBERS)
+
+
+def test_at_every_step_and_without_regularizers():
+    dense = keras.layers.Dense(3, kernel_regularizer="l2")
+    gru = keras.layers.GRU(4, return_sequences=True)
+    y = rng.normal(size=(12, 5, 3)).astype("float32")
+    found = scored("mse", y, keras.Sequential([keras.Input((5, 3)), gru, dense]))
+    assert found.loss == pytest.approx(y.reshape(-1, 3).var(axis=0).mean(), rel=1e-4)
+    labels = rng.integers(0, 3, (12, 5))
+    share = np.bincount(labels.ravel(), minlength=3) / 60
+    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = scored(logits, labels, keras.Sequential([keras.Input((5, 3)), gru, dense]))
+    assert found.loss == pytest.approx(-np.sum(share * np.log(share)), rel=1e-4)
+
+
+def test_where_there_is_none():
+    assert scored("mse", NUMBERS[:1]) is None
+    assert scored(lambda y, p: keras.ops.mean((y - p) ** 2), NUMBERS) is not None
+    # Labels that are no classes of the output.
+    assert scored("sparse_categorical_crossentropy", CLASSES + 1) is None
+    masked = [keras.Input((5, 3)), keras.layers.Masking(), keras.layers.Dense(3)]
+    assert scored("mse", np.zeros((12, 5, 3), "float32"), keras.Sequential(masked)) is None
+
+    class Model(keras.Sequential):
+        def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+            return keras.ops.mean(y_pred)
+
+    assert scored("mse", NUMBERS, Model([keras.Input((5, 3)), keras.layers.GRU(3)])) is None
