@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-all lint bench test-oldest
+.PHONY: demo docs test test-all lint bench test-oldest
 
 demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
@@ -30,6 +30,11 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/depth.py --cost
 	$(BIN)/python benchmarks/gradient_flow.py
 	$(BIN)/python benchmarks/monitor.py
+
+# The site, in build/docs. mkdocs-material 9.7 advertises its successor without the variable.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
+	@echo "Open build/docs/index.html"
 
 # The lower bounds of setup.cfg, in an environment of their own.
 test-oldest: .venv-oldest/installed-test

@@ -1,11 +1,13 @@
-"""The tables of docs/cells.md and docs/verdicts.md, from the cells and checks themselves.
+"""What pages take from elsewhere: the tables of cells and verdicts, the numbers of the lines that
+the lecture links to, and the code of its Chinese page from the English one.
 
-python docs/tables.py      # writes them anew, after a cell or a verdict was added or changed
+python docs/tables.py      # writes them anew, after the code was changed
 """
 
 import inspect
 import os
 import pathlib
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -54,10 +56,29 @@ def verdicts():
     return "\n".join(rows)
 
 
+def numbered(page):
+    """The page with each link of a line of code at the number that line has now."""
+
+    def link(match):
+        text, path = match.groups()
+        lines = [line.strip() for line in (DOCS / path).read_text(encoding="utf-8").splitlines()]
+        return f"[`{text}`]({path}#L{lines.index(text) + 1})"
+
+    return re.sub(r"\[`([^`]+)`\]\(([\w./]+)#L\d+\)", link, page)
+
+
+def blocks():
+    """What stands between the marks of the English lecture, by name."""
+    page = (DOCS / "lecture.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^<!-- (\w+) -->\n(.*?)\n<!-- end of \1 -->", page, re.M | re.S))
+
+
+LECTURES = ["lecture.md", "lecture.zh.md"]
 # The tables of each page, by their names.
 PAGES = {
     "cells.md": {"cells": describe, "refusals": refusals},
     "verdicts.md": {"verdicts": verdicts},
+    "lecture.zh.md": {name: text.__str__ for name, text in blocks().items()},
 }
 
 
@@ -73,4 +94,7 @@ def filled(page, tables):
 if __name__ == "__main__":
     for name, tables in PAGES.items():
         page = DOCS / name
-        page.write_text(filled(page.read_text(), tables))
+        page.write_text(filled(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    for name in LECTURES:
+        page = DOCS / name
+        page.write_text(numbered(page.read_text(encoding="utf-8")), encoding="utf-8")

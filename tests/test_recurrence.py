@@ -1,6 +1,9 @@
 """The front door to the paths, and what gates promise on all of them: information can be kept for
 as long as one likes."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -475,3 +478,41 @@ def test_a_jacobian_in_a_graph(name, path, call, rng, random_weights, take_path)
     found = tf.function(jacobians)(layer, x, True, CALLS[call])
     for mine, other in zip(*map(tf.nest.flatten, (found, expected)), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+
+
+# In the plain loop of few units, and in the programs behind a layer of Keras's.
+SAMPLE_BY_SAMPLE = """
+import keras
+import numpy as np
+import tensorflow as tf
+from kerasrnn import layers, recurrence
+
+keras.utils.set_random_seed(0)
+x = tf.random.normal((2, 32, 4))
+few = layers.GRU(1)
+many = keras.Sequential([keras.layers.Dense(4), layers.GRU(22)])
+
+
+def output(sample):
+    return [few(sample[None])]
+
+
+def gradients(sample):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(many(sample[None]) ** 2)
+    return tape.gradient(loss, many.trainable_variables)
+
+
+for function in (output, gradients):
+    with recurrence.compiled():
+        found = tf.function(lambda x: tf.vectorized_map(function, x), autograph=False)(x)
+    for mine, *others in zip(found, *map(function, x), strict=True):
+        np.testing.assert_allclose(mine, tf.stack(others), rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_sample_by_sample_in_a_fresh_process():
+    """Outputs and gradients of every sample in `tf.vectorized_map`, where Keras before 3.15 has
+    TensorFlow compute a product that is wrong or ends the process."""
+    done = subprocess.run([sys.executable, "-c", SAMPLE_BY_SAMPLE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_masks import keras_hands_on
 from tensorflow.python.eager import forwardprop_util
 
-from kerasrnn import inside, layers
+from kerasrnn import cells, inside, layers
 from kerasrnn.layers.checks import MaskAndReset
 from kerasrnn.recurrence import stages
 
@@ -158,10 +158,8 @@ def test_a_bidirectional_runs_its_directions_one_by_one(monkeypatch):
             both(tf.ones((1, 2, 3)))
             assert ran[-2:] == [both.forward_layer, both.backward_layer]
     for name in ("bidirectional_lstm", "bidirectional_gru"):
-        # Older ones have no such kernel on any backend.
-        if fused := getattr(keras.src.backend, name, None):
-            with pytest.raises(NotImplementedError):
-                fused()
+        with pytest.raises(NotImplementedError):
+            getattr(keras.src.backend, name)()
 
 
 def test_keras_s_cells_ask_for_their_gates_one_by_one():
@@ -287,3 +285,24 @@ def test_forward_accumulators_tell_what_they_follow():
     assert followed() == [False, False]
     with tf.autodiff.ForwardAccumulator(x, tf.ones(2)):
         assert followed() == [True, False]
+
+
+def test_sequences_and_a_matrix_are_multiplied_as_two_matrices():
+    """As one of a batch of matrices TensorFlow up to 2.21 gets the product wrong or dies of it in
+    `tf.vectorized_map` (tensorflow/tensorflow, issue 117700)."""
+    dense, cell = keras.layers.Dense(3), cells.GRUCell(3)
+
+    @tf.function(autograph=False)
+    def products(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = (dense(x), cell.project(x), keras.ops.matmul(x, tf.ones((4, 3))))
+        return tape.gradient(y, x)
+
+    for layer in (dense, cell):
+        layer.build((1, 4))
+    kinds = [
+        op.type for op in products.get_concrete_function(tf.ones((1, 5, 4))).graph.get_operations()
+    ]
+    assert "MatMul" in kinds
+    assert not any(kind.startswith("BatchMatMul") for kind in kinds)

@@ -1,3 +1,5 @@
+import collections
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,52 @@ def test_number_agreement():
         assert (kind == expected).all()
     np.testing.assert_array_equal(y, x[:, 1] >= 16)
     assert np.mean(y == (x[:, -1] >= 16)) == pytest.approx(1 / 2, abs=0.03)
+
+
+def test_number_agreement_is_what_it_was():
+    """The numbers of a seed, drawn in this order, are in users' results."""
+    x, y = tasks.number_agreement(7, 2, seed=5)
+    rng = np.random.default_rng(5)
+    plural = rng.integers(0, 2, (7, 3))
+    nouns = 6 + rng.integers(0, 10, (7, 3)) + 10 * plural
+    prepositions = rng.integers(2, 6, (7, 3))
+    np.testing.assert_array_equal(y, plural[:, 0])
+    for place, expected in ((1, nouns[:, 0]), (2, prepositions[:, 1]), (7, nouns[:, 2])):
+        np.testing.assert_array_equal(x[:, place], expected)
+
+
+def test_number_agreement_with_phrases_before_and_adjectives():
+    x, y = tasks.number_agreement(5_000, distractors=2, before=1, adjectives=2)
+    #   preposition the adjective adjective noun | the adjective adjective subject | ...
+    assert x.shape == (5_000, 5 * 4 - 1)
+    kinds = np.digitize(x, [1, 2, 6, 26, 36])
+    the, preposition, noun, adjective = 1, 2, 3, 4
+    phrase = [preposition, the, adjective, adjective, noun]
+    assert (kinds == [*phrase, *phrase[1:], *phrase, *phrase]).all()
+    np.testing.assert_array_equal(y, x[:, 8] >= 16)
+    for other in (4, 13, 18):
+        assert np.mean(y == (x[:, other] >= 16)) == pytest.approx(1 / 2, abs=0.03)
+    assert {*x[:, 2]} == {*range(26, 36)}
+    for name in ("before", "adjectives"):
+        for bad in (-1, 1.5, True):
+            with pytest.raises(ValueError, match=rf"`{name}` must be at least 0.*{name}={bad}"):
+                tasks.number_agreement(3, **{name: bad})
+
+
+@pytest.mark.parametrize(("before", "adjectives"), [(0, 0), (1, 0), (1, 1), (2, 2)])
+def test_short_ngrams_cannot_tell_the_subject(before, adjectives):
+    """The subject and a noun between others change places: no n-gram under 3 + adjectives sees it,
+    where the words between are alike."""
+    (sentence,), _ = tasks.number_agreement(1, distractors=2, before=before, adjectives=adjectives)
+    sentence[sentence >= 26] = 26
+    sentence[(sentence >= 2) & (sentence < 6)] = 2
+    subject, between = (np.flatnonzero((sentence >= 6) & (sentence < 26)))[before : before + 2]
+    changed = sentence.copy()
+    sentence[[subject, between]] = changed[[between, subject]] = 6, 16
+
+    def ngrams(words, n):
+        return collections.Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    for n in range(1, 3 + adjectives):
+        assert ngrams(sentence, n) == ngrams(changed, n)
+    assert ngrams(sentence, 3 + adjectives) != ngrams(changed, 3 + adjectives)

@@ -103,7 +103,7 @@ class LSTM(OneCellLayer):
 @keras.saving.register_keras_serializable("kerasrnn")
 class GRU(OneCellLayer):
     """Gated recurrent unit layer; takes the place of `keras.layers.GRU`, and with
-    `update_gate="write"` is the lecture's.
+    `update_gate="write", reset_after=False` is the lecture's.
 
     Equations, weights and source: `kerasrnn.cells.GRUCell`. Arguments, call arguments, shapes and
     errors: those of `keras.layers.GRU` and `kerasrnn.layers.RNN`, and:

@@ -2,8 +2,8 @@
 
 A check takes a `Measured` and gives a list of `Verdict`s, those of the training before those of the
 batch, layer by layer. Its docstring is its entry in that of `health_report`; its threshold and how
-grave it is stand beside it. A further verdict is a further check and its line in CHECKS; what to do
-about it is in `advice`.
+grave it is stand beside it. A further verdict is a further check and its line in CHECKS, what to do
+about it in `advice`; docs/tables.py writes its row in docs/verdicts.md.
 """
 
 import inspect

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 import string
 
 import numpy as np
@@ -15,6 +16,9 @@ KEY = (
     " recurrent matrix (an LSTM or GRU has one per gate); saturated: the gate with the most such"
     " values."
 )
+
+# Between the parts of a name, not within a number.
+_PARTS = re.compile(r"(?<=\w[./=])(?=[^\W\d])")
 
 _STYLE = """
 .health { font: 16px/1.45 system-ui, sans-serif; color: #111; background: #fff; margin: 0 auto;
@@ -30,8 +34,9 @@ _STYLE = """
 .health table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 .health th, .health td { border-bottom: 1px solid #999; padding: .25rem .6rem; text-align: right;
   white-space: nowrap; }
-.health th:first-child, .health td:first-child { text-align: left; }
-@media (max-width: 40rem) {
+.health th:first-child, .health td:first-child { text-align: left; white-space: normal;
+  overflow-wrap: anywhere; }
+@media (max-width: 48rem) {
   .health thead { display: none; }
   .health tr { display: block; border-bottom: 1px solid #111; padding: .3rem 0; }
   .health td, .health td:first-child { display: flex; justify-content: space-between; border: 0;
@@ -118,7 +123,7 @@ def fragment(report):
     return _FRAGMENT.substitute(
         style=_STYLE,
         title=_title(report),
-        summary=html.escape(" ".join(report.summary)),
+        summary=_text(" ".join(report.summary)),
         since=_since(report),
         verdicts="\n".join(map(_verdict, report.verdicts)),
         notes="\n".join(map(_note, report.notes)),
@@ -132,29 +137,36 @@ def _title(report):
 
 
 def _verdict(verdict):
-    numbers = ", ".join(f"{name} {_short(value)}" for name, value in verdict.numbers.items())
-    remedy = f"<p><strong>Next step:</strong> {html.escape(verdict.remedy)}</p>"
+    numbers = ", ".join(f"{name} = {_short(value)}" for name, value in verdict.numbers.items())
+    remedy = f"<p><strong>Next step:</strong> {_text(verdict.remedy)}</p>"
     if verdict.further:
-        items = "".join(f"<li>{html.escape(step)}</li>" for step in verdict.further)
+        items = "".join(f"<li>{_text(step)}</li>" for step in verdict.further)
         remedy += f"\n<p>If that does not help:</p>\n<ol>{items}</ol>"
     return _VERDICT.substitute(
         severity=verdict.severity,
-        words=html.escape(verdict.words),
-        meaning=html.escape(verdict.meaning),
+        words=_text(verdict.words),
+        meaning=_text(verdict.meaning),
         remedy=remedy if verdict.remedy else "",
-        numbers=html.escape(numbers),
+        numbers=_text(numbers),
     )
 
 
 def _since(report):
     if not report.since_previous:
         return ""
-    items = "".join(f"<li>{html.escape(said)}</li>" for said in report.since_previous)
+    items = "".join(f"<li>{_text(said)}</li>" for said in report.since_previous)
     return f"<p>Since the previous report:</p>\n<ul>{items}</ul>"
 
 
 def _note(note):
-    return f'<p class="note"><strong>Note:</strong> {html.escape(note)}</p>'
+    return f'<p class="note"><strong>Note:</strong> {_text(note)}</p>'
+
+
+def _text(words):
+    """Words as HTML: names in backticks as code; those too long for a narrow page may break between
+    their parts."""
+    marked = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(words, quote=False))
+    return re.sub(r"[^\s<>]{30,}", lambda name: _PARTS.sub("<wbr>", name[0]), marked)
 
 
 def _short(value):
@@ -164,12 +176,14 @@ def _short(value):
 def _table(report):
     if not report.layers:
         return ""
-    head, *rows = (tuple(map(html.escape, row)) for row in table(report))
+    head, *rows = table(report)
+    head = [html.escape(name) for name in head]
     titles = "".join(f'<th scope="col">{name}</th>' for name in head)
     body = "\n".join(
         "<tr>"
         + "".join(
-            f'<td data-name="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)
+            f'<td data-name="{name}">{_text(cell)}</td>'
+            for name, cell in zip(head, row, strict=True)
         )
         + "</tr>"
         for row in rows
@@ -185,7 +199,7 @@ def _plots(report):
         yield "<h2>Gradient norms during training</h2>"
         yield f'<div class="plots">{_image(report.norms, "Gradient norms over the updates")}</div>'
     for path, layer in report.layers.items():
-        yield f"<h2>{html.escape(path)}</h2>"
+        yield f"<h2>{_text(path)}</h2>"
         drawn = [
             plots.over_time(report.flow, path, layer),
             plots.over_lags(report.flow, path, layer),
