@@ -15,7 +15,8 @@ from kerasrnn.diagnostics import health_report, plots
 from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
 from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
-from kerasrnn.diagnostics.health.settings import LayerSettings
+from kerasrnn.diagnostics.health.notes import notes
+from kerasrnn.diagnostics.health.settings import LayerSettings, Settings
 from kerasrnn.diagnostics.health.trivial import TrivialPredictor
 from kerasrnn.diagnostics.health.verdict import SEVERITIES
 from kerasrnn.diagnostics.reach import Reach
@@ -320,6 +321,73 @@ def test_gradients_that_are_huge_before_the_first_update():
     before[0] = 1e22
     (verdict,) = verdicts_on(recorded(before))
     assert (verdict.code, verdict.numbers["update"]) == ("EXPLODING", 1)
+
+
+def test_norms_that_fall_for_good_are_no_explosion():
+    """Each is held against those before it: as a loss falls, so do its gradients."""
+    falls = norms() * np.geomspace(1e3, 1e-3, 1000)[:, None]
+    assert np.percentile(falls, 99) > 100 * np.median(falls)
+    assert codes_on(recorded(falls)) == {"HEALTHY"}
+    jumps = falls.copy()
+    jumps[200::50] *= 1e3
+    assert codes_on(recorded(jumps)) == {"EXPLODING"}
+    for times, code in (90, "HEALTHY"), (110, "EXPLODING"):
+        steady = np.ones((300, 2))
+        steady[::40] = times
+        assert codes_on(recorded(steady)) == {code}
+
+
+def test_growth_in_a_net_that_has_learned_is_a_note():
+    layer = layer_health(slope=math.log(20) / 99)
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+    for loss, learned in ((0.49, True), (0.51, False)):
+        measured = Measured(loss=loss, trivial=trivial, layers={"rnn": layer})
+        assert {v.code for v in verdicts(measured)} == {"HEALTHY" if learned else "EXPLODING"}
+        assert any("10^1.3 over 100 steps" in note for note in notes(measured)) == learned
+
+
+def test_a_net_that_has_learned_nothing():
+    """Thresholds of updates and loss, what comes first, and what to try in which order."""
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+
+    def at(loss=0.91, record=None, **others):
+        record = recorded(EVER, ratio=1e-3) if record is None else record
+        return verdicts(Measured(record=record, loss=loss, trivial=trivial, **others))
+
+    (verdict,) = at()
+    assert (verdict.code, verdict.severity) == ("NOT_LEARNING", "attention")
+    assert verdict.numbers["trivial_loss"] == 1.0
+    assert verdict.numbers["update_ratio"] == pytest.approx(1e-3)
+    assert "from 0.1 to 0.3:" in verdict.remedy
+    assert "Train on" in verdict.further[0]
+    assert at(loss=0.89)[0].code == "HEALTHY"
+    assert at(record=recorded(EVER[:99]))[0].code == "HEALTHY"
+    # Layers that move fast enough, and a rate that was too high at 0.2.
+    assert "Train on" in at(record=recorded(EVER, ratio=4e-3))[0].remedy
+    assert "from 0.1 to 0.14:" in at(rates=(0, 0.2))[0].remedy
+    # Other causes come first, and alone.
+    tight = recorded(EVER, EVER * 0.1, ("global_clipnorm", 0.1))
+    assert [v.code for v in at(record=tight)] == ["CLIP_TOO_TIGHT"]
+    assert {v.code for v in at(layers={"rnn": layer_health(slope=-1.0)})} == {"VANISHING"}
+
+    plain = Settings(optimizer="SGD", rate=0.1, scale_of_targets=500.0, scale_of_inputs=30.0)
+    stack = {f"rnn_{k}": layer_health() for k in range(5)}
+    (verdict,) = at(settings=plain, layers=stack)
+    starts = ["Divide the targets by 500", "Scale the inputs", "Lead connections past the layers"]
+    starts += ["Take an optimizer", "Raise the learning rate", "Start its gates", "Train on", "See"]
+    assert len(verdict.steps) == len(starts)
+    for step, start in zip(verdict.steps, starts, strict=True):
+        assert step.startswith(start)
+    stack = dict(list(stack.items())[:4])
+    assert "connections" not in " ".join(at(settings=plain, layers=stack)[0].steps)
+
+
+def test_a_clip_is_why_the_updates_of_sgd_are_small():
+    """And not why those of Adam are, which do not depend on the size of gradients."""
+    record = recorded(EVER, EVER * 1e-3, ("global_clipnorm", 1e-3), loss=1.0, ratio=1e-5)
+    for optimizer, code in ("SGD", "CLIP_TOO_TIGHT"), ("Adam", "LEARNING_RATE"):
+        settings = Settings(optimizer=optimizer, rate=0.1, clip=record.clip)
+        assert verdicts(Measured(record=record, settings=settings))[0].code == code
 
 
 def test_every_check_says_how_grave_it_is():

@@ -11,6 +11,7 @@ from kerasrnn.diagnostics import health_report, lyapunov_exponent
 from kerasrnn.diagnostics.health.findings import verdicts
 from kerasrnn.diagnostics.health.measured import Measured
 from kerasrnn.diagnostics.health.notes import notes
+from kerasrnn.diagnostics.health.trivial import TrivialPredictor
 
 
 def test_the_report_says_where_eigenvalues_mislead():
@@ -44,6 +45,18 @@ def test_a_clip_that_fires_often_is_said(percent, said):
         assert notes(measured) == expected * (said and fixed)
         too_tight = "CLIP_TOO_TIGHT" in {verdict.code for verdict in verdicts(measured)}
         assert too_tight == (percent > 50 and fixed)
+
+
+@pytest.mark.parametrize(
+    ("last", "trivial", "said"),
+    [(0.85, 1.0, True), (0.95, 1.0, False), (0.85, None, False), (0.85, 20.0, False)],
+)
+def test_a_loss_that_still_falls_is_said(last, trivial, said):
+    """Unless it is small beside the trivial predictor's."""
+    loss = np.r_[np.ones(80), np.full(20, last)]
+    known = trivial and TrivialPredictor(trivial, "the mean of `y`")
+    measured = Measured(record=recorded(norms(100), loss=loss), loss=last, trivial=known)
+    assert [note.endswith("train on.") for note in notes(measured)] == [True] * said
 
 
 def doubled(v):

@@ -15,6 +15,8 @@ _CLIP = f"`kerasrnn.callbacks.{written('global_norm', '1.0')}`"
 _ORTHOGONAL = 'recurrent_initializer="orthogonal"'
 # Where the rate is zero.
 _USUAL_RATE = 1e-3
+# Plain stacks of up to four layers train (CS224N 2019, lecture 7).
+_DEEP = 4
 # Data are scaled if the root of their mean square is at most that.
 _SCALED = 10
 # So small that a tanh is a line for them.
@@ -33,7 +35,7 @@ def lower_rate(measured, factor, why):
         return Advice(f"Lower the learning rate to {factor:.1g} of what it is: {why}.")
     to = max(factor * rate, math.sqrt(too_low * rate))
     return Advice(
-        f"Lower the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+        f"Lower the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.", "learning rate"
     )
 
 
@@ -44,12 +46,14 @@ def raise_rate(measured, factor, why):
         return Advice(f"Raise the learning rate to {factor:.1g} times what it is: {why}.")
     to = min(factor * rate, math.sqrt(too_high * rate)) or _USUAL_RATE
     return Advice(
-        f"Raise the learning rate from {rate:g} to {_rounded(to)}: {why}.", "learning rate"
+        f"Raise the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.", "learning rate"
     )
 
 
-def _rounded(rate):
-    return f"{float(f'{rate:.1g}'):g}"
+def _rounded(to, rate):
+    """A rate in as few digits as tell it from the one that is set."""
+    first = float(f"{to:.1g}")
+    return f"{first:g}" if first != float(f"{rate:.1g}") else f"{to:.2g}"
 
 
 def clip(settings):
@@ -168,6 +172,8 @@ def of_a_layer_that_vanishes(measured, layer):
     if of_layer.gates or of_layer.linear:
         return listed(
             scale_inputs(settings),
+            not measured.learned and scale_targets(settings),
+            not measured.learned and connect(measured),
             of_layer.gates and start_gates(layer, of_layer),
             measured.learned and needs,
             of_layer.cell != "LRU"
@@ -195,6 +201,16 @@ def of_a_layer_that_vanishes(measured, layer):
     )
 
 
+def connect(measured):
+    """Connections past the layers of a deep stack, where there are none."""
+    deep = len(measured.layers) > _DEEP and not measured.settings.connected
+    return deep and Advice(
+        f"Lead connections past the layers, of which there are {len(measured.layers)}: "
+        '`kerasrnn.layers.RNNStack(connection="residual")`.',
+        "connections",
+    )
+
+
 def of_no_progress(measured, factor, why):
     """Of a net that has learned nothing, by nothing that shows in its gradients."""
     settings = measured.settings
@@ -203,6 +219,7 @@ def of_no_progress(measured, factor, why):
     return listed(
         scale_targets(settings),
         scale_inputs(settings),
+        connect(measured),
         adaptive(settings),
         factor > 1 and raise_rate(measured, factor, why),
         take_gates(without) if without else next(filter(None, starts), None),

@@ -108,8 +108,15 @@ def _why_too_high(record, ratios, losses):
 
 def _too_low(measured, record):
     losses = record.loss.astype("float64")
-    # Updates that a clip makes small are no matter of the rate.
-    if record.clips_too_often or len(record) < _UPDATES or not np.isfinite(losses).all() or not record.finite.all():
+    # Updates that a clip makes small are no matter of the rate, but where their length is that of
+    # the rate alone.
+    by_clip = record.clips_too_often and measured.settings.optimizer in ("SGD", None)
+    if (
+        by_clip
+        or len(record) < _UPDATES
+        or not np.isfinite(losses).all()
+        or not record.finite.all()
+    ):
         return []
     third = len(losses) // 3
     first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
@@ -313,8 +320,9 @@ def _dead_layers(measured):
 # A gradient through time explodes if it grows more than that much over the sequence: growth by less
 # may be noise of the fit, and does no harm.
 _GROWTH = 10
-# The norms of a training explode if their 99th percentile is over that many medians.
-_MEDIANS = 100
+# The norms of a training explode if one in a hundred is over that many medians of those before it,
+# of so many: norms may fall for good, as the loss does.
+_MEDIANS, _BEFORE = 100, 100
 
 
 def explodes(layer, per_step):
@@ -326,10 +334,11 @@ def explodes(layer, per_step):
 @severity("sick")
 def exploding(measured):
     """The gradient through time grows more than tenfold over the T steps of the sequences: a slope
-    over 0, by log 10 / (T - 1) for noise. Or in training: the 99th percentile of the gradient norm
-    is over 100 times the median; or it is over 1e9 at the first update, before an Inf or NaN. Or
-    the states, or the gradient through time, grow over 1e9, and
-    the loss or its gradient overflows."""
+    over 0, by log 10 / (T - 1) for noise; in a net that has learned, which the loss of the best
+    constant prediction shows, that is a note. Or in training: one gradient norm in a hundred is
+    over 100 times the median of the 100 before it; or it is over 1e9 at the first update, before an
+    Inf or NaN. Or the states, or the gradient through time, grow over 1e9, and the loss or its
+    gradient overflows."""
     dead_layers = _dead_layers(measured)
     return [
         *_exploding_in_training(measured),
@@ -337,7 +346,7 @@ def exploding(measured):
         *(
             _exploding_layer(path, layer, measured.settings)
             for path, layer in measured.layers.items()
-            if path not in dead_layers and explodes(layer, layer.slope)
+            if path not in dead_layers and explodes(layer, layer.slope) and not measured.learned
         ),
     ]
 
@@ -361,12 +370,13 @@ def _exploding_in_training(measured):
         return [_verdict("EXPLODING", None, numbers, meaning, advice.of_an_overflow(settings))]
     if not record.finite.all() or record.divergence or _vanished(record):
         return []
-    median, top = _median_and_top(record)
-    if top <= _MEDIANS * median:
+    times = float(np.percentile(_jumps(record.global_norm), 99))
+    if times <= _MEDIANS:
         return []
+    median, top = _median_and_top(record)
     meaning = (
-        f"one update in a hundred has a gradient norm over {top:.3g}, {top / median:.0f} times the "
-        f"median of {median:.3g}"
+        f"one update in a hundred has a gradient norm over {times:.0f} times the median of those "
+        f"before it, with a median of {median:.3g} and a 99th percentile of {top:.3g} over all"
     )
     if record.clip and record.fired.any():
         meaning += f", before {record.clip}, which cut {percent(record.fired)} of the updates."
@@ -380,8 +390,16 @@ def _exploding_in_training(measured):
             advice.scale_targets(settings),
             advice.clip_by_norms(record, settings),
         )
-    numbers = {"median_norm": median, "p99_norm": top}
+    numbers = {"median_norm": median, "p99_norm": top, "jump": times}
     return [_verdict("EXPLODING", None, numbers, meaning, steps)]
+
+
+def _jumps(norms):
+    """(updates,), each norm in medians of those before it."""
+    usual = [np.median(norms[max(0, t - _BEFORE) : t]) for t in range(1, len(norms))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        jumps = np.r_[1, norms[1:] / usual]
+    return np.nan_to_num(jumps, nan=1)
 
 
 def _median_and_top(record):
@@ -532,8 +550,8 @@ def clip_too_tight(measured):
     return [_of_clip("CLIP_TOO_TIGHT", record, f"{cut}.", step)]
 
 
-# A model has learned nothing if after so many updates its loss is over that share of the loss of the
-# trivial predictor.
+# A model has learned nothing if after so many updates its loss is over that share of the trivial
+# predictor's.
 _MANY, _NO_BETTER = 100, 0.9
 # Layers that move by less than three times _RATIO may move faster, but not by more than tenfold.
 _SLOW, _FASTER = 3 * _RATIO, 10

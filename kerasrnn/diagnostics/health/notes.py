@@ -1,10 +1,18 @@
 """What a health report says beside its verdicts: what might mislead, and what trains slowly."""
 
+import math
+
+import numpy as np
+
 from kerasrnn.diagnostics.health.findings import explodes, vanishes
 from kerasrnn.updates.record import percent
 
 # A clip that cuts a larger share of the updates is worth a word.
 _OFTEN = 0.1
+# So is a loss that fell by a larger share between the last two fifths of so many updates.
+_FALLING, _LONG = 0.1, 50
+# But for one that is under that share of the trivial predictor's.
+_DONE = 0.05
 
 
 def notes(measured):
@@ -16,9 +24,14 @@ def notes(measured):
         for path, layer in measured.layers.items()
         if layer.lyapunov is not None and (note := _on_eigenvalues(path, layer))
     ]
-    whole = _on_training, _on_the_batch, _on_the_monitor, _on_the_clip
+    whole = _on_training, _on_the_batch, _on_the_monitor, _on_the_clip, _on_the_end
+    on_growth = [
+        note
+        for path, layer in measured.layers.items()
+        if (note := _on_growth(measured, path, layer))
+    ]
     on_the_whole = [note for one in whole if (note := one(measured))]
-    return on_the_whole + on_eigenvalues + _on_slow_layers(measured.slow)
+    return on_the_whole + on_growth + on_eigenvalues + _on_slow_layers(measured.slow)
 
 
 def _on_training(measured):
@@ -55,6 +68,31 @@ def _on_the_clip(measured):
     if record.clips_too_often or record.clip_rate < _OFTEN:
         return None
     return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
+
+
+def _on_the_end(measured):
+    record, trivial = measured.record, measured.trivial
+    if record is None or trivial is None or len(record) < _LONG:
+        return None
+    if not np.isfinite(record.loss).all():
+        return None
+    before, last = (float(np.median(part)) for part in np.array_split(record.loss, 5)[-2:])
+    if last < _DONE * trivial.loss or before - last <= _FALLING * abs(before):
+        return None
+    return (
+        f"the loss still fell when the training ended, from {before:.3g} to {last:.3g} over the "
+        "last fifth of the updates: train on."
+    )
+
+
+def _on_growth(measured, path, layer):
+    if not (measured.learned and explodes(layer, layer.slope)):
+        return None
+    growth = layer.slope * (layer.steps - 1) / math.log(10)
+    return (
+        f"in {path} the gradient grows on its way back, by 10^{growth:.1f} over {layer.steps} "
+        "steps; the net has learned all the same."
+    )
 
 
 def _on_slow_layers(slow):
