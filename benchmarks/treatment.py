@@ -107,7 +107,7 @@ class Task:
         return self.loss != "mse"
 
     def score(self, predicted, targets_times):
-        x, y = self.test
+        _, y = self.test
         if not np.isfinite(predicted).all():
             return 0.0
         if self.classes:
