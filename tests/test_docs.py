@@ -175,3 +175,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         for name in re.findall(r"^::: (.*)", page.read_text(encoding="utf-8"), re.M):
             for documented in importlib.import_module(name).__all__:
                 assert f'id="{name}.{documented}"' in built
+        # As a list.
+        codes = CHECKS if page.stem == "diagnostics" else ()
+        assert all(f"<li>{code}: " in built for code in codes)

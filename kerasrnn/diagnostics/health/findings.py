@@ -664,6 +664,6 @@ def verdicts(measured):
 
 def described():
     """What every verdict rests on, as it stands in the docstring of `health_report`."""
-    entries = (f"{code}: {inspect.getdoc(check)}" for code, check in CHECKS.items())
+    entries = (f"- {code}: {inspect.getdoc(check)}" for code, check in CHECKS.items())
     margins = {"width": 100, "initial_indent": 4 * " ", "subsequent_indent": 8 * " "}
     return "\n".join(textwrap.fill(entry, **margins) for entry in entries).lstrip()
