@@ -33,7 +33,7 @@ bench: .venv/installed-bench
 
 # The site, in build/docs. mkdocs-material 9.7 advertises its successor without the variable.
 docs: .venv/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 	@echo "Open build/docs/index.html"
 
 # The lower bounds of setup.cfg, in an environment of their own.

@@ -7,8 +7,9 @@ import re
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[1]
-# A link out of docs/, perhaps to a line.
-_OUT = re.compile(r"\]\((?:\.\./)+([\w./-]+\.\w+)(?:#L(\d+))?\)")
+# A link out of docs/, perhaps to a line; that of a file of the repository may lead into docs/.
+_OUT = re.compile(r"\]\((?:\.\./)+(?!docs/)([\w./-]+\.\w+)(?:#L(\d+))?\)")
+_BACK = re.compile(r"\]\((?:\.\./)+docs/")
 
 
 def on_files(files, config):
@@ -32,7 +33,7 @@ def on_page_markdown(markdown, page, config, files):
         line = f"#__codelineno-0-{match[2]}" if match[2] else ""
         return f"]({up}{_page_of(match[1])}{line})"
 
-    return _OUT.sub(inside, markdown)
+    return _OUT.sub(inside, _BACK.sub(f"]({up}", markdown))
 
 
 def _page_of(path):
