@@ -33,7 +33,7 @@ def on_page_markdown(markdown, page, config, files):
         line = f"#__codelineno-0-{match[2]}" if match[2] else ""
         return f"]({up}{_page_of(match[1])}{line})"
 
-    return _OUT.sub(inside, _BACK.sub(f"]({up}", markdown))
+    return _BACK.sub(f"]({up}", _OUT.sub(inside, markdown))
 
 
 def _page_of(path):
