@@ -11,6 +11,7 @@ minutes. After an interruption the pairs so far are in the table.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -102,7 +103,7 @@ def job(name, module):
     found["epoch 1"], found["six epochs"] = epochs[0], epochs[-1]
     later = [
         [b - a for a, b in zip(*pair, strict=True)]
-        for pair in zip(epochs, epochs[1:], strict=False)
+        for pair in itertools.pairwise(epochs)
     ]
     found["a later epoch"] = [statistics.median(column) for column in zip(*later, strict=True)]
 

@@ -13,15 +13,18 @@ from slow import slow_but
 from two_paths import MASK, Peephole, X, assert_same, build, gradients_of
 
 from kerasrnn import layers, recurrence
+from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.recurrence import program, programs
 
 SIZES = [(3, 6), (1, 6), (2, 1), (4, 9), (9, 17)]
 
 
-@pytest.fixture
-def twins_that_return_all(random_weights):
+# Without a mask a small layer and a larger one differ in the least rows of a part; under one in the
+# number of parts, too.
+@pytest.fixture(params=[5, 44])
+def twins_that_return_all(request, random_weights):
     pair = [
-        module.GRU(5, reset_after=False, return_sequences=True, return_state=True)
+        module.GRU(request.param, reset_after=False, return_sequences=True, return_state=True)
         for module in (layers, keras.layers)
     ]
     for layer in pair:
@@ -107,6 +110,31 @@ def test_compilations_of_a_fit(rng, monkeypatch, take_path):
     assert len(shapes) == 1
     fit([(8, steps) for steps in range(65, 97)])
     assert len(shapes) == 1 + 4
+
+
+def test_traces_of_a_fit(rng, monkeypatch):
+    """Keras traces the first step twice, and a layer has two directions of several parts: each kind
+    of layer is written once all the same."""
+    monkeypatch.setattr(programs, "_BATCHES", {})
+    net = keras.Sequential([keras.Input((None, 4)), keras.layers.Masking()])
+    net.add(layers.Bidirectional(layers.GRU(22, return_sequences=True)))
+    net.add(layers.Bidirectional(layers.GRU(22)))
+    net.add(keras.layers.Dense(1))
+    net.compile("adam", "mse")
+    x, y = rng.normal(size=(21, 40, 4)), rng.normal(size=(21, 1))
+
+    def traces():
+        functions = [f for batch in programs._BATCHES.values() for f in (batch.run, batch.run_part)]
+        return [function.experimental_get_tracing_count() for function in functions]
+
+    net.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    # The second layer has more features.
+    assert traces() == [1] * 4
+    net.fit(x, y, batch_size=16, verbose=0, callbacks=[GradientNormMonitor()])
+    assert traces() == [1] * 4
+    net.evaluate(x, y, batch_size=8, verbose=0)
+    net.predict(x, batch_size=8, verbose=0)
+    assert traces() == [2] * 4
 
 
 def test_lengths_share_a_few_programs():
