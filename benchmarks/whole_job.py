@@ -101,10 +101,7 @@ def job(name, module):
     spent = Spent()
     net.fit(**data, epochs=EPOCHS, verbose=0, callbacks=[watch])
     found["epoch 1"], found["six epochs"] = epochs[0], epochs[-1]
-    later = [
-        [b - a for a, b in zip(*pair, strict=True)]
-        for pair in itertools.pairwise(epochs)
-    ]
+    later = [[b - a for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(epochs)]
     found["a later epoch"] = [statistics.median(column) for column in zip(*later, strict=True)]
 
     def timed(part, run):
