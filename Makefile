@@ -25,6 +25,7 @@ lint: .venv/installed-test
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/recurrent_layers.py
 	$(BIN)/python benchmarks/cells.py
 	$(BIN)/python benchmarks/depth.py --cost

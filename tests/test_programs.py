@@ -13,15 +13,18 @@ from slow import slow_but
 from two_paths import MASK, Peephole, X, assert_same, build, gradients_of
 
 from kerasrnn import layers, recurrence
+from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.recurrence import program, programs
 
 SIZES = [(3, 6), (1, 6), (2, 1), (4, 9), (9, 17)]
 
 
-@pytest.fixture
-def twins_that_return_all(random_weights):
+# Without a mask a small layer and a larger one differ in the least rows of a part; under one in the
+# number of parts, too.
+@pytest.fixture(params=[5, 44])
+def twins_that_return_all(request, random_weights):
     pair = [
-        module.GRU(5, reset_after=False, return_sequences=True, return_state=True)
+        module.GRU(request.param, reset_after=False, return_sequences=True, return_state=True)
         for module in (layers, keras.layers)
     ]
     for layer in pair:
@@ -64,11 +67,12 @@ def test_no_work_on_steps_that_all_rows_of_a_part_mask(side, rng, monkeypatch, t
         return run(cell, x, states, steps, episode_start, noise, start, stop, *rest)
 
     monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(programs, "_BATCHES", {})
     monkeypatch.setattr(programs, "_cores", lambda: 2)
     lengths = rng.permutation([10, 20, 30, 40, 50, 60, 70, 0])
     mask = np.arange(100) < lengths[:, None]
     mask = mask if side == "right" else mask[:, ::-1]
-    layer = layers.LSTM(5)
+    layer = layers.LSTM(33)
     x = tf.constant(rng.normal(size=(8, 100, 4)), "float32")
     tf.function(lambda: layer(x, mask=mask, training=True))()
     # Four parts of two rows, put together by their lengths.
@@ -85,6 +89,7 @@ def test_compilations_of_a_fit(rng, monkeypatch, take_path):
         return run(cell, x, *rest)
 
     monkeypatch.setattr(program, "run", spy)
+    monkeypatch.setattr(programs, "_BATCHES", {})
     monkeypatch.setattr(programs, "_cores", lambda: 2)
     net = keras.Sequential([keras.Input((None, 4))])
     net.add(layers.GRU(4, return_sequences=True))
@@ -101,10 +106,35 @@ def test_compilations_of_a_fit(rng, monkeypatch, take_path):
         net.fit(batches(sizes_and_lengths), steps_per_epoch=steps, shuffle=False, verbose=0)
 
     fit([(8, 20), (8, 20), (5, 20)])
-    # The two layers share; the last, smaller batch costs one more.
-    assert len(shapes) == 2
+    # The two layers share, and so does the last, smaller batch.
+    assert len(shapes) == 1
     fit([(8, steps) for steps in range(65, 97)])
-    assert len(shapes) == 2 + 4
+    assert len(shapes) == 1 + 4
+
+
+def test_traces_of_a_fit(rng, monkeypatch):
+    """Keras traces the first step twice, and a layer has two directions of several parts: each kind
+    of layer is written once all the same."""
+    monkeypatch.setattr(programs, "_BATCHES", {})
+    net = keras.Sequential([keras.Input((None, 4)), keras.layers.Masking()])
+    net.add(layers.Bidirectional(layers.GRU(22, return_sequences=True)))
+    net.add(layers.Bidirectional(layers.GRU(22)))
+    net.add(keras.layers.Dense(1))
+    net.compile("adam", "mse")
+    x, y = rng.normal(size=(21, 40, 4)), rng.normal(size=(21, 1))
+
+    def traces():
+        functions = [f for batch in programs._BATCHES.values() for f in (batch.run, batch.run_part)]
+        return [function.experimental_get_tracing_count() for function in functions]
+
+    net.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    # The second layer has more features.
+    assert traces() == [1] * 4
+    net.fit(x, y, batch_size=16, verbose=0, callbacks=[GradientNormMonitor()])
+    assert traces() == [1] * 4
+    net.evaluate(x, y, batch_size=8, verbose=0)
+    net.predict(x, batch_size=8, verbose=0)
+    assert traces() == [2] * 4
 
 
 def test_lengths_share_a_few_programs():

@@ -59,20 +59,24 @@ def run(cell, x, states, steps, episode_start, noise, start, stop, history, keep
     def loop(x, states, weights, episode_start, state_taps):
         # A tape that watches for a second gradient would want a derivative of the programs.
         inputs = _constant((x, states, weights, episode_start, blocks))
-        final, histories, kept = program.forward(
-            *inputs, constants, start, stop, keep=keep, history=history
+        final, histories, kept = _constant(
+            program.forward(*inputs, constants, start, stop, keep=keep, history=history)
         )
 
         @tf.custom_gradient
         def gradients(x, states, weights, episode_start, d_final, d_output):
+            # A gradient of this function sees what is in its graph, and not in that of the loop.
+            among = identity((constants, start, stop))
             befores, values = histories, kept
             if not keep:
-                _, befores, values = program.forward(*inputs, constants, start, stop)
+                _, befores, values = _constant(program.forward(*inputs, constants, start, stop))
             # Blocks in the order in which the product reads them make it twice as fast; see where
             # they are turned back.
             turned = tf.nest.map_structure(tf.transpose, blocks)
+            # Where the kept sums stand for the projected inputs, these need not be kept as well.
+            of_steps = [] if program.structure.summed else [x]
             d_xs, d_states, d_start, d_taps, d_inner, d_after = program.backward(
-                *_constant((x, weights, episode_start, turned, d_final, d_output)),
+                *_constant((of_steps, weights, episode_start, turned, d_final, d_output)),
                 *(constants, start, stop, befores, values),
                 tapped=bool(state_taps),
             )
@@ -83,7 +87,7 @@ def run(cell, x, states, steps, episode_start, noise, start, stop, history, keep
             def second(*d_gradients):
                 inputs = [x, states, weights, episode_start, d_final, d_output]
                 first = d_gradients[: len(d_gradients) - len(state_taps)]
-                return program.second_gradients(inputs, constants, start, stop, first)
+                return program.second_gradients(inputs, *among, first)
 
             return (d_x, *d_states, *d_weights, *d_start, *d_after), second
 
@@ -106,7 +110,7 @@ def _program_for(cell):
     """The one program of all cells that take the same step."""
     key = step_key(cell)
     if key not in _PROGRAMS:
-        _PROGRAMS[key] = _where_nothing_is_traced(_made_for, cell)
+        _PROGRAMS[key] = where_nothing_is_traced(_made_for, cell)
     return _PROGRAMS[key]
 
 
@@ -114,7 +118,7 @@ def _made_for(cell):
     return Program(pattern(cell), observed(pattern(cell, dtype="float64")))
 
 
-def _where_nothing_is_traced(make, *args, **kwargs):
+def where_nothing_is_traced(make, *args, **kwargs):
     # TensorFlow counts variables that are made in this thread among those of the function that is
     # being traced, even under `init_scope`, and raises where that is traced for a second length.
     with concurrent.futures.ThreadPoolExecutor(1) as other_thread:
@@ -133,7 +137,7 @@ def keep_from_export():
 def _of_no_object():
     # TensorFlow's message names it.
     name = "XLA_programs_cannot_be_exported/trace_again_without_kerasrnn.recurrence.compiled"
-    return _where_nothing_is_traced(tf.Variable, 0.0, trainable=False, name=name)
+    return where_nothing_is_traced(tf.Variable, 0.0, trainable=False, name=name)
 
 
 class Program:
@@ -213,7 +217,7 @@ class Program:
 
     def _backward(
         self,
-        x,
+        xs,
         weights,
         episode_start,
         turned,
@@ -226,12 +230,13 @@ class Program:
         kept,
         tapped=False,
     ):
-        steps, cell = length(x), self.cell
+        steps, cell = length(befores[0]) - 1, self.cell
         masks = tuple(constants["dropped"]) or (None,)
         inner = [weights[i] for i in self.structure.inner]
-        # Where the kept sums stand for the projected inputs, their gradient is that of the taps.
-        xs = [] if self.structure.summed else [x]
-        d_xs = [_writer(steps, d_final[0], x.shape[-1]) for _ in xs]
+        # Without projected inputs, for which the kept sums stand, their gradient is the taps'.
+        d_xs = [_writer(steps, d_final[0], x.shape[-1]) for x in xs]
+        columns = len(cell.gates) * cell.units
+        no_x = tf.zeros([tf.shape(d_final[0])[0], columns], d_final[0].dtype)
         d_taps = [
             _writer(steps, d_final[0], len(gates) * cell.units) for gates, _ in self.structure.calls
         ]
@@ -240,7 +245,7 @@ class Program:
         def body(t, row, carried):
             d_states, d_start, d_xs, d_taps, d_inner, d_after = carried
             x_t, now, states, values, d_output = row
-            x_t = x_t[0] if x_t else tf.zeros_like(x[0])
+            x_t = x_t[0] if x_t else no_x
             states = sequence.start_states(now, episode_start, states)
             d_new = [d + o for d, o in zip(d_states, d_output, strict=False)]
             d_new += d_states[len(d_new) :]

@@ -17,6 +17,7 @@ from kerasrnn import activations
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 from kerasrnn.recurrence import program, sequence
+from kerasrnn.recurrence.structure import pattern, step_key
 
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
@@ -24,6 +25,8 @@ WORTH_COMPILING = 2048
 TOO_FEW = "too few for compiling to pay"
 # Where parts get too small for their products.
 _MOST_PARTS = 4
+# Columns of the kernels up to which a step takes hardly longer for 16 rows than for one.
+_SMALL = 128
 # A function of the user's own has no name by which a program of its own could be kept.
 _ACTIVATIONS = {
     f
@@ -79,11 +82,10 @@ def _unwise(sequence_pass):
 
 def run(sequence_pass):
     """Runs the pass of a registered cell; returns what `kerasrnn.recurrence.run` does."""
-    cell, mask, sequences = sequence_pass.cell, sequence_pass.mask, sequence_pass.sequences
+    cell, sequences = sequence_pass.cell, sequence_pass.sequences
     if not tf.executing_eagerly():
         program.keep_from_export()
-    keep = sequence_pass.training or bool(sequence_pass.tap)
-    size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
+    steps = sequences.shape[1] or tf.shape(sequences)[1]
     noise = cell.noise(sequences, sequence_pass.states, sequence_pass.training)
     over_time = sequence.values_over_time(sequence_pass, noise.zones)
     over_time["taps"] = _taps(sequence_pass, steps)
@@ -92,35 +94,110 @@ def run(sequence_pass):
         "episode_start": sequence_pass.episode_start,
         "noise": noise._replace(zones=None),
     }
-    if mask is not None:
-        start, stop = _unmasked(_effective(over_time), [2])
-        order = tf.argsort(stop - start, direction="DESCENDING")
-        over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
-
-    parts, rows = _cut(sequences.shape[0], size, mask is not None, keep)
-    # A program is compiled per length: rounded up, batches of many lengths share a few.
-    length = steps if sequences.shape[1] else rounded_up(steps)
-    fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
-    if not fits:
-        more = [0, parts * rows - size]
-        over_time = _each(lambda v: _padded(v, more, [0, length - steps]), over_time)
-        per_row = _each(lambda v: _padded(v, more), per_row)
-
-    results = []
-    for k, part in enumerate(_in_parts((over_time, per_row), parts)):
-        # A part without a row of the batch has nothing to do.
-        end = steps if fits else tf.where(k * rows < size, steps, 0)
-        results.append(_run_part(sequence_pass, *part, end, keep))
-    whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
-    if not fits:
-        whole = _each(lambda v: _first(v, size, steps), whole)
-    if mask is not None:
-        back = tf.argsort(order)
-        whole = _each(lambda v: _reordered(v, back), whole)
-    output, final = whole
+    output, final = _batch_for(cell).run(
+        [tf.convert_to_tensor(weight.value) for weight in cell.weights],
+        over_time,
+        per_row,
+        keep=bool(sequence_pass.training or sequence_pass.tap),
+        return_sequences=sequence_pass.return_sequences,
+        zero_output=sequence_pass.zero_output_for_mask,
+        cores=min(_cores(), _MOST_PARTS),
+    )
     if not sequence_pass.return_sequences:
         return output, output[:, None], final
     return output[:, -1], output, final
+
+
+_BATCHES = {}
+
+
+def _batch_for(cell):
+    """The one `_Batch` of all cells that compute the same from the same weights."""
+    key = step_key(cell), tuple((weight.name, tuple(weight.shape)) for weight in cell.weights)
+    if key not in _BATCHES:
+        _BATCHES[key] = _Batch(program.where_nothing_is_traced(pattern, cell, cell.kernel.shape[0]))
+    return _BATCHES[key]
+
+
+class _Batch:
+    """What is done for a batch, and for a part of its rows, each written once into a graph of its
+    own: the same for both directions of a layer, for like layers of a model, for all parts, and
+    for each time that Keras traces a step, which is twice for the first.
+
+    Args:
+        cell: A built cell; its weights' values take no part, those of the cell that runs come in.
+    """
+
+    def __init__(self, cell):
+        self.cell = cell
+        self.run = tf.function(self._run, autograph=False)
+        self.run_part = tf.function(self._run_part, autograph=False)
+
+    def _run(self, weights, over_time, per_row, keep, return_sequences, zero_output, cores):
+        """Runs all rows.
+
+        Args:
+            weights: The values of the cell's weights.
+            over_time: What differs from step to step, by name, (batch, time, ...).
+            per_row: What does not, (batch, ...).
+            keep: Whether a gradient will be asked for.
+            return_sequences, zero_output: As in `SequencePass`.
+            cores: How many parts to run at the same time.
+
+        Returns:
+            The output, (batch, time, units) or (batch, units), and the final states.
+        """
+        sequences, mask = over_time["x"], over_time.get("mask")
+        size, steps = (n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2]))
+        if mask is not None:
+            start, stop = _unmasked(_effective(over_time), [2])
+            order = tf.argsort(stop - start, direction="DESCENDING")
+            over_time, per_row = _each(lambda v: _reordered(v, order), (over_time, per_row))
+
+        columns = len(self.cell.gates) * self.cell.units
+        parts, rows = _cut(sequences.shape[0], size, mask is not None, keep, cores, columns)
+        # A program is compiled per length: rounded up, batches of many lengths share a few.
+        length = steps if sequences.shape[1] else rounded_up(steps)
+        fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
+        if not fits:
+            more = [0, parts * rows - size]
+            over_time = _each(lambda v: _padded(v, more, [0, length - steps]), over_time)
+            per_row = _each(lambda v: _padded(v, more), per_row)
+
+        results = []
+        for k, part in enumerate(_in_parts((over_time, per_row), parts)):
+            # A part without a row of the batch has nothing to do.
+            end = tf.convert_to_tensor(steps if fits else tf.where(k * rows < size, steps, 0))
+            results.append(
+                self.run_part(
+                    *(weights, *part, end),
+                    keep=keep,
+                    return_sequences=return_sequences,
+                    zero_output=zero_output,
+                )
+            )
+        whole = tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results)
+        if not fits:
+            whole = _each(lambda v: _first(v, size, steps), whole)
+        if mask is not None:
+            back = tf.argsort(order)
+            whole = _each(lambda v: _reordered(v, back), whole)
+        return whole
+
+    def _run_part(self, weights, over_time, per_row, end, keep, return_sequences, zero_output):
+        """Runs the rows of one part.
+
+        Args:
+            weights, keep, return_sequences, zero_output: As for `_run`.
+            over_time, per_row: The part's share of what `_run` has put together.
+            end: The number of steps, without those added to round it up.
+
+        Returns:
+            As `_run`.
+        """
+        cell, over_time = self.cell, dict(over_time)
+        with keras.StatelessScope(state_mapping=list(zip(cell.weights, weights, strict=True))):
+            return _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output)
 
 
 def _taps(sequence_pass, steps):
@@ -168,17 +245,19 @@ def _padded(v, rows, steps=(0, 0)):
     return tf.ensure_shape(tf.pad(v, more[: len(v.shape)]), shape)
 
 
-def _cut(known, size, masked, keep):
+def _cut(known, size, masked, keep, cores, columns):
     """How many parts to cut a batch of `size` into, and how many rows each has."""
-    parts = min(_cores(), _MOST_PARTS)
-    if masked:
-        # More than there are cores: who has done with short rows goes on with others.
-        parts *= 2
+    small = columns <= _SMALL
+    # More than there are cores: who has done with short rows goes on with others.
+    parts = 2 * cores if masked and not small else cores
     # XLA makes loops of its own out of a single row's products: fast ones forward, slow ones back.
-    least = 2 if keep else 1
+    single = 2 if keep else 1
     if known:
-        parts = min(parts, -(-known // least))
-        return parts, max(-(-known // parts), least)
+        parts = min(parts, -(-known // single))
+        return parts, max(-(-known // parts), single)
+    # The last batch of an epoch shares its programs with the others more often than not.
+    least = 16 if small else 8 if masked else 4
+    least = tf.where(size <= 2, single, least)
     return parts, tf.maximum(-(-size // parts), least)
 
 
@@ -189,21 +268,11 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _run_part(sequence_pass, over_time, per_row, end, keep):
-    """Runs the rows of one part.
-
-    Args:
-        over_time, per_row: The part's share of what `run` has put together.
-        end: The number of steps, without those added to round it up.
-        keep: Whether a gradient will be asked for.
-
-    Returns:
-        The output, (batch, time, units) or (batch, units), and the final states.
-    """
-    cell, noise = sequence_pass.cell, per_row["noise"]
+def _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output):
+    noise = per_row["noise"]
     sequences, mask = over_time.pop("x"), over_time.get("mask")
     if mask is None:
-        start, stop = tf.constant(0), tf.convert_to_tensor(end)
+        start, stop = tf.constant(0), end
         xs = sequence.project(cell, sequences, noise.inputs)
     else:
         start, stop = _unmasked(_effective(over_time), [0, 2])
@@ -214,13 +283,11 @@ def _run_part(sequence_pass, over_time, per_row, end, keep):
     has_output = type(cell).output is not Cell.output
     # A masked step that is reset shows what the step before it showed, and no state.
     apart = has_output or (mask is not None and "reset" in steps)
-    return_sequences = sequence_pass.return_sequences
     final, outputs = program.run(
         *(cell, xs, per_row["states"], steps, per_row["episode_start"], noise),
         *(start, stop, len(cell.states) if has_output else int(return_sequences or apart)),
         *(keep, taps),
     )
-    zero_output = sequence_pass.zero_output_for_mask
     if not (return_sequences or apart):
         output = final[0]
         if mask is not None:

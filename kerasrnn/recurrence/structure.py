@@ -91,8 +91,8 @@ def step_key(cell):
     return type(cell), cell.compute_dtype, repr(arguments)
 
 
-def pattern(cell, **changes):
-    """A cell that takes the same step, built for one feature, with weights of no account."""
+def pattern(cell, features=1, **changes):
+    """A cell that takes the same step, built for so many features, with weights of no account."""
     config = cell.get_config() | changes
     for name in config:
         # Whether a pattern is there already must not show in what a user draws at random; and a
@@ -105,5 +105,5 @@ def pattern(cell, **changes):
     if "seed" in cell.outside_step:
         config["seed"] = 0
     made = type(cell).from_config(config)
-    made.build((None, 1))
+    made.build((None, features))
     return made
