@@ -1,6 +1,6 @@
 """What a health report says beside its verdicts: what might mislead, and what trains slowly."""
 
-from kerasrnn.diagnostics.health.findings import explodes, vanishes
+from kerasrnn.diagnostics.health.findings import exchange, explodes, harmless, vanishes
 from kerasrnn.updates.record import percent
 
 # A clip that cuts a larger share of the updates is worth a word.
@@ -9,8 +9,8 @@ _OFTEN = 0.1
 
 def notes(measured):
     """Sentences on what might mislead: the state of the net, the batch, the monitor, a clip that
-    cuts often, the eigenvalues of a recurrent matrix; and on layers that train step by step. From a
-    `Measured`."""
+    cuts often, a gradient that vanishes and need not reach further, the eigenvalues of a recurrent
+    matrix; and on layers that train step by step. From a `Measured`."""
     on_eigenvalues = [
         note
         for path, layer in measured.layers.items()
@@ -18,7 +18,8 @@ def notes(measured):
     ]
     whole = _on_training, _on_the_batch, _on_the_monitor, _on_the_clip
     on_the_whole = [note for one in whole if (note := one(measured))]
-    return on_the_whole + on_eigenvalues + _on_slow_layers(measured.slow)
+    on_memory = [_on_memory(measured, path) for path in measured.layers if harmless(measured, path)]
+    return on_the_whole + on_memory + on_eigenvalues + _on_slow_layers(measured.slow)
 
 
 def _on_training(measured):
@@ -55,6 +56,16 @@ def _on_the_clip(measured):
     if record.clips_too_often or record.clip_rate < _OFTEN:
         return None
     return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
+
+
+def _on_memory(measured, path):
+    told = exchange(measured, path)
+    return (
+        f"in {path} the gradient vanishes after {told.back} steps, and the net does well without "
+        "what lies further back: where that is another sample's, the loss goes from "
+        f"{told.loss:.3g} to {told.exchanged:.3g}, while always predicting {measured.trivial.what} "
+        f"has {measured.trivial.loss:.3g}. What a longer memory might add, this does not show."
+    )
 
 
 def _on_slow_layers(slow):
