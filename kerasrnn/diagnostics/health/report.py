@@ -258,7 +258,7 @@ def _record_of(monitor, model):
     if not len(record):
         raise ValueError(
             "`monitor` must have recorded updates: pass it to fit as a callback first. "
-            "Received: a GradientNormMonitor without any"
+            f"Received: a GradientNormMonitor without any. {record.absence}".rstrip(". ")
         )
     # Not the other way round: a layer may have been frozen then.
     known = {variable.path for variable in model.variables}
