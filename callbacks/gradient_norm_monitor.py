@@ -18,6 +18,8 @@ from kerasrnn.updates.recorder import NormRecorder
 from kerasrnn.updates.suggestion import suggest_clipnorm
 
 _CAPACITY = 1024
+# A training may go wrong for so many updates before the loss shows it or the norms are looked at.
+_LISTEN_EVERY = 10
 # What an interrupted process loses of its CSV at most, in batches.
 _FLUSH_EVERY = 100
 
@@ -118,7 +120,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self.variables = []
         self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
-        self._epoch_start = self._seen = self._read = self._batches = 0
+        self._epoch_start = self._seen = self._read = self._heard = self._batches = 0
 
     def __getstate__(self):
         self._read_out()
@@ -323,16 +325,20 @@ class GradientNormMonitor(keras.callbacks.Callback):
         # A user's train_step may update several times.
         as_many_again = 2 * self._seen - before
         self._batches += 1
-        # A guard acts by itself, and says so.
-        if self._alarm and not self._filter:
-            self._listen(before)
+        many = self._seen - self._heard >= _LISTEN_EVERY
+        if many or not np.isfinite((logs or {}).get("loss", 0.0)):
+            self._listen()
         full = as_many_again - self._read > self._recorder.capacity
         if full or self._batches % _FLUSH_EVERY == 0:
             self._read_out()
 
-    def _listen(self, before):
-        wrong = self._alarm.hear(self._recorder.norms(before, self._seen))
-        if wrong:
+    def _listen(self):
+        # A guard acts by itself, and says so.
+        if self._alarm is None or self._filter:
+            return
+        norms = self._recorder.norms(self._heard, self._seen)
+        self._heard = self._seen
+        if wrong := self._alarm.hear(self._seen - len(norms), norms):
             self._alarm = None
             warnings.warn(
                 f"GradientNormMonitor: {wrong}. `kerasrnn.callbacks.DivergenceGuard()` among the "
@@ -344,6 +350,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._epoch_start = len(self.gradient_record())
 
     def on_epoch_end(self, epoch, logs=None):
+        self._listen()
         record = self.gradient_record(self._epoch_start)
         if logs is not None and len(record):
             # NaN counts as larger than any number: of one update, or none, a median needs no more.

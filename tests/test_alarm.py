@@ -13,7 +13,7 @@ def heard(norms, at_once=1):
     """At which update an alarm is raised, and what it says."""
     alarm = Alarm()
     for start in range(0, len(norms), at_once):
-        if wrong := alarm.hear(norms[start : start + at_once]):
+        if wrong := alarm.hear(start, norms[start : start + at_once]):
             return start, wrong
     return None
 

@@ -19,30 +19,26 @@ class Alarm:
     """
 
     def __init__(self):
-        self._updates = self._bad = 0
+        self._bad = 0
         self._usual = collections.deque(maxlen=_MOST)
 
-    def hear(self, norms):
-        """Takes in the next norms.
+    def hear(self, first, norms):
+        """Takes in the next norms, of the updates from number `first` on.
 
         Returns:
             What is wrong, a sentence without its full stop, or `None`.
         """
-        for norm in map(float, norms):
-            if wrong := self._hear(norm):
-                return wrong
-            self._updates += 1
-        return None
+        heard = (self._hear(update, float(norm)) for update, norm in enumerate(norms, first))
+        return next(filter(None, heard), None)
 
-    def _hear(self, norm):
+    def _hear(self, update, norm):
         if not math.isfinite(norm):
             self._bad += 1
             if self._bad < _IN_A_ROW:
                 return None
-            first = self._updates - _IN_A_ROW + 1
             return (
-                f"the gradients of {_IN_A_ROW} updates in a row, {first} to {self._updates}, hold "
-                "an Inf or NaN"
+                f"the gradients of {_IN_A_ROW} updates in a row, {update - _IN_A_ROW + 1} to "
+                f"{update}, hold an Inf or NaN"
             )
         self._bad = 0
         # A median takes longer than the least.
@@ -50,7 +46,7 @@ class Alarm:
             usual = statistics.median(self._usual)
             if norm > _RISE * usual > 0:
                 return (
-                    f"the gradient norm has grown to {norm:.3g} at update {self._updates}, over "
+                    f"the gradient norm has grown to {norm:.3g} at update {update}, over "
                     f"{_RISE} times its running median, {usual:.3g}"
                 )
         self._usual.append(norm)
