@@ -342,7 +342,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
             self._alarm = None
             warnings.warn(
                 f"GradientNormMonitor: {wrong}. `kerasrnn.callbacks.DivergenceGuard()` among the "
-                "callbacks skips such updates and goes back to good weights.",
+                "callbacks skips an Inf or NaN, and goes back where the loss explodes.",
                 stacklevel=2,
             )
 
