@@ -9,7 +9,8 @@ from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.findings import verdicts
 from kerasrnn.diagnostics.health.measured import Measured
 from kerasrnn.files import located, path
-from kerasrnn.updates.folders import Folders
+from kerasrnn.updates.alarm import Alarm
+from kerasrnn.updates.folders import Folders, of_copies
 from kerasrnn.updates.hook import UpdateHook, require_optimizer
 from kerasrnn.updates.outputs import CSVRecord, SummaryRecord
 from kerasrnn.updates.record import GradientRecord
@@ -17,6 +18,8 @@ from kerasrnn.updates.recorder import NormRecorder
 from kerasrnn.updates.suggestion import suggest_clipnorm
 
 _CAPACITY = 1024
+# A training may go wrong for so many updates before the loss shows it or the norms are looked at.
+_LISTEN_EVERY = 10
 # What an interrupted process loses of its CSV at most, in batches.
 _FLUSH_EVERY = 100
 
@@ -78,7 +81,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
             an earlier `fit` is replaced.
 
     Warns:
-        UserWarning: at the end of a `fit` in which the model's optimizer made no update.
+        UserWarning: once in a `fit` without a `DivergenceGuard`, where the gradients of ten updates
+            in a row hold an Inf or NaN, or a global norm is over a thousand times its running
+            median, that of up to a hundred finite ones before it; at the end of a `fit` in which
+            the model's optimizer made no update; where a monitor that has recorded nothing is asked
+            for its record, but was copied: it names the files of its copies.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 3.2, for watching and clipping the norm;
     McCandlish et al. (2018) for the noise scale.
@@ -105,19 +112,21 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._hook = self._recorder = self._filter = None
         self._folders = Folders()
         self._outputs = []
+        self._copied = False
         self._forget()
 
     def _forget(self):
-        self.clip = self._skipped = None
+        self.clip = self._skipped = self._alarm = None
         self.variables = []
         self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
-        self._epoch_start = self._seen = self._read = self._batches = 0
+        self._epoch_start = self._seen = self._read = self._heard = self._batches = 0
 
     def __getstate__(self):
         self._read_out()
+        self._copied = True
         left_behind = self._hook, self._recorder, self._filter, self._folders
-        return copied_without(self, *left_behind) | {"_outputs": []}
+        return copied_without(self, *left_behind) | {"_outputs": [], "_copied": False}
 
     def __setstate__(self, state):
         vars(self).update(state, _folders=Folders(copied=True))
@@ -127,18 +136,59 @@ class GradientNormMonitor(keras.callbacks.Callback):
         `kerasrnn.updates.record.GradientRecord`; what `health_report` reads."""
         self._read_out()
         return GradientRecord(
-            self._rows[first:], self.variables, self.clip, self._gates, self._skipped
+            self._rows[first:],
+            self.variables,
+            self.clip,
+            self._gates,
+            self._skipped,
+            "" if len(self._rows) else self._on_copies(),
         )
+
+    def _on_copies(self):
+        """Where the records of its copies are, if it was copied."""
+        if not self._copied:
+            return ""
+        written = [
+            str(folder / name)
+            for place, name in self._places()
+            for folder in of_copies(place)
+            if (folder / name).exists()
+        ]
+        where = f"they are in {', '.join(written)}" if written else "none of them is in a file"
+        if not (self.csv or self.log_dir):
+            where = "with a `csv` or a `log_dir` each fit of a copy writes to a folder of its own"
+        return (
+            "It was copied, as keras-tuner does for every fit, and the records are those of the "
+            f"copies: {where}."
+        )
+
+    def _places(self):
+        """The folders in which copies make theirs, and what each writes there."""
+        if self.csv:
+            csv = located("csv", self.csv)
+            yield csv.parent, csv.name
+        if self.log_dir:
+            yield located("log_dir", self.log_dir), "."
 
     def _some_record(self, method):
         record = self.gradient_record()
         if not len(record):
-            raise ValueError(f"{method}() needs recorded updates: call it after fit.")
+            raise ValueError(
+                f"{method}() needs recorded updates: call it after fit. {record.absence}".rstrip()
+            )
+        return record
+
+    def _any_record(self):
+        record = self.gradient_record()
+        if record.absence:
+            warnings.warn(
+                f"GradientNormMonitor has recorded nothing. {record.absence}", stacklevel=3
+            )
         return record
 
     @property
     def history(self):
-        record = self.gradient_record()
+        record = self._any_record()
         return {
             "global_norm": record.global_norm,
             "clipped_norm": record.clipped_norm,
@@ -150,11 +200,11 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     @property
     def gate_norms(self):
-        return self.gradient_record().gate_norms
+        return self._any_record().gate_norms
 
     @property
     def clip_rate(self):
-        return self.gradient_record().clip_rate
+        return self._any_record().clip_rate
 
     @property
     def noise_scale(self):
@@ -182,7 +232,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
                 "noise_scale needs the number of samples per update: "
                 "GradientNormMonitor(batch_size=32). Received: batch_size=None"
             )
-        return self.gradient_record().noise_scale(self.batch_size)
+        return self._any_record().noise_scale(self.batch_size)
 
     def suggest_clipnorm(self, window=None):
         """A clip threshold from the norms seen, for the next training.
@@ -261,6 +311,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._hook = UpdateHook.of(self)
         self._recorder = NormRecorder(self.model, capacity, products=self.batch_size is not None)
         self._hook.observe(self._recorder)
+        self._alarm = Alarm()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()
@@ -274,14 +325,32 @@ class GradientNormMonitor(keras.callbacks.Callback):
         # A user's train_step may update several times.
         as_many_again = 2 * self._seen - before
         self._batches += 1
+        many = self._seen - self._heard >= _LISTEN_EVERY
+        if many or not np.isfinite((logs or {}).get("loss", 0.0)):
+            self._listen()
         full = as_many_again - self._read > self._recorder.capacity
         if full or self._batches % _FLUSH_EVERY == 0:
             self._read_out()
+
+    def _listen(self):
+        # A guard acts by itself, and says so.
+        if self._alarm is None or self._filter:
+            return
+        norms = self._recorder.norms(self._heard, self._seen)
+        self._heard = self._seen
+        if wrong := self._alarm.hear(self._seen - len(norms), norms):
+            self._alarm = None
+            warnings.warn(
+                f"GradientNormMonitor: {wrong}. `kerasrnn.callbacks.DivergenceGuard()` among the "
+                "callbacks skips an Inf or NaN, and goes back where the loss explodes.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_start = len(self.gradient_record())
 
     def on_epoch_end(self, epoch, logs=None):
+        self._listen()
         record = self.gradient_record(self._epoch_start)
         if logs is not None and len(record):
             # NaN counts as larger than any number: of one update, or none, a median needs no more.

@@ -140,7 +140,7 @@ def test_nothing_finite_says_nothing_of_the_clip():
 
 def test_every_check_is_described_where_verdicts_are():
     """And nothing else is."""
-    listed = re.findall(r"^ {4}([A-Z_]+): (.*(?:\n {8}.*)*)", health_report.__doc__, re.M)
+    listed = re.findall(r"^ {4}- ([A-Z_]+): (.*(?:\n {8}.*)*)", health_report.__doc__, re.M)
     assert [code for code, _ in listed] == list(CHECKS)
     for code, text in listed:
         assert " ".join(text.split()) == " ".join(inspect.getdoc(CHECKS[code]).split())

@@ -6,6 +6,8 @@ import functools
 import itertools
 import pathlib
 import pickle
+import re
+import warnings
 
 import keras
 import keras_tuner
@@ -16,6 +18,7 @@ from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.callbacks import DivergenceGuard, GradientNormMonitor
+from kerasrnn.diagnostics import health_report
 from kerasrnn.updates.hook import UpdateHook
 
 RNG = np.random.default_rng(2)
@@ -762,6 +765,90 @@ def test_a_fit_without_updates_says_so():
     model = compiled(SGD(0.5, gradient_accumulation_steps=100))
     with pytest.warns(UserWarning, match="recorded nothing"):
         fit(model, GradientNormMonitor())
+
+
+def warned_in(model, *callbacks, labels):
+    """Of a fit that goes wrong: each warning, and after how many batches it came."""
+    said, batches = [], Batches()
+
+    def noted(message, *args, **kwargs):
+        said.append((batches.ended, str(message)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = noted
+        options = {"batch_size": 2, "epochs": 2, "shuffle": False, "verbose": 0}
+        model.fit(TOKENS, labels, callbacks=[batches, *callbacks], **options)
+    return said
+
+
+class Batches(keras.callbacks.Callback):
+    ended = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ended += 1
+
+
+def test_a_training_that_goes_wrong_is_told_while_it_does():
+    """Once, in one line, and not where a guard stands by."""
+    labels = LABELS.copy()
+    labels[10:] = np.nan
+    monitor = GradientNormMonitor()
+    ((batch, said),) = warned_in(compiled(SGD(0.5)), monitor, labels=labels)
+    # Update 5 is the first without a number; the batch that ends is counted first.
+    assert batch == 5 + 10
+    assert "10 updates in a row, 5 to 14, hold an Inf or NaN" in said
+    assert "DivergenceGuard()" in said
+    assert "\n" not in said
+    guard = DivergenceGuard(max_skips=100)
+    others = warned_in(compiled(SGD(0.5)), monitor, guard, labels=labels)
+    assert not any("GradientNormMonitor" in said for _, said in others)
+
+
+def test_a_norm_that_grows_a_thousandfold_is_told():
+    labels = LABELS.copy()
+    labels[40:] *= 0
+    labels[40:] += 1e5
+    model = build()
+    model.compile(SGD(1e-6), "mse", steps_per_execution=4)
+    monitor = GradientNormMonitor()
+    ((batch, said),) = warned_in(model, monitor, labels=labels)
+    norms = monitor.history["global_norm"]
+    assert batch == 20 // 4 + 1
+    usual = np.median(norms[:20])
+    assert f"grown to {norms[20]:.3g} at update 20" in said
+    assert f"1000 times its running median, {usual:.3g}" in said
+
+
+def test_a_monitor_without_a_record_names_those_of_its_copies(tmp_path):
+    def asked(monitor, expected):
+        expected = re.escape(expected)
+        for ask in (monitor.verdict, monitor.plot, monitor.suggest_clipnorm):
+            with pytest.raises(ValueError, match=expected):
+                ask()
+        with pytest.raises(ValueError, match=expected):
+            health_report(compiled("sgd"), TOKENS, LABELS, monitor)
+        for name in ("history", "clip_rate", "gate_norms"):
+            with pytest.warns(UserWarning, match=expected):
+                getattr(monitor, name)
+
+    monitor = GradientNormMonitor(csv=tmp_path / "a" / "norms.csv", log_dir=tmp_path / "logs")
+    with pytest.raises(ValueError, match=r"call it after fit\.$"):
+        monitor.verdict()
+    assert len(monitor.history["loss"]) == 0
+    for _ in range(2):
+        fit(compiled(SGD(0.5)), copy.deepcopy(monitor), epochs=1)
+    (tmp_path / "a" / "fit-3").mkdir()
+    places = [tmp_path / "a" / f"fit-{n}" / "norms.csv" for n in (1, 2)]
+    places += [tmp_path / "logs" / f"fit-{n}" for n in (1, 2)]
+    assert all(place.exists() for place in places)
+    asked(monitor, f"copies: they are in {', '.join(map(str, places))}")
+    # One that is in no file, and a copy by itself.
+    bare = GradientNormMonitor()
+    one = copy.deepcopy(bare)
+    asked(bare, "with a `csv` or a `log_dir`")
+    with pytest.raises(ValueError, match=r"call it after fit\.$"):
+        one.verdict()
 
 
 @pytest.mark.parametrize("arithmetic", [True, False])

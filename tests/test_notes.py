@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import keras
@@ -45,6 +46,11 @@ def test_a_clip_that_fires_often_is_said(percent, said):
         assert notes(measured) == expected * (said and fixed)
         too_tight = "CLIP_TOO_TIGHT" in {verdict.code for verdict in verdicts(measured)}
         assert too_tight == (percent > 50 and fixed)
+        # Where the net has learned, it has a note.
+        trivial = TrivialPredictor(1.0, "the mean of `y`")
+        measured = dataclasses.replace(measured, loss=0.4, trivial=trivial)
+        assert notes(measured)[: fixed and percent > 9] == expected * (percent > 9 and fixed)
+        assert verdicts(measured)[0].code == "HEALTHY"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report
 from kerasrnn.initializers import Chrono
 
+# They are to go wrong.
+pytestmark = pytest.mark.filterwarnings("ignore:GradientNormMonitor:UserWarning")
+
 
 def codes(report):
     return [verdict.code for verdict in report.verdicts]

@@ -23,7 +23,8 @@ def scored(loss, y, model=None):
     if model is None:
         model = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(4), keras.layers.Dense(3)])
     model.compile("sgd", loss)
-    return trivial_predictor(model, keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(y))
+    x, y = map(keras.ops.convert_to_tensor, (X, y))
+    return trivial_predictor(model, x, y, model(x))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def gradient_reach(model, x, y):
         x, y: A batch, as tensors.
 
     Returns:
-        The loss, and a `Reach` for each layer by its path.
+        The loss, what the model predicts, and a `Reach` for each layer by its path.
     """
     layers = {}
     for path, layer, weights in _with_weights(model):
@@ -90,18 +90,22 @@ def gradient_reach(model, x, y):
         of_data = loss - sum(model.losses)
     values = {path: [v.value for v in trained] for path, _, trained in layers.values()}
     arrived = gradients(model, tape, of_data, values)
-    return float(loss), {
-        path: Reach(
-            layer,
-            {v.path: float(tf.norm(g)) for v, g in zip(trained, arrived[path], strict=True)},
-            took[path],
-            gave[path],
-            _largest([v.value for v in trained]),
-            _zero(trained),
-            flat.get(path, False),
-        )
-        for path, layer, trained in layers.values()
-    }
+    return (
+        float(loss),
+        prediction,
+        {
+            path: Reach(
+                layer,
+                {v.path: float(tf.norm(g)) for v, g in zip(trained, arrived[path], strict=True)},
+                took[path],
+                gave[path],
+                _largest([v.value for v in trained]),
+                _zero(trained),
+                flat.get(path, False),
+            )
+            for path, layer, trained in layers.values()
+        },
+    )
 
 
 def layer_paths(model):

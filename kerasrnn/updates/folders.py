@@ -36,10 +36,18 @@ class Folders:
         self._first = self._first or weakref.ref(model)
 
 
-def _new_folder(folder):
+def of_copies(folder):
+    """The folders of fits that are in a folder, in their order."""
+    return [folder / f"fit-{number}" for number in sorted(_numbers(folder))]
+
+
+def _numbers(folder):
     there = folder.iterdir() if folder.exists() else ()
-    numbers = [int(part.name[4:]) for part in there if re.fullmatch(r"fit-\d+", part.name)]
-    for number in itertools.count(max(numbers, default=0) + 1):
+    return [int(part.name[4:]) for part in there if re.fullmatch(r"fit-\d+", part.name)]
+
+
+def _new_folder(folder):
+    for number in itertools.count(max(_numbers(folder), default=0) + 1):
         new = folder / f"fit-{number}"
         try:
             new.mkdir(parents=True)

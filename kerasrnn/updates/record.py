@@ -22,6 +22,7 @@ class GradientRecord:
         clip: The `ClipInForce`, or `None`.
         gates: For the number of each recurrent kernel in `variables`, the names of its gates.
         skipped: How many updates a `DivergenceGuard` skipped; `None` without one.
+        absence: Where to look instead, a sentence, if it is empty and that is known; or "".
 
     Attributes:
         before, after: (updates, variables), norms per variable before and after clipping.
@@ -37,10 +38,11 @@ class GradientRecord:
         finite: (updates,), whether the gradients held no Inf or NaN.
     """
 
-    def __init__(self, rows, variables, clip, gates=None, skipped=None):
+    def __init__(self, rows, variables, clip, gates=None, skipped=None, absence=""):
         self.variables = variables
         self.clip = clip
         self.skipped = skipped
+        self.absence = absence
         n, names = len(variables), gates or {}
         ends = np.cumsum([n, n, sum(map(len, names.values())), n, n, 1, 1])
         parts = np.split(rows, ends, axis=1)

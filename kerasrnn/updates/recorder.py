@@ -92,6 +92,13 @@ class NormRecorder:
         """Updates seen so far."""
         return 0 if self._ring is None else int(self._count)
 
+    def norms(self, since, until):
+        """The global norms before clipping, (updates,), of those updates, or of as many of the last
+        of them as the buffer holds."""
+        updates = np.arange(max(since, until - self.capacity), until)
+        rows = tf.gather(self._ring, updates % self.capacity).numpy()
+        return np.linalg.norm(rows[:, : len(self.paths)].astype("float64"), axis=1)
+
     def take(self, until):
         """The rows written since the last call and before update `until`, as an array, and how many
         of them were overwritten before they could be read."""

@@ -72,7 +72,7 @@ def suggest_clipnorm(record, window=None):
         raise ValueError(
             "suggest_clipnorm() needs an update with gradients that are finite, not all zero and "
             f"of a training that has not diverged. Received: {len(record.finite[last])} recorded "
-            f"updates, {record.finite[last].sum()} of them finite"
+            f"updates, {record.finite[last].sum()} of them finite. {record.absence}".rstrip(". ")
         )
     median, high = np.percentile(norms, [50, 90])
     value = float(min(high, 10 * median))

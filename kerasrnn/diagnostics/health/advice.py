@@ -163,7 +163,7 @@ def of_an_overflow(settings):
     )
 
 
-def of_a_layer_that_vanishes(measured, layer):
+def of_a_layer_that_vanishes(measured, layer, exchange=None):
     of_layer, settings = layer.settings, measured.settings
     needs = Advice(
         "See whether the task needs the memory: where the loss stays the same when the early steps "
@@ -175,7 +175,7 @@ def of_a_layer_that_vanishes(measured, layer):
             not measured.learned and scale_targets(settings),
             not measured.learned and connect(measured),
             of_layer.gates and start_gates(layer, of_layer),
-            measured.learned and needs,
+            measured.learned and exchange is None and needs,
             of_layer.cell != "LRU"
             and Advice(
                 "Take a cell whose memory does not pass through gates, `kerasrnn.layers.LRU`.",

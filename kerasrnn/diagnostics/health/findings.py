@@ -464,6 +464,7 @@ def vanishing(measured):
         _vanishing_layer(measured, path, layer)
         for path, layer in measured.layers.items()
         if path not in dead_layers and vanishes(layer, layer.slope)
+        if not harmless(measured, path)
     ]
 
 
@@ -490,7 +491,23 @@ def _vanishing_in_training(record):
 _THOUSANDTH = 10
 
 
+def exchange(measured, path):
+    """The `Exchange` of a layer beyond the steps over which its gradient vanishes; `None` where it
+    does not vanish, or nothing can be told."""
+    layer = measured.layers[path]
+    if measured.exchanges is None or not vanishes(layer, layer.slope):
+        return None
+    return measured.exchanges(path, math.ceil(_THOUSANDTH * layer.half_life))
+
+
+def harmless(measured, path):
+    """Whether a gradient vanishes in a layer, and the model does well without what lies there."""
+    told = exchange(measured, path)
+    return told is not None and told.stays and measured.learned
+
+
 def _vanishing_layer(measured, path, layer):
+    numbers, told = _flow_numbers(layer), exchange(measured, path)
     if layer.half_life:
         back = math.ceil(_THOUSANDTH * layer.half_life)
         where = f"more than {back} steps back" if back > 1 else "more than a single step back"
@@ -504,8 +521,22 @@ def _vanishing_layer(measured, path, layer):
             f"{path} learns nothing from earlier steps than the one that is read, of "
             f"{layer.steps}: no gradient gets back a single step."
         )
-    steps = advice.of_a_layer_that_vanishes(measured, layer)
-    return _verdict("VANISHING", path, _flow_numbers(layer), meaning, steps)
+    if told:
+        numbers |= {"vanishes": told.back, "matters": told.rise}
+        meaning += f" {_on_exchange(measured, told)}"
+    steps = advice.of_a_layer_that_vanishes(measured, layer, told)
+    return _verdict("VANISHING", path, numbers, meaning, steps)
+
+
+def _on_exchange(measured, told):
+    """Whether what lies beyond matters, in a sentence."""
+    went = "Where what lies there is another sample's, the loss goes from "
+    went += f"{told.loss:.3g} to {told.exchanged:.3g}"
+    if told.matters:
+        return f"{went}: it matters."
+    if measured.learned:
+        return f"{went}, give or take {told.error:.2g}: too little to tell whether it matters."
+    return f"{went}: so far the net makes nothing of it."
 
 
 # A gate is saturated if more of its values are.
@@ -533,9 +564,12 @@ def saturated(measured):
 
 @severity("attention")
 def clip_too_tight(measured):
-    """A clip with a fixed threshold cut more than half of the updates."""
+    """A clip with a fixed threshold cut more than half of the updates; in a net that has learned,
+    that is a note."""
     record = measured.record
     if record is None or not record.finite.all() or not record.clips_too_often:
+        return []
+    if measured.learned:
         return []
     cut = f"cut {percent(record.fired)} of the updates"
     if _too_high(measured, record):
@@ -610,7 +644,7 @@ def healthy(measured):
     numbers, said = {}, []
     layers, record = measured.layers, measured.record
     reached = {path: one for path, one in layers.items() if not math.isnan(one.half_life)}
-    if reached:
+    if reached and not any(vanishes(one, one.slope) for one in reached.values()):
         path = min(reached, key=lambda path: reached[path].half_life)
         layer = reached[path]
         numbers = {"half_life": layer.half_life, "steps": layer.steps}

@@ -11,6 +11,7 @@ from keras import tree
 from kerasrnn.diagnostics.flow import GradientFlow, Measurement
 from kerasrnn.diagnostics.gates import GateRecorder
 from kerasrnn.diagnostics.health.cause import Cause, cause_at
+from kerasrnn.diagnostics.health.memory import Exchanges
 from kerasrnn.diagnostics.health.settings import LayerSettings, Settings, of_model, of_training
 from kerasrnn.diagnostics.health.trivial import TrivialPredictor, trivial_predictor
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
@@ -83,6 +84,7 @@ class Measured:
         trained: Whether the model's optimizer has made an update; `None` without one.
         rates: The learning rates that earlier reports found too low and too high.
         restored: Whether weights are not those that the training of the record ended with.
+        exchanges: The `Exchanges` of the recurrent layers; `None` without any.
     """
 
     record: GradientRecord | None = None
@@ -98,6 +100,7 @@ class Measured:
     trained: bool | None = None
     rates: tuple = (0.0, math.inf)
     restored: bool = False
+    exchanges: Exchanges | None = None
 
     def __post_init__(self):
         if self.settings is None:
@@ -121,7 +124,7 @@ def measure(model, x, y, record=None, rates=(0.0, math.inf)):
     Raises:
         ValueError: the batch is masked throughout in a recurrent layer.
     """
-    loss, reach = gradient_reach(model, x, y)
+    loss, prediction, reach = gradient_reach(model, x, y)
     known = {
         "settings": of_model(model, x, y, record),
         "rates": rates,
@@ -131,10 +134,11 @@ def measure(model, x, y, record=None, rates=(0.0, math.inf)):
     }
     if broken := cause_at(model, x, y, loss, reach):
         return Measured(record, loss, broken, **known)
-    known["trivial"] = trivial_predictor(model, x, y)
+    known["trivial"] = trivial = trivial_predictor(model, x, y, prediction)
     # Tracing clears what layers added to the loss; the passes over the batch fill it again.
     slow = _in_the_plain_loop(model, x)
-    flow, layers = _through_time(model, x, y)
+    flow, layers, runs = _through_time(model, x, y)
+    known["exchanges"] = runs and Exchanges(model, x, y, prediction, runs, trivial)
     return Measured(record, loss, None, reach, flow, layers, slow, **known)
 
 
@@ -176,7 +180,7 @@ def _in_the_plain_loop(model, x):
 
 
 def _through_time(model, x, y):
-    """The gradient flow and a `LayerHealth` for each recurrent layer, if there are any."""
+    """The gradient flow, a `LayerHealth` and a `Run` of each recurrent layer, if there are any."""
     runs, recorder = [], GateRecorder()
 
     def watch(run):
@@ -192,8 +196,9 @@ def _through_time(model, x, y):
         with recorder:
             flow = Measurement(model, trace=False, watch=watch)(x, y)
     except NoRecurrentLayer:
-        return None, {}
-    return flow, {run.path: _layer_health(flow, run, recorder.gates(run.path)) for run in runs}
+        return None, {}, None
+    layers = {run.path: _layer_health(flow, run, recorder.gates(run.path)) for run in runs}
+    return flow, layers, runs
 
 
 def _layer_health(flow, run, gates):

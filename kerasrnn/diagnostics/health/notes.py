@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kerasrnn.diagnostics.health.findings import explodes, vanishes
+from kerasrnn.diagnostics.health.findings import exchange, explodes, harmless, vanishes
 from kerasrnn.updates.record import percent
 
 # A clip that cuts a larger share of the updates is worth a word.
@@ -17,8 +17,8 @@ _DONE = 0.05
 
 def notes(measured):
     """Sentences on what might mislead: the state of the net, the batch, the monitor, a clip that
-    cuts often, the eigenvalues of a recurrent matrix; and on layers that train step by step. From a
-    `Measured`."""
+    cuts often, a gradient that vanishes and need not reach further, the eigenvalues of a recurrent
+    matrix; and on layers that train step by step. From a `Measured`."""
     on_eigenvalues = [
         note
         for path, layer in measured.layers.items()
@@ -31,7 +31,8 @@ def notes(measured):
         if (note := _on_growth(measured, path, layer))
     ]
     on_the_whole = [note for one in whole if (note := one(measured))]
-    return on_the_whole + on_growth + on_eigenvalues + _on_slow_layers(measured.slow)
+    on_memory = [_on_memory(measured, path) for path in measured.layers if harmless(measured, path)]
+    return on_the_whole + on_memory + on_growth + on_eigenvalues + _on_slow_layers(measured.slow)
 
 
 def _on_training(measured):
@@ -65,7 +66,8 @@ def _on_the_clip(measured):
     record = measured.record
     if record is None or record.clip is None or not record.clip.rule.fixed:
         return None
-    if record.clips_too_often or record.clip_rate < _OFTEN:
+    by_verdict = record.clips_too_often and not measured.learned
+    if by_verdict or record.clip_rate < _OFTEN:
         return None
     return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
 
@@ -92,6 +94,16 @@ def _on_growth(measured, path, layer):
     return (
         f"in {path} the gradient grows on its way back, by 10^{growth:.1f} over {layer.steps} "
         "steps; the net has learned all the same."
+    )
+
+
+def _on_memory(measured, path):
+    told = exchange(measured, path)
+    return (
+        f"in {path} the gradient vanishes after {told.back} steps, and the net does well without "
+        "what lies further back: where that is another sample's, the loss goes from "
+        f"{told.loss:.3g} to {told.exchanged:.3g}, while always predicting {measured.trivial.what} "
+        f"has {measured.trivial.loss:.3g}. What a longer memory might add, this does not show."
     )
 
 

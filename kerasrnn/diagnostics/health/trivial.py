@@ -23,26 +23,25 @@ class TrivialPredictor(NamedTuple):
     what: str
 
 
-def trivial_predictor(model, x, y):
+def trivial_predictor(model, x, y, output):
     """The `TrivialPredictor` of a compiled model at a batch: the mean of the targets for a
     regression, the frequencies of the classes for a classification.
 
-    `None` where it cannot be told: targets or outputs of several parts, a loss of the user's own
-    `compute_loss`, or one sample, which every constant fits.
+    `output` is what the model gives for x. `None` where it cannot be told: targets or outputs of
+    several parts, a `compute_loss` of the user's own, or one sample, which every constant fits.
     """
     if not (tf.is_tensor(y) and type(model).compute_loss is keras.Model.compute_loss):
         return None
     loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
     if len(y) < 2 or not callable(loss):
         return None
+    if not tf.is_tensor(output) or getattr(output, "_keras_mask", None) is not None:
+        return None
+    constant, what = _constant(loss, np.asarray(y, "float64"), output.shape[-1])
+    if constant is None:
+        return None
+    prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
     with left_as_it_was(model):
-        output = model(x, training=False)
-        if not tf.is_tensor(output) or getattr(output, "_keras_mask", None) is not None:
-            return None
-        constant, what = _constant(loss, np.asarray(y, "float64"), output.shape[-1])
-        if constant is None:
-            return None
-        prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
         try:
             score = model.compute_loss(x, y, prediction, training=False)
         except (ValueError, tf.errors.InvalidArgumentError):
