@@ -261,6 +261,15 @@ def test_a_rate_is_not_too_low_without_gradients_or_after_few_updates():
         assert verdicts(measured)[0].code == code
 
 
+@pytest.mark.parametrize("low", [{"ratio": 1e-5, "loss": 1.0}, {"ratio": 4.0}])
+def test_scales_come_before_rates(low):
+    settings = Settings(rate=0.1, scale_of_inputs=30.0, scale_of_targets=500.0)
+    first, *_ = verdicts(Measured(record=recorded(EVER, **low), settings=settings))
+    starts = "Scale the inputs", "Divide the targets by 500"
+    assert first.code == "LEARNING_RATE"
+    assert all(step.startswith(start) for step, start in zip(first.steps, starts, strict=False))
+
+
 def test_layers_that_start_from_zero_are_no_sign_of_a_high_rate():
     record = recorded(EVER, ratio=1e-3)
     record.weights[:, 1] = np.minimum(np.arange(100) / 10, 1)

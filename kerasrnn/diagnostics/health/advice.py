@@ -298,6 +298,16 @@ def of_a_cut_way(settings):
     )
 
 
+def of_a_low_rate(measured, factor, why):
+    settings = measured.settings
+    return listed(
+        scale_inputs(settings),
+        scale_targets(settings),
+        raise_rate(measured, factor, why),
+        adaptive(settings),
+    )
+
+
 def of_a_high_rate(measured, factor, why, non_finite):
     settings = measured.settings
     return listed(

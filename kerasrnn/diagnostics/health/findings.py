@@ -139,7 +139,7 @@ def _too_low(measured, record):
     )
     why = f"this brings the ratio of update to weight to about {_RATIO:g}"
     factor = _RATIO / ratio if ratio else 1e3
-    steps = listed(advice.raise_rate(measured, factor, why), advice.adaptive(measured.settings))
+    steps = advice.of_a_low_rate(measured, factor, why)
     return [_verdict("LEARNING_RATE", None, numbers, meaning, steps)]
 
 
