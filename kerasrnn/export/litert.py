@@ -1,0 +1,198 @@
+"""LiteRT, formerly TensorFlow Lite: its builtin operations alone, sequences of any length."""
+
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn import recurrence
+from kerasrnn.arguments import one_of, positive_integer
+from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
+from kerasrnn.export.check import ExportError, checked, samples
+from kerasrnn.export.interface import (
+    Interface,
+    as_signature,
+    check_stateless,
+    frozen,
+    input_structure,
+    keras_layers_too,
+    left_open,
+)
+from kerasrnn.recurrence import carried
+
+SIGNATURE = "serving_default"
+# The largest difference let through, by `quantize`.
+BOUNDS = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": None}
+
+
+def export_litert(
+    model, path, length=None, batch=None, quantize=None, data=None, overwrite=False
+):
+    """Writes a model as a LiteRT file with the signature `serving_default`, in which inputs have the
+    names of the model's `Input`s and outputs those of the layers they come from.
+
+    The file needs no Flex operations: recurrences of every cell run as a loop of builtin ones, in
+    both directions, with masks, for any batch and length unless the model or an argument fixes
+    them. Before it takes its place, LiteRT's interpreter runs it on random inputs of two batches
+    and lengths; what it gives may differ from what the model gives, divided by the largest output
+    where that is above 1, by 1e-5, with `quantize="float16"` by 1e-2, with "dynamic" by 0.1. With
+    "int8" no bound holds for all nets: `report.difference` is what it costs on `data`.
+
+    Args:
+        model: A built functional or Sequential model that computes in float32.
+        path: The file to write, its name ends in ".tflite"; or an address that `tf.io.gfile` knows.
+        length, batch: Positive integers, the one number of time steps and of rows that the file is
+            to take, where the model leaves them open: some accelerators want them. Default: any.
+        quantize: `None`; "float16", the weights in half the bytes; "dynamic", weights of products
+            in int8; or "int8", what goes into the products, too, in the ranges that `data` shows.
+        data: Inputs as `fit` takes them, an array (batch, time, ...), a list or a dictionary of
+            them, a hundred rows or more: "int8" needs them.
+        overwrite: Whether to replace a file that is there.
+
+    Returns:
+        The file, an `Artifact` (a `pathlib.Path`), or a `RemoteArtifact` (a string) where `path` is
+        an address. Its `report` says what is in there.
+
+    Raises:
+        ImportError: ai-edge-litert is not installed; the message has the line for pip.
+        FileExistsError: `path` exists, and `overwrite` is `False`.
+        ValueError: the model is not built, stateful (`export_streaming` gives the states a way in
+            and out), of a class of the user's own, takes strings or computes in half precision; an
+            argument is outside its range.
+        ExportError: the converter refuses the model, or the file does not run or does not give
+            what the model gives.
+
+    Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation.
+
+    Example:
+
+    >>> inputs = keras.Input((None, 3), name="x")
+    >>> model = keras.Model(inputs, kerasrnn.layers.GRU(4, name="y")(inputs))
+    >>> path = kerasrnn.export.export_litert(model, "net.tflite")
+    >>> path.report.dynamic
+    ('batch', 'time')
+    """
+    interpreter = needed("ai_edge_litert.interpreter", "litert").Interpreter
+    one_of(BOUNDS, "quantize", quantize)
+    place = file_for(path, ".tflite", overwrite)
+    interface = Interface(model, "litert")
+    check_stateless(model)
+    for name, value in (("length", length), ("batch", batch)):
+        if value is not None:
+            positive_integer(name, value)
+    specs = interface.specs(batch, length)
+    calibration = _calibration(interface, quantize, data)
+
+    content = converted(model, {SIGNATURE: (interface.call, specs)}, quantize, calibration)
+    runner = Runner(interpreter, content)
+    # What int8 costs is asked on what it was made for.
+    inputs = calibration[:8] if quantize == "int8" else samples(model, specs)
+    cases = [(x, as_arrays(interface.call(as_tensors(x)))) for x in inputs]
+    bound = BOUNDS[quantize]
+    difference = checked("litert", cases, lambda x: runner.run(SIGNATURE, x), bound)
+    with file_in_place(place) as file:
+        file.write(content)
+    report = Report(
+        "litert",
+        runner.operations(),
+        len(content),
+        difference,
+        bound,
+        left_open(specs),
+        {name: tuple(spec.shape) for name, spec in specs.items()},
+    )
+    return reported(place, report)
+
+
+def as_tensors(arrays):
+    return {name: tf.constant(value) for name, value in arrays.items()}
+
+
+def as_arrays(tensors):
+    return {name: np.asarray(value) for name, value in tensors.items()}
+
+
+def converted(model, functions, quantize=None, calibration=()):
+    """The bytes of a LiteRT file.
+
+    Args:
+        model: The Keras model that the functions call.
+        functions: For each signature by name a function from named tensors to named tensors, and
+            the `tf.TensorSpec`s of what it takes, by name.
+        quantize, calibration: As `export_litert` has them.
+
+    Raises:
+        ExportError: the converter refuses one.
+    """
+    module = tf.Module()
+    for name, (function, specs) in functions.items():
+        with recurrence.through(carried.run), keras_layers_too(model):
+            setattr(module, name, as_signature(*frozen(function, specs)))
+    with tempfile.TemporaryDirectory() as folder:
+        signatures = {name: getattr(module, name) for name in functions}
+        tf.saved_model.save(module, folder, signatures=signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=list(functions)
+        )
+        if quantize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.representative_dataset = lambda: calibration
+        try:
+            return converter.convert()
+        except Exception as error:
+            operations = [line for line in str(error).splitlines() if line.startswith("TF Select")]
+            reason = " ".join(operations) or str(error)[:500]
+            raise ExportError(
+                f"LiteRT's converter refuses {model.name}, which some operation in it keeps from "
+                f"LiteRT's builtin ones; nothing was written. {reason}"
+            ) from error
+
+
+class Runner:
+    """LiteRT's interpreter with a file.
+
+    Args:
+        interpreter: Its class.
+        content: The file's bytes.
+    """
+
+    def __init__(self, interpreter, content):
+        self.interpreter = interpreter(model_content=content)
+
+    def run(self, signature, arrays):
+        return self.interpreter.get_signature_runner(signature)(**arrays)
+
+    def operations(self):
+        """The operations of the main signature, counted, by name, without those inside of loops."""
+        counts = {}
+        for one in self.interpreter._get_ops_details():
+            counts[one["op_name"]] = counts.get(one["op_name"], 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def _calibration(interface, quantize, data):
+    """The rows of `data`, a dictionary of arrays of one row each."""
+    if quantize != "int8":
+        if data is not None:
+            raise ValueError(
+                "`data` is for quantize='int8', which sets its ranges by it. "
+                f"Received: data with quantize={quantize!r}"
+            )
+        return ()
+    names = [part.name for part in tree.flatten(input_structure(interface.model))]
+    arrays = tree.flatten(data)
+    if len(arrays) != len(names) or any(not len(getattr(v, "shape", ())) for v in arrays):
+        raise ValueError(
+            "`data` must hold an array for each of the model's inputs with quantize='int8', "
+            f"{', '.join(names)}. Received: data={type(data).__name__}"
+        )
+    arrays = {
+        name: np.asarray(v, interface.inputs[name].dtype)
+        for name, v in zip(names, arrays, strict=True)
+    }
+    rows = min(len(v) for v in arrays.values())
+    return [{name: v[i : i + 1] for name, v in arrays.items()} for i in range(rows)]
