@@ -10,6 +10,7 @@ model, before it takes its place.
 from kerasrnn.export.artifact import Artifact, RemoteArtifact, Report
 from kerasrnn.export.litert import export_litert
 from kerasrnn.export.saved_model import export_saved_model
+from kerasrnn.export.streaming import export_streaming
 
 __all__ = [
     "Artifact",
@@ -17,4 +18,5 @@ __all__ = [
     "Report",
     "export_litert",
     "export_saved_model",
+    "export_streaming",
 ]

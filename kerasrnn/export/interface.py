@@ -153,6 +153,13 @@ class Interface:
             for name, shape in shapes.items()
         }
 
+    def specs_of_any_batch(self):
+        """As `specs`, of a model whose batch size may be another."""
+        return {
+            name: tf.TensorSpec([None, *part.shape[1:]], part.dtype, name)
+            for name, part in self.inputs.items()
+        }
+
 
 def keras_layers_too(model):
     """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside."""

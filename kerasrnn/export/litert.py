@@ -1,5 +1,6 @@
 """LiteRT, formerly TensorFlow Lite: its builtin operations alone, sequences of any length."""
 
+import collections
 import tempfile
 
 import numpy as np
@@ -73,7 +74,7 @@ def export_litert(
     >>> path.report.dynamic
     ('batch', 'time')
     """
-    interpreter = needed("ai_edge_litert.interpreter", "litert").Interpreter
+    needed("ai_edge_litert.interpreter", "litert")
     one_of(BOUNDS, "quantize", quantize)
     place = file_for(path, ".tflite", overwrite)
     interface = Interface(model, "litert")
@@ -85,7 +86,7 @@ def export_litert(
     calibration = _calibration(interface, quantize, data)
 
     content = converted(model, {SIGNATURE: (interface.call, specs)}, quantize, calibration)
-    runner = Runner(interpreter, content)
+    runner = Runner(content)
     # What int8 costs is asked on what it was made for.
     inputs = calibration[:8] if quantize == "int8" else samples(model, specs)
     cases = [(x, as_arrays(interface.call(as_tensors(x)))) for x in inputs]
@@ -156,21 +157,27 @@ class Runner:
     """LiteRT's interpreter with a file.
 
     Args:
-        interpreter: Its class.
         content: The file's bytes.
     """
 
-    def __init__(self, interpreter, content):
-        self.interpreter = interpreter(model_content=content)
+    def __init__(self, content):
+        self.content = content
+        module = needed("ai_edge_litert.interpreter", "litert")
+        self.interpreter = module.Interpreter(model_content=content)
 
     def run(self, signature, arrays):
         return self.interpreter.get_signature_runner(signature)(**arrays)
 
     def operations(self):
-        """The operations of the main signature, counted, by name, without those inside of loops."""
-        counts = {}
-        for one in self.interpreter._get_ops_details():
-            counts[one["op_name"]] = counts.get(one["op_name"], 0) + 1
+        """The operations of all signatures and of the loops in them, counted, by name."""
+        schema = needed("ai_edge_litert.schema_py_generated", "litert")
+        content = schema.ModelT.InitFromPackedBuf(self.content)
+        names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+        counts = collections.Counter(
+            names[content.operatorCodes[one.opcodeIndex].builtinCode]
+            for graph in content.subgraphs
+            for one in graph.operators
+        )
         return dict(sorted(counts.items()))
 
 
