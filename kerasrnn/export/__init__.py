@@ -9,6 +9,7 @@ model, before it takes its place.
 
 from kerasrnn.export.artifact import Artifact, RemoteArtifact, Report
 from kerasrnn.export.litert import export_litert
+from kerasrnn.export.onnx import export_onnx
 from kerasrnn.export.saved_model import export_saved_model
 from kerasrnn.export.streaming import export_streaming
 
@@ -17,6 +18,7 @@ __all__ = [
     "RemoteArtifact",
     "Report",
     "export_litert",
+    "export_onnx",
     "export_saved_model",
     "export_streaming",
 ]

@@ -135,9 +135,6 @@ def file_in_place(place):
         file.write(content.getvalue())
 
 
-
-
-
 def needed(module, extra):
     """A module of a runtime or converter that comes with one of this package's extras.
 

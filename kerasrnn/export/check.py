@@ -11,12 +11,13 @@ SIZES = ((2, 11), (3, 16))
 
 
 class ExportError(RuntimeError):
-    """What was written does not run, or does not give what the model gives; nothing is left of it."""
+    """What was written does not run, or does not give what the model gives; nothing is left."""
 
 
 def samples(model, specs, sizes=SIZES):
     """Random inputs, one dictionary of arrays per pair of a batch and a length; where a shape says
-    how much, it holds.
+    how much, it holds. What may be masked is padded on the right in the first, and anywhere in the
+    others.
 
     Args:
         model: The Keras model, whose embeddings and vocabularies say which tokens and words it
@@ -36,7 +37,9 @@ def samples(model, specs, sizes=SIZES):
         for word in part.get_vocabulary()
     ] or ["a", "b"]
 
-    def one(spec, batch, length):
+    masks = [part.mask_value for part in parts if isinstance(part, keras.layers.Masking)]
+
+    def one(spec, batch, length, padded):
         shape = [length if n is None else n for n in spec.shape]
         if len(shape):
             shape[0] = spec.shape[0] or batch
@@ -48,10 +51,21 @@ def samples(model, specs, sizes=SIZES):
             return rng.random(shape) < 0.5
         # An Input has floats by default, before an Embedding, too.
         if "int" in dtype or (tokens and len(shape) == 2):
-            return rng.integers(0, tokens or 3, shape).astype(dtype)
-        return rng.normal(size=shape).astype(dtype)
+            least = min(1, (tokens or 3) - 1) if padded else 0
+            x, hidden = rng.integers(least, tokens or 3, shape), [0]
+        else:
+            x, hidden = rng.normal(size=shape), masks
+        if len(shape) > 1 and hidden:
+            # Padded on the right, or with gaps anywhere.
+            lengths = rng.integers(1, shape[1] + 1, [shape[0], 1])
+            gaps = np.arange(shape[1]) >= lengths if padded else rng.random(shape[:2]) < 0.3
+            x[gaps] = hidden[0]
+        return x.astype(dtype)
 
-    return [{name: one(spec, *size) for name, spec in specs.items()} for size in sizes]
+    return [
+        {name: one(spec, *size, i == 0) for name, spec in specs.items()}
+        for i, size in enumerate(sizes)
+    ]
 
 
 def largest_difference(expected, received):

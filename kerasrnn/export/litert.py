@@ -27,11 +27,9 @@ SIGNATURE = "serving_default"
 BOUNDS = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": None}
 
 
-def export_litert(
-    model, path, length=None, batch=None, quantize=None, data=None, overwrite=False
-):
-    """Writes a model as a LiteRT file with the signature `serving_default`, in which inputs have the
-    names of the model's `Input`s and outputs those of the layers they come from.
+def export_litert(model, path, length=None, batch=None, quantize=None, data=None, overwrite=False):
+    """Writes a model as a LiteRT file with the signature `serving_default`, in which inputs have
+    the names of the model's `Input`s and outputs those of the layers they come from.
 
     The file needs no Flex operations: recurrences of every cell run as a loop of builtin ones, in
     both directions, with masks, for any batch and length unless the model or an argument fixes
@@ -133,9 +131,7 @@ def converted(model, functions, quantize=None, calibration=()):
     with tempfile.TemporaryDirectory() as folder:
         signatures = {name: getattr(module, name) for name in functions}
         tf.saved_model.save(module, folder, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=list(functions)
-        )
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -172,7 +168,9 @@ class Runner:
         """The operations of all signatures and of the loops in them, counted, by name."""
         schema = needed("ai_edge_litert.schema_py_generated", "litert")
         content = schema.ModelT.InitFromPackedBuf(self.content)
-        names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
+        names = {
+            code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
+        }
         counts = collections.Counter(
             names[content.operatorCodes[one.opcodeIndex].builtinCode]
             for graph in content.subgraphs

@@ -1,7 +1,7 @@
 """One time step of a model as a function, the states in and out by name.
 
-The model itself runs, on a sequence of one step: each recurrence takes the states that came in, each
-causal convolution the inputs before, and what a masked step repeats came in, too.
+The model itself runs, on a sequence of one step: each recurrence takes the states that came in,
+each causal convolution the inputs before, and what a masked step repeats came in, too.
 """
 
 import contextlib
@@ -52,11 +52,14 @@ _BY_LAST_AXIS = (
     keras.layers.UnitNormalization,
 )
 # Operations of `keras.ops` that go number by number, by the names of their classes.
-_NUMBER_BY_NUMBER = frozenset(
-    "Absolute Add Cast Divide Elu Equal Exp Gelu Greater GreaterEqual LeakyRelu Less LessEqual Log "
-    "LogicalAnd LogicalNot LogicalOr Maximum Minimum Multiply Negative NotEqual Relu Relu6 Sigmoid "
-    "Silu Softplus Softsign Sqrt Square Subtract Tanh TrueDivide".split()
-)
+_NUMBER_BY_NUMBER = {
+    *("Absolute", "Add", "Cast", "Divide", "Elu", "Equal"),
+    *("Exp", "Gelu", "Greater", "GreaterEqual", "LeakyRelu", "Less"),
+    *("LessEqual", "Log", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum"),
+    *("Minimum", "Multiply", "Negative", "NotEqual", "Relu", "Relu6"),
+    *("Sigmoid", "Silu", "Softplus", "Softsign", "Sqrt", "Square"),
+    *("Subtract", "Tanh", "TrueDivide"),
+}
 
 
 def check_steps(model):
@@ -122,8 +125,8 @@ class Stepwise:
 
     Attributes:
         inputs: The `tf.TensorSpec`s of one step of the inputs, (batch, ...), by their names.
-        states: Those of the states, (batch, ...), by their names: the name of the layer, or its path
-            where several have the name, and that of the state, as "lstm_h".
+        states: Those of the states, (batch, ...), by their names: the name of the layer, or its
+            path where several have the name, and that of the state, as "lstm_h".
         outputs: The names of the outputs.
 
     Args:
@@ -203,9 +206,7 @@ class Stepwise:
                 {name: tf.expand_dims(value, 1) for name, value in inputs.items()}
             )
         # A sequence of outputs is of one step.
-        return {
-            name: tf.squeeze(y, 1) if len(y.shape) > 2 else y for name, y in outputs.items()
-        }
+        return {name: tf.squeeze(y, 1) if len(y.shape) > 2 else y for name, y in outputs.items()}
 
 
 def _names_of_cells(model):
@@ -299,7 +300,8 @@ class _Calls:
         return last
 
     def convolution(self, layer):
-        reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+        (size,), (rate,) = layer.kernel_size, layer.dilation_rate
+        reach = (size - 1) * rate
 
         def call(original, x):
             shape = [reach, x.shape[2]]
@@ -310,7 +312,9 @@ class _Calls:
             )
             window = tf.concat([before, x], 1)
             self.after[name] = window[:, 1:]
-            return original(window)[:, -1:]
+            y = ops.conv(window[:, ::rate], layer.kernel, padding="valid")
+            y = y if layer.bias is None else y + layer.bias
+            return layer.activation(y)
 
         return call
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrnn.arguments import one_of
-from kerasrnn.export import litert
+from kerasrnn.export import litert, onnx
 from kerasrnn.export.artifact import (
     Report,
     directory_for,
@@ -32,8 +32,8 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
 
     The signature `step` takes one step of each input under its own name, (batch, ...), and the
     states by name, and gives the outputs by the names of their layers and the new states by the
-    same names; `initial_state` gives the states to start from for a number of rows, `batch`. What is
-    written has no loop in it. A model that returns the last output alone gives at every step what
+    same names; `initial_state` gives the states to start from for a number of rows, `batch`. There
+    is no loop in it. A model that returns the last output alone gives at every step what
     it would give if the sequence ended there. A masked step leaves the states as they are and
     repeats the output, which then is a state, too; a causal convolution has its last inputs as one.
     A stateful model is written as if it were not: the states are the caller's.
@@ -49,7 +49,8 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
         path: For "saved_model" and "onnx" a directory to write, for "litert" a file whose name ends
             in ".tflite"; or an address that `tf.io.gfile` knows.
         format: "saved_model"; "litert", one file with both signatures; or "onnx", the files
-            `step.onnx` and `initial_state.onnx`.
+            `step.onnx` and `initial_state.onnx`: there a state comes out with "_next" behind its
+            name, since no two tensors of an ONNX graph have one name.
         overwrite: Whether to replace what stands at `path`.
 
     Returns:
@@ -89,10 +90,7 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
             difference,
             BOUND,
             ("batch", "time"),
-            {
-                name: tuple(spec.shape)
-                for name, spec in (stepwise.inputs | stepwise.states).items()
-            },
+            {name: tuple(spec.shape) for name, spec in (stepwise.inputs | stepwise.states).items()},
         )
     return reported(writer.place, report)
 
@@ -183,6 +181,33 @@ class _LiteRT:
         return self.file.tell()
 
 
+class _ONNX:
+    """Writes a directory of ONNX files, and runs them."""
+
+    def __init__(self, place, directory):
+        self.place, self.directory = place, directory
+
+    def write(self, stepwise):
+        self.directory.mkdir()
+        self.runners, specs = {}, {}
+        for name, (function, inputs) in _functions(stepwise).items():
+            proto, outputs = onnx.written(stepwise.interface.model, function, inputs)
+            file = self.directory / f"{name}.onnx"
+            file.write_bytes(proto.SerializeToString())
+            self.runners[name] = onnx.Runner(file.read_bytes())
+            specs[name] = (inputs, outputs)
+            if name == "step":
+                operations = onnx.operations_of(proto)
+        write_signature(self.directory, specs)
+        return operations
+
+    def run(self, signature, arrays):
+        return self.runners[signature].run(arrays)
+
+    def size(self):
+        return size_of(self.directory)
+
+
 @contextlib.contextmanager
 def _saved_model(path, overwrite):
     place = directory_for(path, overwrite)
@@ -198,4 +223,12 @@ def _litert(path, overwrite):
         yield _LiteRT(place, file)
 
 
-FORMATS = {"saved_model": _saved_model, "litert": _litert}
+@contextlib.contextmanager
+def _onnx(path, overwrite):
+    onnx.check_runtime()
+    place = directory_for(path, overwrite)
+    with replacing_directory(place) as directory:
+        yield _ONNX(place, directory)
+
+
+FORMATS = {"saved_model": _saved_model, "litert": _litert, "onnx": _onnx}

@@ -1,5 +1,5 @@
-"""The plain loop without lists of tensors: what a converter can turn into the operations of a runtime
-that has none, as LiteRT's, with sequences of any length.
+"""The plain loop without lists of tensors: what a converter can turn into the operations of a
+runtime that has none, as LiteRT's, with sequences of any length.
 
 The outputs are carried from step to step in one tensor, of which a step writes a row. Some runtimes
 copy what a step carries, so that the rows of a block are written into a small tensor first, and a
