@@ -30,7 +30,7 @@ class Report:
         shapes: The shapes of the inputs by their names, `None` where a size is open.
 
     >>> kerasrnn.export.Report("onnx", {"LSTM": 1}, 2048, 1e-7, 1e-5, ("batch",), {"x": (None, 3)})
-    Report of an onnx file: 2,048 bytes, batch open, largest difference 1.0e-07 (allowed 1e-05)
+    Report of the onnx file: 2,048 bytes, batch open, largest difference 1.0e-07 (allowed 1e-05)
       input x: (None, 3)
       operations: LSTM
     """
@@ -49,7 +49,7 @@ class Report:
         named = [f"{k} x {v}" if v > 1 else k for k, v in self.operations.items()]
         inputs = [f"\n  input {name}: {shape}" for name, shape in self.shapes.items()]
         return (
-            f"Report of an {self.format} file: {self.size:,} bytes, {left_open} open, largest "
+            f"Report of the {self.format} file: {self.size:,} bytes, {left_open} open, largest "
             f"difference {self.difference:.1e}{allowed}{''.join(inputs)}\n"
             f"  operations: {', '.join(named)}"
         )

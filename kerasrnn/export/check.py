@@ -6,15 +6,44 @@ import numpy as np
 
 from kerasrnn.inside import layers_in
 
-# Longer than the windows of most convolutions, and neither a multiple of the other.
-SIZES = ((2, 11), (3, 16))
+# Pairs of a batch and a length. The later ones are for models with longer windows.
+_SIZES = (((2, 11), (3, 16)), ((2, 101), (3, 160)), ((2, 1001), (3, 1600)))
 
 
 class ExportError(RuntimeError):
     """What was written does not run, or does not give what the model gives; nothing is left."""
 
 
-def samples(model, specs, sizes=SIZES):
+def cases(model, specs, call):
+    """Random inputs of two sizes, and what the model gives of them.
+
+    Args:
+        model, specs: As for `samples`.
+        call: `call(arrays)` gives the model's outputs, by name.
+
+    Returns:
+        A list of pairs of dictionaries of arrays.
+
+    Raises:
+        ExportError: the model itself takes no such inputs.
+    """
+    for sizes in _SIZES:
+        try:
+            return [(inputs, _arrays(call(inputs))) for inputs in samples(model, specs, sizes)]
+        except Exception as error:
+            refused = error
+    raise ExportError(
+        f"What is exported is run on random inputs, and {model.name} itself takes none of the "
+        f"shapes {', '.join(f'{name} {tuple(spec.shape)}' for name, spec in specs.items())}; "
+        f"nothing was written. {_first_lines(refused)}"
+    ) from refused
+
+
+def _arrays(tensors):
+    return {name: np.asarray(value) for name, value in tensors.items()}
+
+
+def samples(model, specs, sizes):
     """Random inputs, one dictionary of arrays per pair of a batch and a length; where a shape says
     how much, it holds. What may be masked is padded on the right in the first, and anywhere in the
     others.

@@ -1,10 +1,12 @@
 """A model as a function of named tensors, as every format sees it."""
 
 import collections
+import contextlib
 import keyword
 import re
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
@@ -13,8 +15,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasrnn import recurrence
 from kerasrnn.diagnostics.looking import shadowed
-from kerasrnn.inside import layers_in, stateful_layers
+from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
 from kerasrnn.layers import RNN
+
+# Those of what is served alone, some of which TensorFlow cannot save without its variables.
+SAVE_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
 
 def check_model(model):
@@ -60,6 +65,16 @@ def unique(name, taken):
         numbered = f"{name}_{number}"
     taken.add(numbered.lower())
     return numbered
+
+
+def as_tensors(arrays):
+    """A dictionary of arrays as one of tensors."""
+    return {name: tf.constant(value) for name, value in arrays.items()}
+
+
+def as_arrays(tensors):
+    """A dictionary of tensors as one of arrays."""
+    return {name: np.asarray(value) for name, value in tensors.items()}
 
 
 def input_structure(model):
@@ -129,6 +144,10 @@ class Interface:
         outputs = tree.flatten(self.model(packed, training=False))
         return dict(zip(self.outputs, outputs, strict=True))
 
+    def of_arrays(self, arrays):
+        """The outputs by name as arrays, of inputs by name as arrays."""
+        return as_arrays(self.call(as_tensors(arrays)))
+
     def specs(self, batch=None, length=None):
         """The inputs as `tf.TensorSpec`s by name, with the sizes named where the model leaves them
         open.
@@ -161,15 +180,29 @@ class Interface:
         }
 
 
-def keras_layers_too(model):
-    """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside."""
+@contextlib.contextmanager
+def convertible(model):
+    """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside, and
+    its TimeDistributed layers take all steps as rows of one batch."""
     # The seam of test_recurrent_layers_of_keras_run_an_inner_loop.
-    stock = [
-        layer
-        for layer in layers_in(model)
-        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN)
-    ]
-    return shadowed("inner_loop", [(layer, _inner_loop(layer)) for layer in stock])
+    stock, distributed = [], []
+    for layer in layers_in(model):
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN):
+            stock.append((layer, _inner_loop(layer)))
+        # What a mask would mean to the states in there is Keras's to say.
+        if isinstance(layer, keras.layers.TimeDistributed) and not recurrent_paths(layer):
+            distributed.append((layer, _over_rows(layer)))
+    with shadowed("inner_loop", stock), shadowed("call", distributed):
+        yield
+
+
+def _over_rows(layer):
+    def call(original, inputs, training=None, mask=None):
+        batch_and_time, of_row = tf.shape(inputs)[:2], inputs.shape[2:]
+        y = layer.layer(tf.reshape(inputs, [-1, *of_row]))
+        return tf.reshape(y, tf.concat([batch_and_time, y.shape[1:]], 0))
+
+    return call
 
 
 def _inner_loop(layer):

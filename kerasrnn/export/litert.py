@@ -1,6 +1,7 @@
 """LiteRT, formerly TensorFlow Lite: its builtin operations alone, sequences of any length."""
 
 import collections
+import re
 import tempfile
 
 import numpy as np
@@ -10,14 +11,15 @@ from keras import tree
 from kerasrnn import recurrence
 from kerasrnn.arguments import one_of, positive_integer
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
-from kerasrnn.export.check import ExportError, checked, samples
+from kerasrnn.export.check import ExportError, cases, checked
 from kerasrnn.export.interface import (
+    SAVE_OPTIONS,
     Interface,
     as_signature,
     check_stateless,
+    convertible,
     frozen,
     input_structure,
-    keras_layers_too,
     left_open,
 )
 from kerasrnn.recurrence import carried
@@ -85,11 +87,12 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
 
     content = converted(model, {SIGNATURE: (interface.call, specs)}, quantize, calibration)
     runner = Runner(content)
-    # What int8 costs is asked on what it was made for.
-    inputs = calibration[:8] if quantize == "int8" else samples(model, specs)
-    cases = [(x, as_arrays(interface.call(as_tensors(x)))) for x in inputs]
+    pairs = cases(model, specs, interface.of_arrays)
+    if quantize == "int8":
+        # What it costs is asked on what it was made for.
+        pairs = [(x, interface.of_arrays(x)) for x in calibration[:8]]
     bound = BOUNDS[quantize]
-    difference = checked("litert", cases, lambda x: runner.run(SIGNATURE, x), bound)
+    difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
     with file_in_place(place) as file:
         file.write(content)
     report = Report(
@@ -102,14 +105,6 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         {name: tuple(spec.shape) for name, spec in specs.items()},
     )
     return reported(place, report)
-
-
-def as_tensors(arrays):
-    return {name: tf.constant(value) for name, value in arrays.items()}
-
-
-def as_arrays(tensors):
-    return {name: np.asarray(value) for name, value in tensors.items()}
 
 
 def converted(model, functions, quantize=None, calibration=()):
@@ -126,11 +121,11 @@ def converted(model, functions, quantize=None, calibration=()):
     """
     module = tf.Module()
     for name, (function, specs) in functions.items():
-        with recurrence.through(carried.run), keras_layers_too(model):
+        with recurrence.through(carried.run), convertible(model):
             setattr(module, name, as_signature(*frozen(function, specs)))
     with tempfile.TemporaryDirectory() as folder:
         signatures = {name: getattr(module, name) for name in functions}
-        tf.saved_model.save(module, folder, signatures=signatures)
+        tf.saved_model.save(module, folder, signatures, SAVE_OPTIONS)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -141,11 +136,11 @@ def converted(model, functions, quantize=None, calibration=()):
         try:
             return converter.convert()
         except Exception as error:
-            operations = [line for line in str(error).splitlines() if line.startswith("TF Select")]
-            reason = " ".join(operations) or str(error)[:500]
+            named = re.findall(r"'tf\.(\w+)' op|TF Select ops: (.*)", str(error))
+            operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
             raise ExportError(
-                f"LiteRT's converter refuses {model.name}, which some operation in it keeps from "
-                f"LiteRT's builtin ones; nothing was written. {reason}"
+                f"LiteRT has no builtin operations for all that {model.name} does; nothing was "
+                f"written. Received: {operations}"
             ) from error
 
 

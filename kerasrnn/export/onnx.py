@@ -4,15 +4,14 @@ import tensorflow as tf
 
 from kerasrnn import recurrence
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
-from kerasrnn.export.check import checked, samples
+from kerasrnn.export.check import cases, checked
 from kerasrnn.export.interface import (
     Interface,
     check_stateless,
+    convertible,
     frozen,
-    keras_layers_too,
     left_open,
 )
-from kerasrnn.export.litert import as_arrays, as_tensors
 from kerasrnn.export.onnx_graph import OPSET, Graph
 from kerasrnn.export.onnx_recurrence import Recurrences
 
@@ -71,8 +70,8 @@ def export_onnx(model, path, overwrite=False):
     proto, _ = written(model, interface.call, specs)
     content = proto.SerializeToString()
     runner = Runner(content)
-    cases = [(x, as_arrays(interface.call(as_tensors(x)))) for x in samples(model, specs)]
-    difference = checked("onnx", cases, runner.run, BOUND)
+    pairs = cases(model, specs, interface.of_arrays)
+    difference = checked("onnx", pairs, runner.run, BOUND)
     with file_in_place(place) as file:
         file.write(content)
     report = Report(
@@ -105,7 +104,7 @@ def written(model, function, specs):
         ExportError: it has an operation that is not written to ONNX.
     """
     recurrences = Recurrences()
-    with recurrence.through(recurrences.run), keras_layers_too(model):
+    with recurrence.through(recurrences.run), convertible(model):
         function, names = frozen(function, specs)
     graph = Graph(recurrences.written)
     outputs = graph.include(function, names, {name: name for name in specs})

@@ -206,6 +206,16 @@ def _floor_div(graph, operation, x, y):
     return graph.add("Floor", graph.add("Div", x, y))
 
 
+def _floor_mod(graph, operation, x, y):
+    if operation.outputs[0].dtype.is_integer:
+        return graph.add("Mod", x, y)
+    return graph.add("Sub", x, graph.add("Mul", y, _floor_div(graph, operation, x, y)))
+
+
+def _erfc(graph, operation, x):
+    return graph.add("Sub", _one(graph, operation), graph.add("Erf", x))
+
+
 def _matmul(graph, operation, x, y):
     names = ("transpose_a", "transpose_b") if operation.type == "MatMul" else ("adj_x", "adj_y")
     parts = []
@@ -500,6 +510,48 @@ def _pool(kind):
     return write
 
 
+def _space_to_batch(graph, operation, x, blocks, paddings):
+    """Every n-th step of (batch, time, ...) as a row of its own, after zeros at both ends."""
+    n = _one_block(operation)
+    rest = operation.inputs[0].shape[2:].as_list()
+    axes = range(3, 3 + len(rest))
+    pads = graph.add("Reshape", graph.cast(paddings, "int64"), graph.longs([2]))
+    before, after = graph.add("Split", pads, outputs=2, axis=0)
+    one, others = graph.longs([0]), graph.longs([0] * len(rest))
+    x = graph.add("Pad", x, graph.add("Concat", one, before, others, one, after, others, axis=0))
+    batch = graph.shape_part(x, 0)
+    time = graph.add("Div", graph.shape_part(x, 1), graph.longs([n]))
+    apart = graph.add("Concat", batch, time, graph.longs([n, *rest]), axis=0)
+    x = graph.add("Transpose", graph.add("Reshape", x, apart), perm=[2, 0, 1, *axes])
+    rows = graph.add("Mul", batch, graph.longs([n]))
+    return graph.add("Reshape", x, graph.add("Concat", rows, time, graph.longs(rest), axis=0))
+
+
+def _batch_to_space(graph, operation, x, blocks, crops):
+    n = _one_block(operation)
+    rank = len(operation.inputs[0].shape)
+    batch = graph.add("Div", graph.shape_part(x, 0), graph.longs([n]))
+    others = graph.add("Slice", graph.add("Shape", x), graph.longs([1]), graph.longs([_LARGEST]))
+    x = graph.add("Reshape", x, graph.add("Concat", graph.longs([n]), batch, others, axis=0))
+    x = graph.add("Transpose", x, perm=[1, 2, 0, *range(3, rank + 1)])
+    time = graph.add("Mul", graph.shape_part(x, 1), graph.longs([n]))
+    others = graph.add("Slice", graph.add("Shape", x), graph.longs([3]), graph.longs([_LARGEST]))
+    x = graph.add("Reshape", x, graph.add("Concat", batch, time, others, axis=0))
+    ends = graph.add("Reshape", graph.cast(crops, "int64"), graph.longs([2]))
+    first, last = graph.add("Split", ends, outputs=2, axis=0)
+    return graph.add("Slice", x, first, graph.add("Sub", time, last), graph.longs([1]))
+
+
+def _one_block(operation):
+    blocks = _constant_of(operation.inputs[1], "a dilation")
+    if blocks.shape != (1,):
+        raise ExportError(
+            "ONNX files are written of dilations along time alone; nothing was written. Received: "
+            f"{operation.name}, of {blocks.tolist()}"
+        )
+    return int(blocks[0])
+
+
 def _range(graph, operation, start, limit, delta):
     return graph.add("Range", start, limit, delta)
 
@@ -583,6 +635,7 @@ OPERATIONS = {
     "ArgMin": _arg("ArgMin"),
     "AvgPool": _pool("AveragePool"),
     "BatchMatMulV2": _matmul,
+    "BatchToSpaceND": _batch_to_space,
     "BroadcastTo": _broadcast_to,
     "Cast": _cast,
     "ConcatV2": _concat,
@@ -590,10 +643,12 @@ OPERATIONS = {
     "Conv2D": _conv2d,
     "Cumsum": _cumsum,
     "Einsum": _einsum,
+    "Erfc": _erfc,
     "ExpandDims": _expand_dims,
     "Expm1": _expm1,
     "Fill": _fill,
     "FloorDiv": _floor_div,
+    "FloorMod": _floor_mod,
     "GatherNd": _gather_nd,
     "GatherV2": _gather,
     "IsFinite": _not_infinite,
@@ -622,6 +677,7 @@ OPERATIONS = {
     "Shape": _shape,
     "Slice": _slice,
     "Softmax": _softmax("Softmax"),
+    "SpaceToBatchND": _space_to_batch,
     "Split": _split,
     "SplitV": _split_v,
     "Square": _square,

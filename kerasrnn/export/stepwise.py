@@ -13,7 +13,7 @@ from keras import ops, tree
 from kerasrnn import recurrence
 from kerasrnn.cells.base import Cell
 from kerasrnn.diagnostics.looking import shadowed
-from kerasrnn.export.interface import keras_layers_too, unique
+from kerasrnn.export.interface import convertible, unique
 from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
 from kerasrnn.keras_cells import declarations
 from kerasrnn.layers import RNNStack
@@ -93,6 +93,10 @@ def _refusals(layer):
         axis = tree.flatten(layer.axis)
         if not set(axis) <= {-1, 2}:
             yield layer, f"with axis={layer.axis}"
+    elif isinstance(
+        layer, keras.layers.ConvLSTM1D | keras.layers.ConvLSTM2D | keras.layers.ConvLSTM3D
+    ):
+        yield layer, "whose states are as large as its input"
     elif isinstance(layer, keras.layers.Layer):
         if not isinstance(layer, keras.layers.RNN | _union(_BY_STEP)):
             yield layer, "which may look at other steps"
@@ -196,7 +200,7 @@ class Stepwise:
         layers = [part for part in parts if isinstance(part, keras.layers.RNN)]
         with (
             recurrence.through(calls.run),
-            keras_layers_too(model),
+            convertible(model),
             stateless(model),
             shadowed("call", [(layer, _without_states(layer)) for layer in layers]),
             shadowed("call", [(layer, calls.convolution(layer)) for layer in convolutions]),

@@ -17,8 +17,15 @@ from kerasrnn.export.artifact import (
     size_of,
     write_signature,
 )
-from kerasrnn.export.check import checked, samples
-from kerasrnn.export.interface import Interface, as_signature, frozen
+from kerasrnn.export.check import cases, checked
+from kerasrnn.export.interface import (
+    SAVE_OPTIONS,
+    Interface,
+    as_arrays,
+    as_signature,
+    as_tensors,
+    frozen,
+)
 from kerasrnn.export.saved_model import operations_of
 from kerasrnn.export.stepwise import Stepwise, stateless
 from kerasrnn.files import replacing_directory
@@ -80,9 +87,12 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
     """
     one_of(FORMATS, "format", format)
     with FORMATS[format](path, overwrite) as writer:
-        stepwise = Stepwise(Interface(model, f"{format}, step by step"))
+        interface = Interface(model, f"{format}, step by step")
+        stepwise = Stepwise(interface)
         operations = writer.write(stepwise)
-        difference = checked(format, _cases(stepwise), _whole(stepwise, writer.run), BOUND)
+        with stateless(model):
+            pairs = cases(model, interface.specs_of_any_batch(), interface.of_arrays)
+        difference = checked(format, pairs, _whole(stepwise, writer.run), BOUND)
         report = Report(
             format,
             operations,
@@ -93,14 +103,6 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
             {name: tuple(spec.shape) for name, spec in (stepwise.inputs | stepwise.states).items()},
         )
     return reported(writer.place, report)
-
-
-def _cases(stepwise):
-    """Whole sequences, and what the model gives of them."""
-    interface = stepwise.interface
-    for inputs in samples(interface.model, interface.specs_of_any_batch()):
-        with stateless(interface.model):
-            yield inputs, litert.as_arrays(interface.call(litert.as_tensors(inputs)))
 
 
 def _whole(stepwise, run):
@@ -144,7 +146,7 @@ class _SavedModel:
         for name, (function, specs) in _functions(stepwise).items():
             setattr(module, name, as_signature(*frozen(function, specs)))
         signatures = {name: getattr(module, name) for name in ("step", "initial_state")}
-        tf.saved_model.save(module, str(self.directory), signatures=signatures)
+        tf.saved_model.save(module, str(self.directory), signatures, SAVE_OPTIONS)
         # Held, or its functions are gone.
         self.loaded = tf.saved_model.load(str(self.directory))
         served = self.loaded.signatures
@@ -156,7 +158,7 @@ class _SavedModel:
         return operations_of(served["step"])
 
     def run(self, signature, arrays):
-        return litert.as_arrays(self.loaded.signatures[signature](**litert.as_tensors(arrays)))
+        return as_arrays(self.loaded.signatures[signature](**as_tensors(arrays)))
 
     def size(self):
         return size_of(self.directory)
