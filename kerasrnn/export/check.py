@@ -119,7 +119,8 @@ def _difference(expected, received):
     if not finite.any():
         return 0.0
     apart = np.abs(expected[finite] - received[finite]).max()
-    return float(apart / max(1.0, np.abs(expected[finite]).max()))
+    apart = apart / max(1.0, np.abs(expected[finite]).max())
+    return float(apart) if np.isfinite(apart) else np.inf
 
 
 def checked(format, cases, run, bound):

@@ -162,7 +162,7 @@ class Interface:
             for name, shape in shapes.items():
                 if axis < len(shape) and shape[axis] is None:
                     shape[axis] = size
-                elif axis == 0 and shape[axis] != size:
+                elif (axis == 0 or len(shape) > 2) and shape[axis] != size:
                     raise ValueError(
                         f"`{argument}` must be that of the model where it has one. Received: "
                         f"{argument}={size}, and the input {name!r} of the shape {tuple(shape)}"
@@ -254,10 +254,10 @@ def as_signature(function, names):
     return tf.function(call, autograph=False).get_concrete_function(**specs)
 
 
-def left_open(specs, fixed_batch=False):
+def left_open(specs):
     """Of "batch" and "time" what no specification fixes."""
     shapes = [tuple(spec.shape) for spec in specs.values()]
-    batch = not fixed_batch and any(shape[:1] == (None,) for shape in shapes)
+    batch = any(shape[:1] == (None,) for shape in shapes)
     time = any(None in shape[1:] for shape in shapes)
     return tuple(name for name, is_open in (("batch", batch), ("time", time)) if is_open)
 

@@ -193,6 +193,7 @@ def _value_of(handle, placeholder):
 
 def _origin(tensor):
     """What a tensor of a graph stands for, outside of all graphs that have captured it."""
+    # The seam of test_functions_say_what_they_have_captured.
     while not hasattr(tensor, "numpy"):
         captures = getattr(tensor.graph, "captures", ())
         outer = next((outer for outer, inner in captures if inner is tensor), None)

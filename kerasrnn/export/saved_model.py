@@ -18,7 +18,7 @@ from kerasrnn.export.interface import (
     left_open,
 )
 from kerasrnn.files import replacing_directory
-from kerasrnn.inside import kept_states, layers_in, stateful_layers
+from kerasrnn.inside import kept_states, layers_in
 from kerasrnn.layers.group import reset_state
 
 SIGNATURE = "serving_default"
@@ -91,10 +91,22 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
         served.export(str(unfinished), verbose=False)
         loaded = tf.saved_model.load(str(unfinished))
         serve = loaded.signatures[SIGNATURE]
-        inputs = serve.structured_input_signature[1]
+        inputs = _specs(serve, served)
         write_signature(unfinished, {SIGNATURE: (inputs, serve.structured_outputs)}, class_names)
         report = _report(served, serve, inputs, unfinished)
     return reported(place, report)
+
+
+def _specs(serve, model):
+    """What the signature takes, by name, with the one batch that a stateful model takes."""
+    specs = serve.structured_input_signature[1]
+    kept = kept_states(model)
+    if not kept:
+        return specs
+    return {
+        name: tf.TensorSpec([kept[0].shape[0], *spec.shape[1:]], spec.dtype, name)
+        for name, spec in specs.items()
+    }
 
 
 def _report(model, serve, inputs, directory):
@@ -107,7 +119,7 @@ def _report(model, serve, inputs, directory):
         size_of(directory),
         difference,
         bound,
-        left_open(inputs, fixed_batch=bool(stateful_layers(model) and kept_states(model))),
+        left_open(inputs),
         {name: tuple(spec.shape) for name, spec in inputs.items()},
     )
 
