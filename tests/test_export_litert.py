@@ -17,9 +17,7 @@ from kerasrnn.export.check import ExportError
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 
 
-@pytest.mark.parametrize(
-    "name", slow_but(["lstm", "lru", "reset", "bidirectional", "inputs"], MODELS)
-)
+@pytest.mark.parametrize("name", slow_but(["lru", "bidirectional", "inputs"], MODELS))
 def test_the_file_gives_what_the_model_gives(name, tmp_path, rng):
     model = randomized(MODELS[name]())
     path = export_litert(model, tmp_path / "net.tflite")
@@ -95,7 +93,8 @@ def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     assert 1e-6 < path.report.difference < 0.1
     run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
     (y,) = run(x=data[:5]).values()
-    np.testing.assert_allclose(y, model(data[:5]), atol=0.1)
+    want = np.array(model(data[:5]))
+    np.testing.assert_allclose(y, want, atol=0.1 * max(1, abs(want).max()))
 
 
 def test_a_difference_leaves_nothing(tmp_path, monkeypatch):
