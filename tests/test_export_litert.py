@@ -97,6 +97,21 @@ def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     np.testing.assert_allclose(y, want, atol=0.1 * max(1, abs(want).max()))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"go_backwards": True}, {"zero_output_for_mask": True}])
+@pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM, layers.GRU])
+def test_int8_with_a_mask(layer, options, tmp_path, rng):
+    model = randomized(sequence(keras.layers.Masking(), layer(8, return_sequences=True, **options)))
+    data = rng.normal(size=(64, 6, 3)).astype("float32")
+    data[rng.random((64, 6)) < 0.3] = 0
+    path = export_litert(model, tmp_path / "net.tflite", length=6, quantize="int8", data=data)
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    (y,) = run(x=data).values()
+    apart = np.abs(y - model(data))
+    assert apart.max() < 0.25
+    assert apart.mean() < 0.04
+
+
 def test_a_difference_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "net.tflite"
     path.write_bytes(b"mine")

@@ -148,6 +148,7 @@ def converted(model, functions, quantize=None, calibration=()):
         except Exception as error:
             named = re.findall(r"'tf\.(\w+)' op|TF Select ops: (.*)", str(error))
             operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
+            operations = operations or "the converter's own error, which says nothing more"
             raise ExportError(
                 f"LiteRT has no builtin operations for all that {model.name} does; nothing was "
                 f"written. Received: {operations}"
@@ -185,8 +186,29 @@ class Runner:
 
 
 def _step_by_step(sequence_pass):
-    """Takes a pass without a loop, as `kerasrnn.recurrence.through` has it."""
-    return loop.run(sequence_pass._replace(unroll=True))
+    """Takes a pass without a loop, as `kerasrnn.recurrence.through` has it.
+
+    A masked step is s_{t-1} + m_t ∘ (s_t - s_{t-1}) with m_t = 0: where booleans choose between
+    numbers in int8, LiteRT's converter or interpreter gives up.
+    """
+    if sequence_pass.mask is None:
+        return loop.run(sequence_pass._replace(unroll=True))
+    mask = tf.cast(sequence_pass.mask, sequence_pass.sequences.dtype)
+    masks = tf.unstack(tf.reverse(mask, [1]) if sequence_pass.go_backwards else mask, axis=1)
+
+    def unrolled(advance, steps, output, states, count, return_sequences):
+        outputs = []
+        values = [tf.unstack(value) for value in tree.flatten(steps)]
+        for m, *now in zip(masks, *values, strict=True):
+            new = advance(tree.pack_sequence_as(steps, now), output, states)
+            old = tf.zeros_like(output) if sequence_pass.zero_output_for_mask else output
+            output, states = tree.map_structure(
+                lambda new, old, m=m: old + m * (new - old), tuple(new), (old, states)
+            )
+            outputs.append(output)
+        return output, tf.stack(outputs), states
+
+    return loop.run(sequence_pass._replace(mask=None), unrolled)
 
 
 def _calibration(interface, specs, quantize, data):
