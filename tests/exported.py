@@ -108,9 +108,13 @@ AHEAD = {
     "keras in both directions": lambda: sequence(
         keras.layers.Masking(),
         keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True)),
-        keras.layers.MaxPooling1D(2),
-        keras.layers.Conv1D(3, 2),
         keras.layers.GlobalAveragePooling1D(),
+    ),
+    "pooled": lambda: sequence(
+        keras.layers.Conv1D(3, 2),
+        keras.layers.MaxPooling1D(2),
+        layers.LSTM(3, return_sequences=True),
+        keras.layers.GlobalMaxPooling1D(),
     ),
     "unrolled": lambda: keras.Sequential(
         [keras.Input((7, 3), name="x"), layers.RNN("janet", units=3, unroll=True)]
