@@ -88,7 +88,9 @@ assert callable(kerasrnn.tuning.RNNHyperModel) and callable(kerasrnn.export.expo
 def test_lower_bounds_are_the_versions_tried():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    text = config["options"]["install_requires"] + config["options.extras_require"]["examples"]
+    extras = config["options.extras_require"]
+    tried = (extras[name] for name in ("examples", "litert", "onnx"))
+    text = "".join([config["options"]["install_requires"], *tried])
     bounds = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=(.*)$", text, re.M))
     tried = dict(re.findall(r"^(.*)==(.*)$", (ROOT / "tests/oldest.txt").read_text(), re.M))
     assert bounds == tried

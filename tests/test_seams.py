@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
 from tensorflow.python.eager import forwardprop_util
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kerasrnn import cells, inside, layers
+from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.layers.checks import MaskAndReset
 from kerasrnn.recurrence import stages
 
@@ -306,3 +308,62 @@ def test_sequences_and_a_matrix_are_multiplied_as_two_matrices():
     ]
     assert "MatMul" in kinds
     assert not any(kind.startswith("BatchMatMul") for kind in kinds)
+
+
+def test_variables_become_constants():
+    """`convert_variables_to_constants_v2`, which TensorFlow's own converters to LiteRT use."""
+    variable = tf.Variable([2.0, 3.0])
+    function = tf.function(lambda x: variable * x, autograph=False)
+    concrete = function.get_concrete_function(x=tf.TensorSpec([None, 2], tf.float32, "x"))
+    constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    assert not constant.variables
+    assert [t.name for t in constant.inputs] == ["x:0"]
+    variable.assign([0.0, 0.0])
+    np.testing.assert_array_equal(constant(tf.ones((1, 2)))[0], [[2.0, 3.0]])
+
+
+def test_recurrent_layers_of_keras_run_an_inner_loop():
+    """`inner_loop(sequences, initial_state, mask, training)`, which gives the last output, all of
+    them and the states."""
+    for layer in (
+        keras.layers.SimpleRNN(3),
+        keras.layers.LSTM(3),
+        keras.layers.GRU(3),
+        keras.layers.RNN(keras.layers.GRUCell(3)),
+    ):
+        seen = []
+
+        def inner_loop(original, *args, seen=seen, **kwargs):
+            seen.append((args, kwargs))
+            return original(*args, **kwargs)
+
+        with shadowed("inner_loop", [(layer, inner_loop)]):
+            y = layer(np.ones((2, 4, 3), "float32"))
+        ((args, kwargs),) = seen
+        bound = inspect.signature(layer.inner_loop).bind(*args, **kwargs).arguments
+        assert {*bound} == {"sequences", "initial_state", "mask", "training"}
+        last, _, states = layer.inner_loop(**bound)
+        np.testing.assert_allclose(last, y, atol=1e-6)
+        assert isinstance(states, list | tuple)
+
+
+def test_functions_say_what_they_have_captured():
+    """`FuncGraph.captures`, `ConcreteFunction.captured_inputs` and the order of its `inputs`."""
+    variable, constant = tf.Variable(2.0), tf.constant(3.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+    def outer(x):
+        y = x + 1.0
+        inner = tf.function(lambda z: z * variable + y + constant, autograph=False)
+        function = inner.get_concrete_function(tf.TensorSpec([], tf.float32))
+        inside = function.inputs[1:]
+        assert len(inside) == len(function.captured_inputs) == 3
+        pairs = {id(inner): outer for outer, inner in function.graph.captures}
+        assert all(
+            pairs[id(placeholder)] is tensor
+            for placeholder, tensor in zip(inside, function.captured_inputs, strict=True)
+        )
+        assert any(tensor is y for tensor in function.captured_inputs)
+        return y
+
+    outer.get_concrete_function()

@@ -233,9 +233,10 @@ class RNNStack(Connected):
     def connect(self, x, run, mask):
         for layer in self.layers:
             x = run(layer, x)
-        return x if self.return_sequences else self._last(x, mask)
+        return x if self.return_sequences else self.last(x, mask)
 
-    def _last(self, y, mask):
+    def last(self, y, mask):
+        """The output of each row at its last step that is not masked, zeros where there is none."""
         if mask is None:
             mask = ops.ones(ops.shape(y)[:2], "bool")
         mask = ops.cast(fitted_mask(mask, y), "bool")

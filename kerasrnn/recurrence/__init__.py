@@ -9,8 +9,12 @@
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
 pass, or `None`, and `run(sequence_pass)` runs it. `run` takes the first that does not refuse, and
-nothing else decides; `explain` shows which, and why not another.
+nothing else decides; `explain` shows which, and why not another. An exporter to a format that has
+none of these loops brings a way of its own, with `through`.
 """
+
+import contextlib
+import contextvars
 
 import keras
 import tensorflow as tf
@@ -23,6 +27,18 @@ from kerasrnn.recurrence.explanation import Choice, Explanation, explain
 from kerasrnn.recurrence.stages import compiled
 
 PATHS = {"cudnn": cudnn, "programs": programs, "scan": scan, "loop": loop}
+_THROUGH = contextvars.ContextVar("through", default=None)
+
+
+@contextlib.contextmanager
+def through(run_pass):
+    """Has `run_pass(sequence_pass)` take every pass, inside, in the place of all paths; it returns
+    what `run` does."""
+    token = _THROUGH.set(run_pass)
+    try:
+        yield
+    finally:
+        _THROUGH.reset(token)
 
 
 def run(
@@ -106,13 +122,13 @@ def run(
     shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
     if mask is not None:
         mask = ops.cast(mask, "bool")
-        mask = mask if len(mask.shape) == 3 else mask[:, :, None]
+        mask = mask if len(mask.shape) == 3 else tf.expand_dims(mask, 2)
         # One row may stand for all.
         mask = tf.broadcast_to(mask, [*shape, 1])
     states, episode_start = list(states), []
     if reset is not None:
         reset = tf.broadcast_to(reset, shape)
-        reset = (sequence.turned_resets(reset) if go_backwards else reset)[:, :, None]
+        reset = tf.expand_dims(sequence.turned_resets(reset) if go_backwards else reset, 2)
         episode_start = sequence.initial_states(cell, sequences)
     if isinstance(cell, Cell):
         states, episode_start = (
@@ -139,7 +155,8 @@ def run(
         path,
         use_cudnn,
     )
-    output, outputs, final = _path_of(sequence_pass).run(sequence_pass)
+    run_pass = _THROUGH.get() or _path_of(sequence_pass).run
+    output, outputs, final = run_pass(sequence_pass)
     return ops.cast(output, dtype or output.dtype), ops.cast(outputs, dtype or output.dtype), final
 
 
@@ -199,4 +216,4 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_seq
     return last, sequences, final_states
 
 
-__all__ = ["PATHS", "Choice", "Explanation", "compiled", "explain", "run"]
+__all__ = ["PATHS", "Choice", "Explanation", "compiled", "explain", "run", "through"]

@@ -18,8 +18,13 @@ def refuses(sequence_pass):
     return None
 
 
-def run(sequence_pass):
-    """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
+def run(sequence_pass, loop=None):
+    """Runs the pass; returns what `kerasrnn.recurrence.run` does.
+
+    Args:
+        sequence_pass: The `SequencePass`.
+        loop: What repeats the step, with the arguments of `_while`. Default: as the pass says.
+    """
     zero_output, return_sequences = (
         sequence_pass.zero_output_for_mask,
         sequence_pass.return_sequences,
@@ -45,7 +50,7 @@ def run(sequence_pass):
     count = length(steps["x"])
     if sequence_pass.tap:
         steps["taps"] = sequence_pass.tap(sequence_pass.cell, states, count)
-    loop = _unrolled if sequence_pass.unroll else _while
+    loop = loop or (_unrolled if sequence_pass.unroll else _while)
     output, outputs, states = loop(advance, steps, output, states, count, return_sequences)
     if not return_sequences:
         return output, output[:, None], states

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
+from kerasrnn.export.check import ExportError
 from kerasrnn.tuning import RNNHyperModel
 
 TEXTS = ["a good film", "a bad , bad film .", "good"]
@@ -266,3 +268,103 @@ def test_a_text_vectorization_before_several_inputs(vectorize, tmp_path):
     values = np.ones((3, 2), "float32")
     served = serve(text=tf.constant(TEXTS), raw=tf.constant(values))["output_0"]
     np.testing.assert_allclose(served, model([vectorize(TEXTS), tf.constant(values)]), rtol=1e-5)
+
+
+def signature_of(path):
+    return json.loads((path / "signature.json").read_text())
+
+
+def test_the_signature_is_written_beside_it(model, vectorize, tmp_path):
+    path = export_saved_model(
+        model, tmp_path / "artifact", preprocessing=vectorize, class_names=["bad", "good"]
+    )
+    written = signature_of(path)
+    assert written["signatures"] == {
+        "serving_default": {
+            "inputs": {"text": {"dtype": "string", "shape": [None]}},
+            "outputs": {"output_0": {"dtype": "float32", "shape": [None, 1]}},
+        }
+    }
+    assert written["class_names"] == ["bad", "good"]
+    assert written["versions"]["keras"] == keras.version()
+    assert written["versions"].keys() == {"kerasrnn", "keras", "tensorflow"}
+    assert path.report.difference <= 1e-5
+    assert path.report.dynamic == ("batch",)
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        (["a"], "two names where the output has one number"),
+        (["a", "b", "c"], "two names"),
+        ("ab", "must be a list of strings"),
+        ([1, 2], "must be a list of strings"),
+    ],
+)
+def test_class_names_that_are_none(names, rule, small, tmp_path):
+    with pytest.raises(ValueError, match=f"`class_names` .*{rule}.*Received: class_names="):
+        export_saved_model(small, tmp_path / "artifact", class_names=names)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_names_for_several_outputs(tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
+    with pytest.raises(ValueError, match=r"one output.*2 outputs"):
+        export_saved_model(model, tmp_path / "artifact", class_names=["a", "b"])
+
+
+def test_a_stateful_net_starts_from_its_initial_states(tmp_path, random_weights, rng):
+    model = keras.Sequential(
+        [keras.Input(batch_shape=(2, 5, 3), name="x"), layers.LSTM(4, stateful=True)]
+    )
+    random_weights(model)
+    x = rng.normal(size=(3, 2, 5, 3)).astype("float32")
+    model(x[0])
+    kept = [np.array(state) for state in model.layers[0].states]
+    path = export_saved_model(model, tmp_path / "artifact")
+    assert path.report.dynamic == ()
+    assert path.report.shapes == {"x": (2, 5, 3)}
+    np.testing.assert_array_equal(kept, model.layers[0].states)
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    model.layers[0].reset_state()
+    for part in x:
+        np.testing.assert_allclose(serve(x=part)["output_0"], model(part), atol=1e-6)
+
+
+def test_an_artifact_that_gives_something_else_is_none(small, tmp_path, monkeypatch):
+    path = tmp_path / "artifact"
+    export = type(small).export
+
+    def other(model, *args, **kwargs):
+        weights = model.get_weights()
+        model.set_weights([w + 1 for w in weights])
+        export(model, *args, **kwargs)
+        model.set_weights(weights)
+
+    monkeypatch.setattr(type(small), "export", other)
+    with pytest.raises(ExportError, match=r"must give what the model gives.*difference"):
+        export_saved_model(small, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_and_outputs_by_name(tmp_path):
+    x = keras.Input((None, 3), name="x")
+    y = layers.LSTM(4, return_state=True, dtype="mixed_bfloat16")(x)
+    path = export_saved_model(keras.Model(x, dict(zip("yhc", y, strict=True))), tmp_path / "a")
+    assert signature_of(path)["signatures"]["serving_default"]["outputs"].keys() == {*"yhc"}
+    assert path.report.bound > 1e-3
+
+
+def test_a_model_of_a_class_of_its_own(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gru = layers.GRU(2)
+
+        def call(self, x):
+            return self.gru(x)
+
+    model = Own()
+    model(np.ones((1, 4, 3), "float32"))
+    assert export_saved_model(model, tmp_path / "artifact").report.difference <= 1e-5

@@ -1,0 +1,163 @@
+"""The check of a file that was exported: it runs in its runtime on inputs of two batches and
+lengths, and gives what the model gives."""
+
+import keras
+import numpy as np
+
+from kerasrnn.inside import layers_in
+
+# Pairs of a batch and a length. The later ones are for models with longer windows.
+_SIZES = (((2, 11), (3, 16)), ((2, 101), (3, 160)), ((2, 1001), (3, 1600)))
+
+
+class ExportError(RuntimeError):
+    """What was written does not run, or does not give what the model gives; nothing is left."""
+
+
+def cases(model, specs, call):
+    """Random inputs of two sizes, and what the model gives of them.
+
+    Args:
+        model, specs: As for `samples`.
+        call: `call(arrays)` gives the model's outputs, by name.
+
+    Returns:
+        A list of pairs of dictionaries of arrays.
+
+    Raises:
+        ExportError: the model itself takes no such inputs.
+    """
+    for sizes in _SIZES:
+        try:
+            return [(inputs, _arrays(call(inputs))) for inputs in samples(model, specs, sizes)]
+        except Exception as error:
+            refused = error
+    raise ExportError(
+        f"What is exported is run on random inputs, and {model.name} itself takes none of the "
+        f"shapes {', '.join(f'{name} {tuple(spec.shape)}' for name, spec in specs.items())}; "
+        f"nothing was written. {_first_lines(refused)}"
+    ) from refused
+
+
+def _arrays(tensors):
+    return {name: np.asarray(value) for name, value in tensors.items()}
+
+
+def samples(model, specs, sizes):
+    """Random inputs, one dictionary of arrays per pair of a batch and a length; where a shape says
+    how much, it holds. What may be masked is padded on the right in the first, and anywhere in the
+    others.
+
+    Args:
+        model: The Keras model, whose embeddings and vocabularies say which tokens and words it
+            knows.
+        specs: By name what has a `shape` and a `dtype`.
+        sizes: Pairs of a batch and a length.
+    """
+    rng = np.random.default_rng(0)
+    parts = layers_in(model)
+    tokens = min(
+        [part.input_dim for part in parts if isinstance(part, keras.layers.Embedding)], default=None
+    )
+    words = [
+        word
+        for part in parts
+        if isinstance(part, keras.layers.TextVectorization | keras.layers.StringLookup)
+        for word in part.get_vocabulary()
+    ] or ["a", "b"]
+
+    masks = [part.mask_value for part in parts if isinstance(part, keras.layers.Masking)]
+
+    def one(spec, batch, length, padded):
+        shape = [length if n is None else n for n in spec.shape]
+        if len(shape):
+            shape[0] = spec.shape[0] or batch
+        dtype = keras.backend.standardize_dtype(spec.dtype)
+        if dtype == "string":
+            texts = [" ".join(rng.choice(words, 4)) for _ in range(int(np.prod(shape)))]
+            return np.array(texts, object).reshape(shape)
+        if dtype == "bool":
+            return rng.random(shape) < 0.5
+        # An Input has floats by default, before an Embedding, too.
+        if "int" in dtype or (tokens and len(shape) == 2):
+            least = min(1, (tokens or 3) - 1) if padded else 0
+            x, hidden = rng.integers(least, tokens or 3, shape), [0]
+        else:
+            x, hidden = rng.normal(size=shape), masks
+        if len(shape) > 1 and hidden:
+            # Padded on the right, or with gaps anywhere.
+            lengths = rng.integers(1, shape[1] + 1, [shape[0], 1])
+            gaps = np.arange(shape[1]) >= lengths if padded else rng.random(shape[:2]) < 0.3
+            x[gaps] = hidden[0]
+        return x.astype(dtype)
+
+    return [
+        {name: one(spec, *size, i == 0) for name, spec in specs.items()}
+        for i, size in enumerate(sizes)
+    ]
+
+
+def largest_difference(expected, received):
+    """The largest difference between two dictionaries of arrays, divided by the largest number that
+    is expected where that is above 1; infinite where they differ in their names, shapes, or in
+    what is not finite."""
+    if expected.keys() != received.keys():
+        return np.inf
+    return max(map(_difference, expected.values(), (received[name] for name in expected)))
+
+
+def _difference(expected, received):
+    expected, received = (np.asarray(v) for v in (expected, received))
+    if expected.shape != received.shape:
+        return np.inf
+    if expected.dtype.kind not in "fiub":
+        return 0.0 if (expected == received).all() else np.inf
+    expected, received = (np.asarray(v, "float64") for v in (expected, received))
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], received[~finite], equal_nan=True):
+        return np.inf
+    if not finite.any():
+        return 0.0
+    apart = np.abs(expected[finite] - received[finite]).max()
+    apart = apart / max(1.0, np.abs(expected[finite]).max())
+    return float(apart) if np.isfinite(apart) else np.inf
+
+
+def checked(format, cases, run, bound):
+    """Runs what was written on all cases.
+
+    Args:
+        format: Its name, for messages.
+        cases: Pairs of dictionaries of arrays: the inputs, and the outputs of the model.
+        run: `run(inputs)` gives the outputs, by the same names.
+        bound: The largest difference that is let through, or `None`.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ExportError: a case does not run, or differs by more.
+    """
+    worst = 0.0
+    for inputs, expected in cases:
+        shapes = ", ".join(f"{name} {v.shape}" for name, v in inputs.items())
+        try:
+            received = run(inputs)
+        except Exception as error:
+            raise ExportError(
+                f"The {format} file does not run on inputs of the shapes {shapes}; it was not put "
+                f"into its place. {_first_lines(error)}"
+            ) from error
+        difference = largest_difference(expected, received)
+        if bound is not None and not difference <= bound:
+            raise ExportError(
+                f"The {format} file must give what the model gives, up to {bound:g}; it was not "
+                f"put into its place. Received: a difference of {difference:.3g} on random inputs "
+                f"of the shapes {shapes}, in the outputs {', '.join(expected)}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _first_lines(error, count=3):
+    return " ".join(str(error).strip().splitlines()[:count])[:500]

@@ -1,0 +1,273 @@
+"""A model as a function of named tensors, as every format sees it."""
+
+import collections
+import contextlib
+import keyword
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+# The seam of test_variables_become_constants.
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from kerasrnn import recurrence
+from kerasrnn.diagnostics.looking import shadowed
+from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
+from kerasrnn.layers import RNN
+
+# Those of what is served alone, some of which TensorFlow cannot save without its variables.
+SAVE_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+
+
+def check_model(model):
+    """Raises a `TypeError` unless `model` is one of Keras, a `ValueError` unless it is built."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    if not model.built:
+        raise ValueError(
+            "`model` must be built before it is exported: call it on a batch, or give it an "
+            f"`Input`. Received: model={model.name}"
+        )
+
+
+def check_input_names(model):
+    """Raises a `ValueError` unless the names of a model's inputs can be those of a signature."""
+    # TensorFlow changes other names in silence, or fails without naming them.
+    names = [part.name for part in getattr(model, "inputs", None) or []]
+    written = collections.Counter(name.lower() for name in names)
+    refused = [
+        name
+        for name in names
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
+        or keyword.iskeyword(name)
+        or written[name.lower()] > 1
+    ]
+    if refused:
+        raise ValueError(
+            "`model` must have inputs whose names the signature can bear, a letter and then "
+            "letters, digits and underscores, no keyword, and different in lower case, too; rename "
+            "them, as keras.Input(..., name='tokens'). "
+            f"Received: {', '.join(map(repr, refused))} of {model.name}"
+        )
+
+
+def unique(name, taken):
+    """`name` as a signature can bear it, and with a number behind where that is `taken`, a set of
+    lower-case names to which it is added."""
+    name = re.sub("[^A-Za-z0-9_]", "_", name)
+    name = name if re.match("[A-Za-z]", name) else f"y_{name}"
+    number, numbered = 0, name
+    while numbered.lower() in taken:
+        number += 1
+        numbered = f"{name}_{number}"
+    taken.add(numbered.lower())
+    return numbered
+
+
+def as_tensors(arrays):
+    """A dictionary of arrays as one of tensors."""
+    return {name: tf.constant(value) for name, value in arrays.items()}
+
+
+def as_arrays(tensors):
+    """A dictionary of tensors as one of arrays."""
+    return {name: np.asarray(value) for name, value in tensors.items()}
+
+
+def input_structure(model):
+    """The inputs of a functional or Sequential model as it takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+class Interface:
+    """A functional or Sequential model, its inputs and outputs by name.
+
+    Attributes:
+        model: The model.
+        inputs: Its `keras.KerasTensor`s by the names of its `Input`s.
+        outputs: The names of its outputs: the keys of a dictionary, else the names of the layers
+            they come from, with a number behind where several come from one.
+
+    Args:
+        model: A Keras model.
+        format: The name of the format, for messages.
+
+    Raises:
+        TypeError, ValueError: it is none, not built, no functional or Sequential model, or has
+            inputs whose names or dtypes the format cannot bear.
+    """
+
+    def __init__(self, model, format):
+        check_model(model)
+        check_input_names(model)
+        if not getattr(model, "inputs", None):
+            raise ValueError(
+                f"`model` must be a functional or Sequential model for the format {format}; one of "
+                "your own class goes into one as a layer: keras.Model(x, model(x)) with x = "
+                f"keras.Input(...). Received: {model.name}, a {type(model).__name__}"
+            )
+        self.model = model
+        self.inputs = {part.name: part for part in model.inputs}
+        for name, part in self.inputs.items():
+            if part.dtype == "string":
+                raise ValueError(
+                    f"`model` must take numbers for the format {format}, which carries no strings; "
+                    "export_saved_model does, and the layers behind the TextVectorization are a "
+                    f"model without it. Received: the input {name!r} of strings"
+                )
+        for layer in layers_in(model):
+            if layer.compute_dtype in ("float16", "bfloat16"):
+                raise ValueError(
+                    f"`model` must compute in float32 for the format {format}: build it under "
+                    "keras.config.set_dtype_policy('float32') and give it the weights by "
+                    f"set_weights(model.get_weights()). Received: {layer.name}, which computes in "
+                    f"{layer.compute_dtype}"
+                )
+        self.outputs = self._output_names()
+
+    def _output_names(self):
+        is_sequential = isinstance(self.model, keras.Sequential)
+        output = self.model.outputs if is_sequential else self.model.output
+        if isinstance(output, dict) and not any(map(tree.is_nested, output.values())):
+            names = list(tree.flatten({key: key for key in output}))
+        else:
+            names = keras.Model(self.model.inputs, tree.flatten(output)).output_names
+        taken = {name.lower() for name in self.inputs}
+        return [unique(name, taken) for name in names]
+
+    def call(self, tensors):
+        """The outputs by name, of inputs by name."""
+        packed = tree.map_structure(lambda part: tensors[part.name], input_structure(self.model))
+        outputs = tree.flatten(self.model(packed, training=False))
+        return dict(zip(self.outputs, outputs, strict=True))
+
+    def of_arrays(self, arrays):
+        """The outputs by name as arrays, of inputs by name as arrays."""
+        return as_arrays(self.call(as_tensors(arrays)))
+
+    def specs(self, batch=None, length=None):
+        """The inputs as `tf.TensorSpec`s by name, with the sizes named where the model leaves them
+        open.
+
+        Raises:
+            ValueError: the model has another one.
+        """
+        shapes = {name: list(part.shape) for name, part in self.inputs.items()}
+        for argument, size, axis in (("batch", batch, 0), ("length", length, 1)):
+            if size is None:
+                continue
+            for name, shape in shapes.items():
+                if axis < len(shape) and shape[axis] is None:
+                    shape[axis] = size
+                elif (axis == 0 or len(shape) > 2) and shape[axis] != size:
+                    raise ValueError(
+                        f"`{argument}` must be that of the model where it has one. Received: "
+                        f"{argument}={size}, and the input {name!r} of the shape {tuple(shape)}"
+                    )
+        return {
+            name: tf.TensorSpec(shape, self.inputs[name].dtype, name)
+            for name, shape in shapes.items()
+        }
+
+    def specs_of_any_batch(self):
+        """As `specs`, of a model whose batch size may be another."""
+        return {
+            name: tf.TensorSpec([None, *part.shape[1:]], part.dtype, name)
+            for name, part in self.inputs.items()
+        }
+
+
+@contextlib.contextmanager
+def convertible(model):
+    """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside, and
+    its TimeDistributed layers take all steps as rows of one batch."""
+    # The seam of test_recurrent_layers_of_keras_run_an_inner_loop.
+    stock, distributed = [], []
+    for layer in layers_in(model):
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN):
+            stock.append((layer, _inner_loop(layer)))
+        # What a mask would mean to the states in there is Keras's to say.
+        if isinstance(layer, keras.layers.TimeDistributed) and not recurrent_paths(layer):
+            distributed.append((layer, _over_rows(layer)))
+    with shadowed("inner_loop", stock), shadowed("call", distributed):
+        yield
+
+
+def _over_rows(layer):
+    def call(original, inputs, training=None, mask=None):
+        batch_and_time, of_row = tf.shape(inputs)[:2], inputs.shape[2:]
+        y = layer.layer(tf.reshape(inputs, [-1, *of_row]))
+        return tf.reshape(y, tf.concat([batch_and_time, y.shape[1:]], 0))
+
+    return call
+
+
+def _inner_loop(layer):
+    def inner_loop(original, sequences, initial_state, mask, training=False):
+        return recurrence.run(
+            layer.cell,
+            sequences,
+            initial_state,
+            mask=tree.flatten(mask)[0] if mask is not None else None,
+            training=training,
+            go_backwards=layer.go_backwards,
+            unroll=layer.unroll,
+            zero_output_for_mask=layer.zero_output_for_mask,
+            return_sequences=layer.return_sequences,
+        )
+
+    return inner_loop
+
+
+def frozen(function, specs):
+    """A function of named tensors as one without variables.
+
+    Args:
+        function: `function(tensors)` gives a dictionary of tensors for one.
+        specs: The `tf.TensorSpec`s of its arguments, by name.
+
+    Returns:
+        A `tf.types.experimental.ConcreteFunction` whose `inputs` have the names of `specs`, and the
+        names of its outputs, in their order.
+    """
+    traced = tf.function(lambda **tensors: function(tensors), autograph=False)
+    concrete = traced.get_concrete_function(**specs)
+    names = tree.flatten({name: name for name in concrete.structured_outputs})
+    return convert_variables_to_constants_v2(concrete, lower_control_flow=False), names
+
+
+def as_signature(function, names):
+    """What `frozen` returns as a function of keywords that returns a dictionary."""
+    order = [tensor.name.partition(":")[0] for tensor in function.inputs]
+    specs = {
+        name: tf.TensorSpec(tensor.shape, tensor.dtype, name)
+        for name, tensor in zip(order, function.inputs, strict=True)
+    }
+
+    def call(**tensors):
+        outputs = function(*(tensors[name] for name in order))
+        return dict(zip(names, tree.flatten(outputs), strict=True))
+
+    return tf.function(call, autograph=False).get_concrete_function(**specs)
+
+
+def left_open(specs):
+    """Of "batch" and "time" what no specification fixes."""
+    shapes = [tuple(spec.shape) for spec in specs.values()]
+    batch = any(shape[:1] == (None,) for shape in shapes)
+    time = any(None in shape[1:] for shape in shapes)
+    return tuple(name for name, is_open in (("batch", batch), ("time", time)) if is_open)
+
+
+def check_stateless(model):
+    """Raises a `ValueError` for a model with stateful layers."""
+    names = [layer.name for layer in stateful_layers(model)]
+    if names:
+        raise ValueError(
+            "`model` must not be stateful: the file would forget its states in silence. "
+            "export_streaming gives them a way in and out, and export_saved_model keeps them. "
+            f"Received: {model.name}, with the stateful layers {', '.join(names)}"
+        )

@@ -1,0 +1,250 @@
+"""LiteRT, formerly TensorFlow Lite: its builtin operations alone, sequences of any length."""
+
+import collections
+import re
+import reprlib
+import tempfile
+import warnings
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from kerasrnn import recurrence
+from kerasrnn.arguments import one_of, positive_integer
+from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
+from kerasrnn.export.check import ExportError, cases, checked
+from kerasrnn.export.interface import (
+    SAVE_OPTIONS,
+    Interface,
+    as_signature,
+    check_stateless,
+    convertible,
+    frozen,
+    input_structure,
+    left_open,
+)
+from kerasrnn.recurrence import carried, loop
+
+SIGNATURE = "serving_default"
+# The largest difference let through, by `quantize`.
+BOUNDS = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+
+
+def export_litert(model, path, length=None, batch=None, quantize=None, data=None, overwrite=False):
+    """Writes a model as a LiteRT file with the signature `serving_default`, in which inputs have
+    the names of the model's `Input`s and outputs those of the layers they come from.
+
+    The file needs no Flex operations: recurrences of every cell run as a loop of builtin ones, in
+    both directions, with masks, for any batch and length unless the model or an argument fixes
+    them. Before it takes its place, LiteRT's interpreter runs it on random inputs of two batches
+    and lengths; what it gives may differ from what the model gives, divided by the largest output
+    where that is above 1, by 1e-5, with `quantize="float16"` by 1e-2, with "dynamic" by 0.1, and
+    with "int8" by 0.2 on the first rows of `data`: `report.difference` is what it costs.
+
+    LiteRT's converter takes wrong ranges of what is inside a loop, or ends the process, so that
+    with "int8" the steps are written one after the other, for one length alone.
+
+    Args:
+        model: A built functional or Sequential model that computes in float32.
+        path: The file to write, its name ends in ".tflite"; or an address that `tf.io.gfile` knows.
+        length, batch: Positive integers, the one number of time steps and of rows that the file is
+            to take, where the model leaves them open: some accelerators want them. Default: any.
+        quantize: `None`; "float16", the weights in half the bytes; "dynamic", weights of products
+            in int8; or "int8", what goes into the products, too, in the ranges that `data` shows,
+            which needs a `length`, unless the model fixes it.
+        data: Inputs as `fit` takes them, an array (batch, time, ...), a list or a dictionary of
+            them, of that length and of a hundred rows or more: "int8" needs them.
+        overwrite: Whether to replace a file that is there.
+
+    Returns:
+        The file, an `Artifact` (a `pathlib.Path`), or a `RemoteArtifact` (a string) where `path` is
+        an address. Its `report` says what is in there.
+
+    Raises:
+        ImportError: ai-edge-litert is not installed; the message has the line for pip.
+        FileExistsError: `path` exists, and `overwrite` is `False`.
+        ValueError: the model is not built, stateful (`export_streaming` gives the states a way in
+            and out), of a class of the user's own, takes strings or computes in half precision; an
+            argument is outside its range.
+        ExportError: the converter refuses the model, or the file does not run or does not give
+            what the model gives.
+
+    Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation.
+
+    Example:
+
+    >>> inputs = keras.Input((None, 3), name="x")
+    >>> model = keras.Model(inputs, kerasrnn.layers.GRU(4, name="y")(inputs))
+    >>> path = kerasrnn.export.export_litert(model, "net.tflite")
+    >>> path.report.dynamic
+    ('batch', 'time')
+    """
+    needed("ai_edge_litert.interpreter", "litert")
+    one_of(BOUNDS, "quantize", quantize)
+    place = file_for(path, ".tflite", overwrite)
+    interface = Interface(model, "litert")
+    check_stateless(model)
+    for name, value in (("length", length), ("batch", batch)):
+        if value is not None:
+            positive_integer(name, value)
+    specs = interface.specs(batch, length)
+    calibration = _calibration(interface, specs, quantize, data)
+
+    content = converted(model, {SIGNATURE: (interface.call, specs)}, quantize, calibration)
+    runner = Runner(content)
+    pairs = cases(model, specs, interface.of_arrays)
+    if quantize == "int8":
+        # What it costs is asked on what it was made for.
+        pairs = [(x, interface.of_arrays(x)) for x in calibration[:8]]
+    bound = BOUNDS[quantize]
+    difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
+    with file_in_place(place) as file:
+        file.write(content)
+    report = Report(
+        "litert",
+        runner.operations(),
+        len(content),
+        difference,
+        bound,
+        left_open(specs),
+        {name: tuple(spec.shape) for name, spec in specs.items()},
+    )
+    return reported(place, report)
+
+
+def converted(model, functions, quantize=None, calibration=()):
+    """The bytes of a LiteRT file.
+
+    Args:
+        model: The Keras model that the functions call.
+        functions: For each signature by name a function from named tensors to named tensors, and
+            the `tf.TensorSpec`s of what it takes, by name.
+        quantize, calibration: As `export_litert` has them.
+
+    Raises:
+        ExportError: the converter refuses one.
+    """
+    module = tf.Module()
+    for name, (function, specs) in functions.items():
+        run_pass = _step_by_step if quantize == "int8" else carried.run
+        with recurrence.through(run_pass), convertible(model):
+            setattr(module, name, as_signature(*frozen(function, specs)))
+    with tempfile.TemporaryDirectory() as folder:
+        signatures = {name: getattr(module, name) for name in functions}
+        tf.saved_model.save(module, folder, signatures, SAVE_OPTIONS)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        if quantize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.representative_dataset = lambda: calibration
+        try:
+            with warnings.catch_warnings():
+                # The converter's own, of what it calls itself.
+                warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter")
+                return converter.convert()
+        except Exception as error:
+            named = re.findall(r"'tf\.(\w+)' op|TF Select ops: (.*)", str(error))
+            operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
+            operations = operations or "the converter's own error, which says nothing more"
+            raise ExportError(
+                f"LiteRT has no builtin operations for all that {model.name} does; nothing was "
+                f"written. Received: {operations}"
+            ) from error
+
+
+class Runner:
+    """LiteRT's interpreter with a file.
+
+    Args:
+        content: The file's bytes.
+    """
+
+    def __init__(self, content):
+        self.content = content
+        module = needed("ai_edge_litert.interpreter", "litert")
+        self.interpreter = module.Interpreter(model_content=content)
+
+    def run(self, signature, arrays):
+        return self.interpreter.get_signature_runner(signature)(**arrays)
+
+    def operations(self):
+        """The operations of all signatures and of the loops in them, counted, by name."""
+        schema = needed("ai_edge_litert.schema_py_generated", "litert")
+        content = schema.ModelT.InitFromPackedBuf(self.content)
+        names = {
+            code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
+        }
+        counts = collections.Counter(
+            names[content.operatorCodes[one.opcodeIndex].builtinCode]
+            for graph in content.subgraphs
+            for one in graph.operators
+        )
+        return dict(sorted(counts.items()))
+
+
+def _step_by_step(sequence_pass):
+    """Takes a pass without a loop, as `kerasrnn.recurrence.through` has it.
+
+    A masked step is s_{t-1} + m_t ∘ (s_t - s_{t-1}) with m_t = 0: where booleans choose between
+    numbers in int8, LiteRT's converter or interpreter gives up.
+    """
+    if sequence_pass.mask is None:
+        return loop.run(sequence_pass._replace(unroll=True))
+    mask = tf.cast(sequence_pass.mask, sequence_pass.sequences.dtype)
+    masks = tf.unstack(tf.reverse(mask, [1]) if sequence_pass.go_backwards else mask, axis=1)
+
+    def unrolled(advance, steps, output, states, count, return_sequences):
+        outputs = []
+        values = [tf.unstack(value) for value in tree.flatten(steps)]
+        for m, *now in zip(masks, *values, strict=True):
+            new = advance(tree.pack_sequence_as(steps, now), output, states)
+            old = tf.zeros_like(output) if sequence_pass.zero_output_for_mask else output
+            output, states = tree.map_structure(
+                lambda new, old, m=m: old + m * (new - old), tuple(new), (old, states)
+            )
+            outputs.append(output)
+        return output, tf.stack(outputs), states
+
+    return loop.run(sequence_pass._replace(mask=None), unrolled)
+
+
+def _calibration(interface, specs, quantize, data):
+    """`data` as dictionaries of arrays, each of as many rows as the file takes at once."""
+    if quantize != "int8":
+        if data is not None:
+            raise ValueError(
+                "`data` is for quantize='int8', which sets its ranges by it. "
+                f"Received: data with quantize={quantize!r}"
+            )
+        return ()
+    if "time" in left_open(specs):
+        raise ValueError(
+            "`length` must be a number of time steps with quantize='int8', for which the steps are "
+            f"written one after the other. Received: length=None, for {interface.model.name}"
+        )
+    names = [part.name for part in tree.flatten(input_structure(interface.model))]
+    arrays = tree.flatten(data)
+    if len(arrays) != len(names) or any(not hasattr(v, "shape") for v in arrays):
+        raise ValueError(
+            "`data` must hold an array for each of the model's inputs with quantize='int8': "
+            f"{', '.join(names)}. Received: data={reprlib.repr(data)}"
+        )
+    arrays = dict(zip(names, map(np.asarray, arrays), strict=True))
+    for name, v in arrays.items():
+        if v.shape[1:] != tuple(specs[name].shape[1:]) or not len(v):
+            raise ValueError(
+                f"`data` must have the shape of what the file takes, here {specs[name].shape} of "
+                f"{name}. Received: an array of the shape {v.shape}"
+            )
+    rows = next(iter(specs.values())).shape[0] or 1
+    count = min(map(len, arrays.values())) // rows
+    return [
+        {
+            name: v[rows * i : rows * (i + 1)].astype(interface.inputs[name].dtype)
+            for name, v in arrays.items()
+        }
+        for i in range(count)
+    ]

@@ -1,0 +1,85 @@
+import keras
+import numpy as np
+import pytest
+from exported import sequence, tokens
+
+from kerasrnn import layers
+from kerasrnn.export.check import ExportError, cases, checked, largest_difference, samples
+
+ONE = np.ones((2, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    ("expected", "received", "difference"),
+    [
+        (ONE, ONE, 0.0),
+        (ONE, 1.5 * ONE, 0.5),
+        (4 * ONE, 5 * ONE, 0.25),
+        (ONE, ONE[:1], np.inf),
+        (ONE, np.nan * ONE, np.inf),
+        (np.nan * ONE, np.nan * ONE, 0.0),
+        (np.inf * ONE, -np.inf * ONE, np.inf),
+        (np.array([1, 2]), np.array([1, 4]), 1.0),
+        (np.array([b"a"]), np.array([b"b"]), np.inf),
+        (np.zeros((0, 3)), np.zeros((0, 3)), 0.0),
+    ],
+)
+def test_largest_difference(expected, received, difference):
+    assert largest_difference({"y": expected}, {"y": received}) == pytest.approx(difference)
+
+
+def test_outputs_of_other_names_differ():
+    assert largest_difference({"y": ONE}, {"z": ONE}) == np.inf
+
+
+def test_checked_gives_the_largest_and_refuses_more():
+    pairs = [({"x": ONE}, {"y": ONE}), ({"x": ONE[:1]}, {"y": ONE[:1]})]
+    factors = iter([1.25, 1.125])
+    assert checked("onnx", pairs, lambda x: {"y": next(factors) * x["x"]}, 0.5) == 0.25
+    with pytest.raises(ExportError, match=r"up to 0.1; .* of 1 on.*x \(2, 3\).* outputs y"):
+        checked("onnx", pairs, lambda x: {"y": 2 * x["x"]}, 0.1)
+    with pytest.raises(ExportError, match="a difference of inf"):
+        checked("onnx", pairs, lambda x: {"y": np.nan * x["x"]}, 0.1)
+
+    def fails(x):
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(ExportError, match=r"does not run on .*x \(2, 3\).*no such kernel"):
+        checked("onnx", pairs, fails, 0.1)
+
+
+def test_samples_are_padded_first_and_then_have_gaps():
+    model = tokens(layers.GRU(2))
+    padded, gaps = samples(model, {"t": model.inputs[0]}, ((40, 9), (40, 12)))
+    assert (padded["t"].shape, gaps["t"].shape) == ((40, 9), (40, 12))
+    assert padded["t"].dtype == "int32"
+    for x in (padded["t"], gaps["t"]):
+        assert {*x.ravel()} == {0, 1, 2, 3}
+    rises = [(np.diff((x["t"] > 0).astype(int), axis=1) > 0).any() for x in (padded, gaps)]
+    assert rises == [False, True]
+
+
+def test_samples_of_a_masking():
+    model = sequence(keras.layers.Masking(-1.0), layers.GRU(2))
+    for x in samples(model, {"x": model.inputs[0]}, ((20, 9), (20, 12))):
+        hidden = (x["x"] == -1).all(-1)
+        assert hidden.any()
+        assert not hidden.all()
+
+
+def test_fixed_sizes_hold():
+    model = keras.Sequential([keras.Input(batch_shape=(2, 5, 3), name="x"), layers.GRU(2)])
+    for x in samples(model, {"x": model.inputs[0]}, ((7, 9), (8, 9))):
+        assert x["x"].shape == (2, 5, 3)
+
+
+def test_longer_sequences_where_a_window_needs_them():
+    model = sequence(keras.layers.Conv1D(2, 30), layers.GRU(2))
+    pairs = cases(model, {"x": model.inputs[0]}, lambda x: {"y": model(x["x"])})
+    assert [x["x"].shape[1] for x, _ in pairs] == [101, 160]
+
+    def refuses(x):
+        raise ValueError("not such numbers")
+
+    with pytest.raises(ExportError, match=r"itself takes none.*x \(None, None, 3\).*not such numb"):
+        cases(model, {"x": model.inputs[0]}, refuses)

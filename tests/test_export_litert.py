@@ -1,0 +1,207 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from exported import AHEAD, CAUSAL, inputs_of, of_cell, outputs_of, randomized, sequence, tokens
+from slow import slow_but
+
+from kerasrnn import cells, layers
+from kerasrnn.export import export_litert
+from kerasrnn.export.check import ExportError
+
+MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
+
+
+@pytest.mark.parametrize("name", slow_but(["lru", "bidirectional", "inputs"], MODELS))
+def test_the_file_gives_what_the_model_gives(name, tmp_path, rng):
+    model = randomized(MODELS[name]())
+    path = export_litert(model, tmp_path / "net.tflite")
+    assert path.report.difference <= 1e-5
+    assert not any("FLEX" in kind or kind == "CUSTOM" for kind in path.report.operations)
+    runner = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    for batch, length in ((2, 7), (5, 40), (1, 7)):
+        arrays = inputs_of(model, batch, length, rng)
+        expected = outputs_of(model, arrays)
+        received = runner(**arrays)
+        assert len(received) == len(expected)
+        # Both in the order of their names, which Keras gives where they have one.
+        for y, want in zip(_in_order(model, received), expected, strict=True):
+            np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+def _in_order(model, received):
+    if isinstance(model, keras.Sequential) or isinstance(model.output, dict):
+        return [received[name] for name in sorted(received)]
+    return received.values()
+
+
+def test_a_process_without_keras_runs_it(tmp_path, rng):
+    model = randomized(
+        sequence(layers.GRU(4, return_sequences=True), keras.layers.Dense(1, name="y"))
+    )
+    path = export_litert(model, tmp_path / "net.tflite")
+    x = rng.normal(size=(2, 9, 3)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    code = """
+import json, sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+run = Interpreter(model_path=sys.argv[1]).get_signature_runner("serving_default")
+print(json.dumps(run(x=np.load(sys.argv[2]))["y"].tolist()))
+assert not {"keras", "kerasrnn"} & {name.partition(".")[0] for name in sys.modules}
+"""
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "x.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), model(x), atol=1e-5)
+
+
+def test_what_is_left_open_is_said(tmp_path):
+    model = sequence(layers.LSTM(3))
+    path = export_litert(model, tmp_path / "any.tflite")
+    assert path.report.dynamic == ("batch", "time")
+    assert path.report.shapes == {"x": (None, None, 3)}
+    assert path.report.size == path.stat().st_size
+    path = export_litert(model, tmp_path / "one.tflite", length=12, batch=1)
+    assert path.report.dynamic == ()
+    assert path.report.shapes == {"x": (1, 12, 3)}
+
+
+@pytest.mark.parametrize("quantize", slow_but(["dynamic"], ["float16", "dynamic"]))
+def test_quantized(quantize, tmp_path):
+    """A few units have too few weights to be quantized."""
+    model = sequence(layers.GRU(64, return_sequences=True), keras.layers.Dense(64), features=64)
+    whole = export_litert(model, tmp_path / "whole.tflite")
+    path = export_litert(model, tmp_path / "net.tflite", quantize=quantize)
+    assert path.report.size < 0.65 * whole.report.size
+    assert 1e-6 < path.report.difference < 0.1
+    assert path.report.dynamic == ("batch", "time")
+
+
+@pytest.mark.parametrize("name", slow_but(["lstm"], ["lstm", "gru", "mgu", "lru"]))
+def test_int8_is_written_without_a_loop(name, tmp_path, rng):
+    """In a loop its converter takes the ranges of other tensors, and an LSTM gives anything."""
+    model = randomized(sequence(layers.RNN(name, units=16, return_sequences=True)))
+    data = rng.normal(size=(64, 8, 3)).astype("float32")
+    path = export_litert(model, tmp_path / "net.tflite", length=8, quantize="int8", data=data)
+    assert "WHILE" not in path.report.operations
+    assert 1e-6 < path.report.difference < 0.1
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    (y,) = run(x=data[:5]).values()
+    want = np.array(model(data[:5]))
+    np.testing.assert_allclose(y, want, atol=0.1 * max(1, abs(want).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"go_backwards": True}, {"zero_output_for_mask": True}])
+@pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM, layers.GRU])
+def test_int8_with_a_mask(layer, options, tmp_path, rng):
+    model = randomized(sequence(keras.layers.Masking(), layer(8, return_sequences=True, **options)))
+    data = rng.normal(size=(64, 6, 3)).astype("float32")
+    data[rng.random((64, 6)) < 0.3] = 0
+    path = export_litert(model, tmp_path / "net.tflite", length=6, quantize="int8", data=data)
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    (y,) = run(x=data).values()
+    apart = np.abs(y - model(data))
+    assert apart.max() < 0.25
+    assert apart.mean() < 0.04
+
+
+def test_a_difference_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"mine")
+    model = randomized(sequence(layers.GRU(4)))
+    monkeypatch.setitem(export_litert.__globals__["BOUNDS"], None, 0.0)
+    with pytest.raises(ExportError, match=r"must give what the model gives.*difference of"):
+        export_litert(model, path, overwrite=True)
+    assert path.read_bytes() == b"mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["net.tflite"]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Inverse(keras.layers.Layer):
+    def call(self, x):
+        return tf.linalg.inv(tf.matmul(x, x, transpose_a=True) + tf.eye(3))
+
+
+def test_an_operation_that_litert_has_not_is_named(tmp_path, capfd):
+    with pytest.raises(ExportError, match=r"no builtin operations.*MatrixInverse"):
+        export_litert(sequence(Inverse()), tmp_path / "net.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("`quantize` must be None, 'float16'.*quantize='int4'", {"quantize": "int4"}),
+        ("`length` must be a positive integer.*length=0", {"length": 0}),
+        ("`batch` must be a positive integer.*batch=-1", {"batch": -1}),
+        ("`length` must be a number of time steps.*length=None", {"quantize": "int8"}),
+        ("`data` must hold an array for each .*x", {"quantize": "int8", "length": 3}),
+        (
+            r"`data` must have the shape .*\(None, 3, 3\) of x.*\(2, 4, 3\)",
+            {"quantize": "int8", "length": 3, "data": np.zeros((2, 4, 3))},
+        ),
+        ("`data` is for quantize='int8'", {"data": np.zeros((2, 3, 3))}),
+    ],
+)
+def test_bad_arguments(message, arguments, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_litert(sequence(layers.GRU(2)), tmp_path / "net.tflite", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_length_beside_that_of_the_model(tmp_path):
+    model = keras.Sequential([keras.Input(batch_shape=(2, 5, 3), name="x"), layers.GRU(2)])
+    with pytest.raises(ValueError, match=r"`batch` must be that of the model.*batch=3, and"):
+        export_litert(model, tmp_path / "net.tflite", batch=3)
+    with pytest.raises(ValueError, match=r"`length` must be that of the model.*length=4"):
+        export_litert(model, tmp_path / "net.tflite", length=4)
+
+
+def test_models_it_does_not_take(tmp_path):
+    path = tmp_path / "net.tflite"
+    stateful = keras.Sequential(
+        [keras.Input(batch_shape=(2, 5, 3)), layers.GRU(2, stateful=True, name="kept")]
+    )
+    with pytest.raises(ValueError, match=r"must not be stateful.*stateful layers kept"):
+        export_litert(stateful, path)
+    with pytest.raises(ValueError, match="must be built"):
+        export_litert(keras.Sequential([layers.GRU(2)]), path)
+    with pytest.raises(ValueError, match=r"must compute in float32.*bfloat16"):
+        export_litert(sequence(layers.GRU(2, dtype="mixed_bfloat16")), path)
+    texts = keras.Input((), dtype="string", name="texts")
+    vectorize = keras.layers.TextVectorization(vocabulary=["a"], output_sequence_length=4)
+    embedded = keras.layers.Embedding(4, 2)(vectorize(texts))
+    with pytest.raises(ValueError, match=r"carries no strings.*'texts'"):
+        export_litert(keras.Model(texts, layers.GRU(2)(embedded)), path)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gru = layers.GRU(2)
+
+        def call(self, x):
+            return self.gru(x)
+
+    own = Own()
+    own(np.ones((1, 2, 3)))
+    with pytest.raises(ValueError, match=r"functional or Sequential.*a Own"):
+        export_litert(own, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_padding_is_checked_as_well_as_gaps(tmp_path, monkeypatch):
+    """A mask that is lost on the way is a difference, on either of the two inputs of the check."""
+    model = randomized(tokens(layers.GRU(4)))
+    path = export_litert(model, tmp_path / "net.tflite")
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    ids = np.array([[1, 2, 3, 0, 0], [0, 3, 0, 1, 2]], "int32")
+    (received,) = run(tokens=ids).values()
+    short = [model(np.array([row[row > 0]])) for row in ids]
+    np.testing.assert_allclose(received, np.concatenate(short), atol=1e-5)

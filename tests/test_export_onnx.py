@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+from exported import AHEAD, CAUSAL, inputs_of, of_cell, outputs_of, randomized, sequence, tokens
+from slow import slow_but
+
+from kerasrnn import cells, layers
+from kerasrnn.export import export_onnx
+from kerasrnn.export.check import ExportError
+
+MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
+NODES = {"LSTM", "GRU", "RNN", "Scan", "If"}
+FEW = ["simple_rnn", "lru", "reset", "bidirectional", "around"]
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def nodes(report):
+    return {name: count for name, count in report.operations.items() if name in NODES}
+
+
+@pytest.mark.parametrize("name", slow_but(FEW, MODELS))
+def test_the_file_gives_what_the_model_gives(name, tmp_path, rng):
+    model = randomized(MODELS[name]())
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert path.report.difference <= 1e-5
+    run = session(path)
+    for batch, length in ((2, 7), (5, 40), (1, 7)):
+        arrays = inputs_of(model, batch, length, rng)
+        received = run.run(None, arrays)
+        for y, want in zip(received, outputs_of(model, arrays), strict=True):
+            np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+NODES_OF = {
+    "an LSTM": (lambda: layers.LSTM(3), {"LSTM": 1}),
+    "a GRU": (lambda: layers.GRU(3), {"GRU": 1}),
+    "reset before": (
+        lambda: layers.GRU(3, reset_after=False, use_bias=False),
+        {"GRU": 1},
+    ),
+    "the lecture's GRU": (lambda: layers.GRU(3, update_gate="write"), {"GRU": 1}),
+    "a SimpleRNN": (lambda: layers.SimpleRNN(3, activation="relu"), {"RNN": 1}),
+    "hard gates": (lambda: layers.LSTM(3, recurrent_activation="hard_sigmoid"), {"LSTM": 1}),
+    "Keras's LSTM": (lambda: keras.layers.LSTM(3, use_bias=False), {"LSTM": 1}),
+    "Keras's GRU": (lambda: keras.layers.GRU(3, reset_after=False), {"GRU": 1}),
+    "Keras's both": (
+        lambda: keras.layers.Bidirectional(keras.layers.SimpleRNN(3)),
+        {"RNN": 2},
+    ),
+    "both": (lambda: layers.Bidirectional(layers.LSTM(3)), {"LSTM": 2}),
+    "a stack": (lambda: layers.RNNStack("gru", 3, 2, bidirectional=True), {"GRU": 4}),
+    # What these nodes have not.
+    "zoneout": (lambda: layers.LSTM(3, zoneout=0.2), {"Scan": 1}),
+    "normalization": (lambda: layers.GRU(3, normalization="layer"), {"Scan": 1}),
+    "another activation": (lambda: layers.GRU(3, activation="softsign"), {"Scan": 1}),
+    "hard gates that write": (
+        lambda: layers.GRU(3, update_gate="write", recurrent_activation="hard_sigmoid"),
+        {"Scan": 1},
+    ),
+    "another cell": (lambda: layers.MinGRU(3), {"Scan": 1}),
+}
+
+
+@pytest.mark.parametrize(
+    "name", slow_but(["reset before", "the lecture's GRU", "hard gates", "zoneout"], NODES_OF)
+)
+def test_which_node_it_is(name, tmp_path):
+    """What it gives is what the exporter compares."""
+    layer, expected = NODES_OF[name]
+    path = export_onnx(randomized(sequence(layer())), tmp_path / "net.onnx")
+    assert nodes(path.report) == expected
+
+
+@pytest.mark.parametrize("option", [None, "go_backwards", "zero_output_for_mask"])
+@pytest.mark.parametrize("name", slow_but(["LSTM"], ["LSTM", "GRU", "SimpleRNN"]))
+def test_masks_of_every_kind(name, option, tmp_path, rng):
+    """Padded on the right, on the left, with gaps, and nothing but padding."""
+    layer, options = getattr(layers, name), {option: True} if option else {}
+    model = randomized(tokens(layer(3, return_sequences=True, **options)))
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert nodes(path.report)["If"] == 1
+    run = session(path)
+    full = rng.integers(1, 4, (3, 6)).astype("int32")
+    for hidden in (
+        [[0, 0, 0, 0, 1, 1], [0] * 6, [0, 1, 1, 1, 1, 1]],
+        [[1, 1, 0, 0, 0, 0], [0] * 6, [1, 0, 0, 0, 0, 0]],
+        [[0, 1, 0, 1, 0, 0], [1, 0, 0, 0, 1, 1], [0] * 6],
+        [[1] * 6, [0] * 6, [0, 0, 0, 0, 1, 1]],
+    ):
+        ids = np.where(hidden, 0, full).astype("int32")
+        (y,) = run.run(None, {"tokens": ids})
+        np.testing.assert_allclose(y, model(ids), atol=1e-5)
+
+
+def test_states_go_in_and_come_out(tmp_path, rng):
+    model = randomized(AHEAD["states"]())
+    path = export_onnx(model, tmp_path / "net.onnx")
+    run = session(path)
+    arrays = inputs_of(model, 2, 8, rng)
+    whole, h, c = run.run(None, arrays)
+    first = run.run(None, arrays | {"x": arrays["x"][:, :5]})
+    last = run.run(None, {"x": arrays["x"][:, 5:], "h": first[1], "c": first[2]})
+    np.testing.assert_allclose(np.concatenate([first[0], last[0]], 1), whole, atol=1e-5)
+    np.testing.assert_allclose([h, c], last[1:], atol=1e-5)
+
+
+def test_a_process_without_tensorflow_runs_it(tmp_path, rng):
+    model = randomized(of_cell("lstm"))
+    path = export_onnx(model, tmp_path / "net.onnx")
+    x = rng.normal(size=(2, 9, 3)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    code = """
+import json, sys
+import numpy as np, onnxruntime
+run = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+print(json.dumps(run.run(["y"], {"x": np.load(sys.argv[2])})[0].tolist()))
+assert not {"tensorflow", "kerasrnn"} & {name.partition(".")[0] for name in sys.modules}
+"""
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "x.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), model(x), atol=1e-5)
+
+
+def test_names_shapes_and_what_is_open(tmp_path):
+    path = export_onnx(CAUSAL["inputs"](), tmp_path / "net.onnx")
+    assert path.report.dynamic == ("batch", "time")
+    run = session(path)
+    assert {one.name: one.shape for one in run.get_inputs()} == {
+        "a": ["batch", "time", 3],
+        "b": ["batch", "time", 3],
+    }
+    assert {one.name: one.shape[-1] for one in run.get_outputs()} == {"last": 2, "sum": 4}
+    assert path.report.size == path.stat().st_size
+
+
+class Inverse(keras.layers.Layer):
+    def call(self, x):
+        return tf.linalg.inv(tf.matmul(x, x, transpose_a=True) + tf.eye(3))
+
+
+def test_an_operation_that_is_not_written_is_named(tmp_path):
+    with pytest.raises(ExportError, match=r"Received: Matrix\w+, of .*turned"):
+        export_onnx(sequence(Inverse(name="turned")), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_it_refuses(tmp_path):
+    path = tmp_path / "net.onnx"
+    stateful = keras.Sequential(
+        [keras.Input(batch_shape=(2, 5, 3)), keras.layers.GRU(2, stateful=True, name="kept")]
+    )
+    with pytest.raises(ValueError, match=r"must not be stateful.*stateful layers kept"):
+        export_onnx(stateful, path)
+    with pytest.raises(ValueError, match=r"`path` must end in '.onnx'"):
+        export_onnx(sequence(layers.GRU(2)), tmp_path / "net")
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"overwrite=True.*net\.onnx"):
+        export_onnx(sequence(layers.GRU(2)), path)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(IsADirectoryError, match="must name a file"):
+        export_onnx(sequence(layers.GRU(2)), tmp_path / "folder.onnx")
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_difference_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(export_onnx.__globals__, "BOUND", -1.0)
+    with pytest.raises(ExportError, match="must give what the model gives"):
+        export_onnx(sequence(layers.GRU(2)), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,237 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from exported import (
+    AHEAD,
+    CAUSAL,
+    TwiceCell,
+    inputs_of,
+    of_cell,
+    outputs_of,
+    randomized,
+    sequence,
+)
+from slow import slow_but
+
+from kerasrnn import cells, layers
+from kerasrnn.export import export_streaming
+from kerasrnn.export import onnx as onnx_files
+from kerasrnn.export.check import ExportError
+
+MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL
+
+
+def exported(model, folder, format="saved_model"):
+    return export_streaming(model, folder / ("s.tflite" if format == "litert" else "s"), format)
+
+
+def runner(path, format):
+    """`run(signature, arrays)` of what was written."""
+    if format == "litert":
+        interpreter = Interpreter(model_path=str(path))
+        return lambda name, arrays: interpreter.get_signature_runner(name)(**arrays)
+    if format == "onnx":
+        files = {
+            name: onnx_files.Runner((path / f"{name}.onnx").read_bytes())
+            for name in ("step", "initial_state")
+        }
+        return lambda name, arrays: files[name].run(arrays)
+    loaded = tf.saved_model.load(path)
+    return lambda name, arrays: {
+        k: v.numpy()
+        for k, v in loaded.signatures[name](
+            **{k: tf.constant(v) for k, v in arrays.items()}
+        ).items()
+    }
+
+
+def steps(run, arrays):
+    """What comes out at each step but for the states."""
+    batch, length = next(iter(arrays.values())).shape[:2]
+    states = run("initial_state", {"batch": np.array(batch, "int32")})
+    for t in range(length):
+        outputs = run("step", {name: x[:, t] for name, x in arrays.items()} | states)
+        states = {name: outputs.pop(name) for name in states}
+        yield outputs
+
+
+def assert_steps_are_the_whole(model, run, arrays):
+    expected = outputs_of(model, arrays)
+    shown = list(steps(run, arrays))
+    names = sorted(shown[0])
+    for name, want in zip(names, expected, strict=True):
+        ys = [outputs[name] for outputs in shown]
+        if len(want.shape) > 2:
+            np.testing.assert_allclose(np.stack(ys, 1), want, atol=1e-5)
+        else:
+            np.testing.assert_allclose(ys[-1], want, atol=1e-5)
+            # And at each step what it would have been there.
+            shorter = {name: x[:, :4] for name, x in arrays.items()}
+            np.testing.assert_allclose(
+                ys[3], outputs_of(model, shorter)[names.index(name)], atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("format", slow_but(["saved_model"], ["saved_model", "litert", "onnx"]))
+@pytest.mark.parametrize("name", slow_but(["lru", "stack", "around", "inputs"], MODELS))
+def test_step_by_step_is_the_whole(name, format, tmp_path, rng):
+    model = randomized(MODELS[name]())
+    path = exported(model, tmp_path, format)
+    assert path.report.difference <= 1e-5
+    assert not {"While", "StatelessWhile", "WHILE", "Loop", "Scan"} & path.report.operations.keys()
+    assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
+
+
+@pytest.mark.parametrize("format", ["litert", "onnx"])
+def test_the_other_formats_in_short(format, tmp_path, rng):
+    model = randomized(CAUSAL["stack"]())
+    path = exported(model, tmp_path, format)
+    assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
+
+
+@pytest.mark.parametrize("length", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_many_steps(length, tmp_path, rng):
+    model = randomized(
+        sequence(
+            layers.LSTM(8, return_sequences=True),
+            layers.LRU(8, return_sequences=True),
+            layers.GRU(8, return_sequences=True),
+        )
+    )
+    path = exported(model, tmp_path)
+    assert_steps_are_the_whole(model, runner(path, "saved_model"), inputs_of(model, 2, length, rng))
+
+
+def test_names_and_signature(tmp_path):
+    path = exported(randomized(CAUSAL["stack"]()), tmp_path)
+    signatures = json.loads((path / "signature.json").read_text())["signatures"]
+    states = {f"lstm_{i}_{s}" for i in (1, 2) for s in ("h", "c", "output")}
+    taken = signatures["step"]["inputs"].keys()
+    assert {"tokens"} | states <= taken
+    assert signatures["initial_state"]["inputs"] == {"batch": {"dtype": "int32", "shape": []}}
+    assert signatures["initial_state"]["outputs"].keys() == taken - {"tokens"}
+    assert taken - {"tokens"} < signatures["step"]["outputs"].keys()
+    assert signatures["step"]["inputs"]["tokens"] == {"dtype": "int32", "shape": [None]}
+    assert signatures["step"]["inputs"]["lstm_1_h"] == {"dtype": "float32", "shape": [None, 8]}
+
+
+def test_layers_of_one_name_have_states_of_their_own(tmp_path, rng):
+    inner = [
+        keras.Sequential(
+            [keras.Input((None, 3)), layers.GRU(3, return_sequences=True, name="gru")],
+            name=f"part_{i}",
+        )
+        for i in range(2)
+    ]
+    model = randomized(sequence(*inner))
+    path = exported(model, tmp_path)
+    assert {"part_0_gru_h", "part_1_gru_h"} <= path.report.shapes.keys()
+    assert_steps_are_the_whole(model, runner(path, "saved_model"), inputs_of(model, 2, 6, rng))
+
+
+def test_a_stateful_model_is_left_as_it_is(tmp_path, rng):
+    model = randomized(
+        keras.Sequential(
+            [keras.Input(batch_shape=(2, None, 3), name="x"), layers.LSTM(4, stateful=True)]
+        )
+    )
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    model(x)
+    kept = [np.array(state) for state in model.layers[0].states]
+    run = runner(exported(model, tmp_path), "saved_model")
+    assert model.layers[0].stateful
+    np.testing.assert_array_equal(kept, model.layers[0].states)
+    # Any batch, from zeros.
+    *_, last = steps(run, {"x": np.concatenate([x, x])})
+    model.layers[0].reset_state()
+    (y,) = last.values()
+    np.testing.assert_allclose(y[2:], model(x), atol=1e-5)
+
+
+def test_a_tf1_session_serves_it(tmp_path, rng):
+    model = randomized(of_cell("gru"))
+    path = exported(model, tmp_path)
+    x = rng.normal(size=(2, 3)).astype("float32")
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        step = loaded.signature_def["step"]
+        (state,) = step.inputs.keys() - {"x"}
+        feeds = {step.inputs["x"].name: x, step.inputs[state].name: np.zeros((2, 5))}
+        y = session.run(step.outputs["y"].name, feeds)
+    np.testing.assert_allclose(y, model(x[:, None])[:, 0], atol=1e-5)
+
+
+class Smoothed(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.cumsum(x, axis=1)
+
+
+def attended():
+    x = keras.Input((None, 4), name="x")
+    y = layers.GRU(4, return_sequences=True)(x)
+    return keras.Model(x, keras.layers.Attention(name="looks")([y, y]))
+
+
+REFUSED = {
+    "which runs against the time": lambda: sequence(
+        layers.Bidirectional(layers.GRU(2), name="looks")
+    ),
+    "runs against": lambda: sequence(layers.GRU(2, go_backwards=True, name="looks")),
+    "inside of a connection": lambda: sequence(
+        layers.Residual(
+            layers.Bidirectional(layers.GRU(2, return_sequences=True), "sum", name="looks"),
+            project=True,
+        )
+    ),
+    "padding='same'": lambda: sequence(keras.layers.Conv1D(2, 3, padding="same", name="looks")),
+    "may look at other steps": lambda: sequence(
+        layers.GRU(2, return_sequences=True), keras.layers.GlobalMaxPooling1D(name="looks")
+    ),
+    "look at other steps": attended,
+    "at other steps": lambda: sequence(Smoothed(name="looks"), layers.GRU(2)),
+    "axis=1": lambda: sequence(keras.layers.Softmax(axis=1, name="looks"), layers.GRU(2)),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_looks_at_other_steps_is_named(reason, tmp_path):
+    rule = reason if reason != "inside of a connection" else "runs against"
+    with pytest.raises(ValueError, match=f"`model` must be causal.*Received: looks .*{rule}"):
+        exported(REFUSED[reason](), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_from_elsewhere_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"inputs with time.*'h' has the shape \(None, 4\)"):
+        exported(AHEAD["states"](), tmp_path)
+    x = keras.Input((None, 3), name="x")
+    h = keras.layers.Dense(4)(layers.GRU(4)(x))
+    model = keras.Model(x, layers.GRU(4, return_sequences=True, name="g")(x, initial_state=h))
+    with pytest.raises(ValueError, match="initial_state"):
+        exported(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments(tmp_path):
+    model = of_cell("gru")
+    with pytest.raises(ValueError, match=r"`format` must be 'saved_model', .*format='tflite'"):
+        export_streaming(model, tmp_path / "s", format="tflite")
+    with pytest.raises(ValueError, match=r"`path` must end in '.tflite'"):
+        export_streaming(model, tmp_path / "s", format="litert")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"overwrite=True.*full"):
+        export_streaming(model, tmp_path / "full")
+    assert [p.name for p in tmp_path.rglob("*")] == ["full", "mine.txt"]
+
+
+@pytest.mark.parametrize("format", ["saved_model", "litert", "onnx"])
+def test_a_difference_leaves_nothing(format, tmp_path, monkeypatch):
+    monkeypatch.setitem(export_streaming.__globals__, "BOUND", -1.0)
+    with pytest.raises(ExportError, match="must give what the model gives"):
+        exported(sequence(layers.RNN(TwiceCell(2))), tmp_path, format)
+    assert list(tmp_path.iterdir()) == []
