@@ -45,3 +45,35 @@ def test_where_there_is_no_bound_over_time():
     report = health_report(masked, np.where(np.arange(TIME)[:, None] < 9, X, 0), Y)
     assert report.layers["rnn"].bound_over_time is None
     assert (report.layers["rnn"].steps, report.layers["rnn"].lyapunov) == (9, None)
+
+
+def language_model(bidirectional, steps):
+    model = keras.Sequential(
+        [
+            keras.Input((steps,), dtype="int64"),
+            keras.layers.Embedding(9, 4),
+            layers.RNNStack(
+                "gru", 6, 1, bidirectional=bidirectional, return_sequences=True, name="stack"
+            ),
+            keras.layers.Dense(9, "softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("steps", [None, 20])
+def test_a_language_model_that_sees_the_next_word(steps):
+    """Of one length, too; where the targets are not the next words, nothing is said of it."""
+    words = np.random.default_rng(0).integers(0, 9, (8, 21))
+    x, y = words[:, :-1], words[:, 1:]
+    (verdict, *_) = health_report(language_model(True, steps), x, y).verdicts
+    assert (verdict.code, verdict.severity) == ("LOOKS_AHEAD", "sick")
+    assert verdict.layer.startswith("stack")
+    assert verdict.numbers["step"] < verdict.numbers["seen"]
+    for model, targets in (
+        (language_model(False, steps), y),
+        (language_model(True, steps), y[::-1]),
+    ):
+        codes = {verdict.code for verdict in health_report(model, x, targets).verdicts}
+        assert "LOOKS_AHEAD" not in codes

@@ -231,6 +231,15 @@ def of_no_progress(measured, factor, why):
     )
 
 
+def of_a_leak(layer):
+    return [
+        Advice(
+            f"Let {layer} run in one direction, without a Bidirectional or `bidirectional=True`; a "
+            'convolution with padding="causal", attention with `use_causal_mask=True`.'
+        )
+    ]
+
+
 def of_saturated_gates(of_layer, settings):
     scaled = scale_inputs(settings) or Advice("Scale the inputs to a variance of one.")
     normalized = not of_layer.normalization and Advice(

@@ -443,6 +443,21 @@ def _flow_numbers(layer):
     return {"slope": layer.slope, "half_life": layer.half_life, "steps": layer.steps}
 
 
+@severity("sick")
+def looks_ahead(measured):
+    """`y` is `x` one step later, and the model sees that step when it predicts it."""
+    if measured.leak is None:
+        return []
+    layer, at, seen = measured.leak
+    meaning = (
+        f"the model is to predict the next step, and {layer} sees it: its output at step {at} "
+        f"depends on step {seen} of the input. Its loss is worth nothing where the next step is "
+        "not known yet."
+    )
+    numbers = {"step": at, "seen": seen}
+    return [_verdict("LOOKS_AHEAD", layer, numbers, meaning, advice.of_a_leak(layer))]
+
+
 # A gradient through time vanishes if it falls to half more often than that over the sequence.
 _HALF_LIVES = 10
 # The norms of a training vanish if their median is under that: below the epsilon of Keras's Adam
@@ -680,6 +695,7 @@ CHECKS = {
     "NON_FINITE": non_finite,
     "DEAD": dead,
     "EXPLODING": exploding,
+    "LOOKS_AHEAD": looks_ahead,
     "VANISHING": vanishing,
     "SATURATED": saturated,
     "CLIP_TOO_TIGHT": clip_too_tight,

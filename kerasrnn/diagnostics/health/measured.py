@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn.diagnostics.causality import is_causal
 from kerasrnn.diagnostics.flow import GradientFlow, Measurement
 from kerasrnn.diagnostics.gates import GateRecorder
 from kerasrnn.diagnostics.health.cause import Cause, cause_at
@@ -83,6 +84,8 @@ class Measured:
         samples: How many the batch has.
         trained: Whether the model's optimizer has made an update; `None` without one.
         rates: The learning rates that earlier reports found too low and too high.
+        leak: Where `y` is `x` one step later and the model sees that step: the leaking layer, a
+            step of its output, and the step of the input it depends on; else `None`.
         restored: Whether weights are not those that the training of the record ended with.
         exchanges: The `Exchanges` of the recurrent layers; `None` without any.
     """
@@ -99,6 +102,7 @@ class Measured:
     samples: int | None = None
     trained: bool | None = None
     rates: tuple = (0.0, math.inf)
+    leak: tuple | None = None
     restored: bool = False
     exchanges: Exchanges | None = None
 
@@ -134,12 +138,35 @@ def measure(model, x, y, record=None, rates=(0.0, math.inf)):
     }
     if broken := cause_at(model, x, y, loss, reach):
         return Measured(record, loss, broken, **known)
+    known["leak"] = _leak(model, x, y)
     known["trivial"] = trivial = trivial_predictor(model, x, y, prediction)
     # Tracing clears what layers added to the loss; the passes over the batch fill it again.
     slow = _in_the_plain_loop(model, x)
     flow, layers, runs = _through_time(model, x, y)
     known["exchanges"] = runs and Exchanges(model, x, y, prediction, runs, trivial)
     return Measured(record, loss, None, reach, flow, layers, slow, **known)
+
+
+# Of so many samples and steps `is_causal` is asked: it runs the model twice per step.
+_OF_BATCH = 2, 12
+
+
+def _leak(model, x, y):
+    """Where a model that predicts the next step sees it."""
+    if not (tf.is_tensor(x) and tf.is_tensor(y) and x.shape.rank >= 2):
+        return None
+    x, y = np.asarray(x), np.asarray(y)
+    y = y[..., 0] if y.ndim == x.ndim + 1 and y.shape[-1] == 1 else y
+    if x.shape != y.shape or x.shape[1] < 3 or not np.array_equal(x[:, 1:], y[:, :-1]):
+        return None
+    samples, steps = _OF_BATCH
+    for batch in (x[:samples, :steps], x[:samples]):
+        try:
+            return is_causal(model, batch).leak
+        except (ValueError, tf.errors.InvalidArgumentError):
+            # A model of one length, or an output that keeps no step with its input.
+            continue
+    return None
 
 
 def _trained(model):
