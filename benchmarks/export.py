@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import tempfile
 import time
@@ -202,6 +203,8 @@ def reason(error):
     ):
         if part in text:
             return short
+    if unread := re.search(r"Conversion is failed for: (\w+)", text):
+        return f"not read: {unread[1]}"
     return f"{type(error).__name__}: {text[:120]}"
 
 

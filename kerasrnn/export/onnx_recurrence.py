@@ -293,12 +293,10 @@ def _written_node(graph, node, inputs, masked, go_backwards, zero_output, step):
     for padded in (True, False):
         inner = graph.inner()
         if padded:
-            outputs, finals = _run_node(inner, node, x, states, lengths, go_backwards)
-            # A node has zeros at the end, which here the last output is repeated at.
-            if not (go_backwards or zero_output):
-                last = inner.add("Unsqueeze", finals[0], inner.longs([0]))
-                outputs = inner.add("Where", mask, outputs, last)
-            made = [finals[0], outputs, *finals]
+            last, outputs, others = _run_padded(
+                inner, node, x, states, mask, lengths, go_backwards, zero_output
+            )
+            made = [last, outputs, last, *others]
         else:
             scanned = {"x": x, "mask": mask}
             if go_backwards:
@@ -317,6 +315,36 @@ def _written_node(graph, node, inputs, masked, go_backwards, zero_output, step):
         "If", fits, outputs=2 + len(states), then_branch=branches[0], else_branch=branches[1]
     )
     return [last, graph.add("Transpose", outputs, perm=[1, 0, 2]), *finals]
+
+
+def _run_padded(graph, node, x, states, mask, lengths, go_backwards, zero_output):
+    """The last output, all outputs in the order of the steps taken and the states but for the
+    first, of rows that are padded on the right.
+
+    No output is read behind a row's length, and no row is reversed by the node: OpenVINO runs on
+    over the padding.
+    """
+
+    def turned(v):
+        return graph.add("ReverseSequence", v, long_lengths, time_axis=0, batch_axis=1)
+
+    long_lengths = graph.cast(lengths, "int64")
+    x = turned(x) if go_backwards else x
+    outputs, (_, *others) = _run_node(graph, node, x, states, lengths, go_backwards=False)
+    ends = graph.add("Sub", long_lengths, graph.longs([1]))
+    last = graph.add(
+        "GatherND",
+        graph.add("Transpose", outputs, perm=[1, 0, 2]),
+        graph.add("Unsqueeze", ends, graph.longs([1])),
+        batch_dims=1,
+    )
+    zero = graph.constant(0, "float32")
+    repeats = not (go_backwards or zero_output)
+    behind = graph.add("Unsqueeze", last, graph.longs([0])) if repeats else zero
+    outputs = graph.add("Where", mask, outputs, behind)
+    if go_backwards:
+        outputs = graph.reversed(turned(outputs), 0)
+    return last, outputs, others
 
 
 def _right_padded(graph, mask):
