@@ -39,7 +39,7 @@ def scored(loss, y, model=None):
         ("binary_crossentropy", BITS, BINARY),
         (LOSSES.BinaryCrossentropy(from_logits=True), BITS, BINARY),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", value if isinstance(value, str) else ""),
 )
 def test_the_score(loss, y, expected):
     found = scored(loss, y)
