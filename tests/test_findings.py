@@ -295,6 +295,20 @@ def test_the_rate_that_is_advised(options, rates, advised):
     assert verdict.numbers["rate"] == 0.1
 
 
+def test_rates_are_raised_only_so_far():
+    """And not where the fastest layer moves, whatever the others do."""
+    low = recorded(EVER, ratio=1e-7, loss=1.0, rate=0.01)
+    for optimizer, to in (("Adam", "0.03"), ("SGD", "10")):
+        settings = Settings(optimizer=optimizer, rate=0.01)
+        (verdict,) = verdicts(Measured(record=low, settings=settings))
+        assert f"from 0.01 to {to}:" in verdict.remedy
+    settings = Settings(optimizer="Adam", rate=0.03)
+    (verdict,) = verdicts(Measured(record=low, settings=settings))
+    assert "Raise" not in " ".join(verdict.steps)
+    low.changes[:, 1] = 2e-4
+    assert codes_on(low) == {"HEALTHY"}
+
+
 def test_a_rate_of_zero():
     (verdict,) = verdicts_on(recorded(EVER, rate=0.0, ratio=0.0, loss=1.0))
     assert "from 0 to 0.001:" in verdict.remedy

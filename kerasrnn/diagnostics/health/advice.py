@@ -13,8 +13,8 @@ from kerasrnn.updates.suggestion import nothing_to_suggest_from, suggest_clipnor
 # What is named where no norms are at hand.
 _CLIP = f"`kerasrnn.callbacks.{written('global_norm', '1.0')}`"
 _ORTHOGONAL = 'recurrent_initializer="orthogonal"'
-# Where the rate is zero.
-_USUAL_RATE = 1e-3
+# Where the rate is zero, and what no rate is raised above.
+_USUAL_RATE, _HIGHEST, _HIGHEST_OF_SGD = 1e-3, 0.03, 10
 # Plain stacks of up to four layers train (CS224N 2019, lecture 7).
 _DEEP = 4
 # Data are scaled if the root of their mean square is at most that.
@@ -41,10 +41,14 @@ def lower_rate(measured, factor, why):
 
 def raise_rate(measured, factor, why):
     """A learning rate that is higher by a factor, but under one that was too high."""
-    rate, (_, too_high) = measured.settings.rate, measured.rates
+    settings = measured.settings
+    rate, (_, too_high) = settings.rate, measured.rates
     if rate is None:
         return Advice(f"Raise the learning rate to {factor:.1g} times what it is: {why}.")
-    to = min(factor * rate, math.sqrt(too_high * rate)) or _USUAL_RATE
+    highest = _HIGHEST_OF_SGD if settings.optimizer in ("SGD", None) else _HIGHEST
+    to = min(factor * rate, math.sqrt(too_high * rate), highest) or _USUAL_RATE
+    if to <= rate:
+        return None
     return Advice(
         f"Raise the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.", "learning rate"
     )
@@ -173,7 +177,7 @@ def of_a_layer_that_vanishes(measured, layer, exchange=None):
         return listed(
             scale_inputs(settings),
             not measured.learned and scale_targets(settings),
-            not measured.learned and connect(measured),
+            connect(measured),
             of_layer.gates and start_gates(layer, of_layer),
             measured.learned and exchange is None and needs,
             of_layer.cell != "LRU"

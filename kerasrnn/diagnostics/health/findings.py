@@ -49,9 +49,9 @@ def learning_rate(measured):
     weights, or half of the updates by over 30% of them; or one by over 10% right before the loss
     jumps to over ten times its first and last value; or the loss ends over twice its first value
     while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the
-    loss falls by less than 10% while gradients stay, and an update changes layers by less than 1e-4
-    of their weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio
-    of weights:updates")."""
+    loss falls by less than 10% while gradients stay, and half of the updates change no layer by over
+    1e-4 of its weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n,
+    "Ratio of weights:updates")."""
     record = measured.record
     if record is None or not record.stable.any() or _explodes_at_once(record):
         return []
@@ -120,7 +120,8 @@ def _too_low(measured, record):
         return []
     third = len(losses) // 3
     first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
-    ratio, norms = _typical_ratio(record), record.global_norm
+    # Of the layer that moves most: in others gradients may vanish, which is no matter of the rate.
+    ratio, norms = float(np.median(_largest_ratios(record))), record.global_norm
     stay = np.median(norms[-third:]) > max(_VANISHED, np.median(norms[:third]) / 2)
     learned = measured.learned
     if ratio >= _RATIO / 10 or abs(first - last) > _FALLS * abs(first) or not stay or learned:

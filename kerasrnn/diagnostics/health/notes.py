@@ -10,7 +10,7 @@ from kerasrnn.updates.record import percent
 # A clip that cuts a larger share of the updates is worth a word.
 _OFTEN = 0.1
 # So is a loss that fell by a larger share between the last two fifths of so many updates.
-_FALLING, _LONG = 0.1, 50
+_FALLING, _LONG = 0.05, 50
 # But for one that is under that share of the trivial predictor's.
 _DONE = 0.05
 
