@@ -78,7 +78,8 @@ def test_a_clip_of_gradient_clipping(mode):
         assert verdict.numbers == {"clip_rate": 1.0, "mode": mode, "value": 0.1}
         advice = f'Try kerasrnn.callbacks.GradientClipping("{suggestion.mode}", {suggestion:.3g}): '
         assert verdict.remedy.startswith(advice)
-    (idle,) = verdicts_on(recorded(before, clip=clip))
+    idle, well = verdicts_on(recorded(before, clip=clip))
+    assert well.code == "HEALTHY"
     assert (idle.code, idle.meaning[: len(named)]) == ("CLIP_IDLE", named)
 
     *axes, _, _ = plots.gradient_norms(tight).axes
@@ -89,11 +90,10 @@ def test_a_clip_of_gradient_clipping(mode):
 
 def test_a_clip_that_is_warming_up_is_not_idle():
     """ZClip's first 25 updates are not clipped."""
-    for updates, code in (25, "HEALTHY"), (26, "CLIP_IDLE"):
-        (verdict,) = verdicts_on(recorded(norms(updates), clip=("zscore", 2.5)))
-        assert verdict.code == code
-    (verdict,) = verdicts_on(recorded(norms(25), clip=("percentile", 10.0)))
-    assert verdict.code == "CLIP_IDLE"
+    for updates, codes in (25, {"HEALTHY"}), (26, {"CLIP_IDLE", "HEALTHY"}):
+        assert codes_on(recorded(norms(updates), clip=("zscore", 2.5))) == codes
+    idle = recorded(norms(25), clip=("percentile", 10.0))
+    assert codes_on(idle) == {"CLIP_IDLE", "HEALTHY"}
 
 
 def test_no_finding_contradicts_another():
@@ -303,10 +303,47 @@ def test_rates_are_raised_only_so_far():
         (verdict,) = verdicts(Measured(record=low, settings=settings))
         assert f"from 0.01 to {to}:" in verdict.remedy
     settings = Settings(optimizer="Adam", rate=0.03)
-    (verdict,) = verdicts(Measured(record=low, settings=settings))
+    highest = recorded(EVER, ratio=1e-7, loss=1.0, rate=0.03)
+    (verdict,) = verdicts(Measured(record=highest, settings=settings))
     assert "Raise" not in " ".join(verdict.steps)
     low.changes[:, 1] = 2e-4
     assert codes_on(low) == {"HEALTHY"}
+
+
+def test_of_a_schedule_the_rates_count_that_did_it():
+    """Not the last ones, that have harmed nobody."""
+    decays = np.geomspace(1.0, 1e-5, 100)
+    (verdict,) = verdicts_on(recorded(EVER, ratio=4.0, rate=decays))
+    assert "from 1 to 0.003:" in verdict.remedy
+    assert verdict.numbers["rate"] == 1.0
+    (verdict,) = verdicts_on(recorded(EVER, ratio=1e-5, loss=1.0, rate=decays))
+    assert verdict.numbers["rate"] == pytest.approx(np.median(decays), rel=1e-4)
+
+
+@pytest.mark.parametrize("code", ["SATURATED", "VANISHING", "EXPLODING"])
+def test_targets_out_of_scale_come_first(code):
+    """Whatever is found, unless the net has learned all the same."""
+    layer = layer_health(
+        slope={"VANISHING": -1.0, "EXPLODING": 1.0}.get(code, 0.0), low=0.9 * (code == "SATURATED")
+    )
+    settings = Settings(scale_of_targets=500.0, scale_of_inputs=1.0)
+    (verdict,) = verdicts(Measured(layers={"rnn": layer}, settings=settings))
+    assert verdict.code == code
+    assert verdict.remedy.startswith("Divide the targets by 500")
+    assert sum(step.startswith("Divide the targets") for step in verdict.steps) == 1
+    learned = {"loss": 0.1, "trivial": TrivialPredictor(1.0, "the mean of `y`")}
+    told = verdicts(Measured(layers={"rnn": layer}, settings=settings, **learned))
+    assert not any("Divide" in step for verdict in told for step in verdict.steps)
+
+
+def test_a_saved_model_that_has_learned_nothing():
+    """Without a monitor: its optimizer knows how many updates it has made."""
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+    for updates, code in (None, "HEALTHY"), (0, "HEALTHY"), (99, "HEALTHY"), (100, "NOT_LEARNING"):
+        (verdict,) = verdicts(Measured(loss=0.95, trivial=trivial, updates=updates))
+        assert verdict.code == code
+    assert "after 100 updates" in verdict.meaning
+    assert "rate" not in " ".join(verdict.steps)
 
 
 def test_a_rate_of_zero():
@@ -484,7 +521,7 @@ def test_a_layer_that_gives_huge_numbers(took, gave, explodes):
 
 
 def test_verdicts_come_in_the_order_of_the_checks():
-    """HEALTHY alone."""
+    """HEALTHY beside harmless ones alone."""
     exploding = norms()
     exploding[::50] *= 1e3
     several = verdicts_on(recorded(exploding, exploding * 0.1, ("clipnorm", 0.1)))

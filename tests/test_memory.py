@@ -185,14 +185,24 @@ def test_where_an_exchange_says_nothing():
     assert exchange(model, np.repeat(X[:1], BATCH, 0), NEAR, 5) is None
     assert exchange(model, X[:7], NEAR[:7], 5) is None
     assert exchange(model, X[:8], NEAR[:8], 5) is not None
-    # Outputs of all steps are read with no step between; with none of them read it does say.
-    every = net(simple(radius=1.0, return_sequences=True))
-    assert exchange(every, X, X[:, :, :1], 5) is None
+    # Outputs of all steps are read with no step between, where they are pooled; with none of them
+    # read it does say.
     pooled = net(simple(radius=1.0, return_sequences=True), keras.layers.GlobalAveragePooling1D())
     assert exchange(pooled, X, NEAR, 5) is None
     below = net(simple(return_sequences=True), layers.SimpleRNN(4, name="above"))
     assert exchange(below, X, NEAR, 35).stays
     assert exchange(below, X, NEAR, 35, "above").stays
+
+
+def test_of_outputs_per_step_the_last_is_scored():
+    """As one evaluates it by hand, with the weight of that step alone."""
+    every = net(simple(radius=1.0, return_sequences=True))
+    source = partners(np.ones((BATCH, TIME), bool), 5)
+    other, y = X[source[..., 0], source[..., 1]], X[:, :, :1]
+    told = exchange(every, X, y, 5)
+    for x, loss in ((X, told.loss), (other, told.exchanged)):
+        expected = np.mean((every.predict(x, verbose=0)[:, -1] - y[:, -1]) ** 2)
+        assert loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_direction_of_two():

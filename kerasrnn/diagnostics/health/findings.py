@@ -6,6 +6,7 @@ grave it is stand beside it. A further verdict is a further check and its line i
 about it in `advice`; docs/tables.py writes its row in docs/verdicts.md.
 """
 
+import dataclasses
 import inspect
 import math
 import textwrap
@@ -15,7 +16,7 @@ import numpy as np
 from kerasrnn.diagnostics.health import advice
 from kerasrnn.diagnostics.health.advice import Advice, listed
 from kerasrnn.diagnostics.health.measured import Measured
-from kerasrnn.diagnostics.health.verdict import Verdict, severity
+from kerasrnn.diagnostics.health.verdict import SEVERITIES, Verdict, severity
 from kerasrnn.diagnostics.reach import HUGE
 from kerasrnn.updates.record import percent
 
@@ -49,24 +50,34 @@ def learning_rate(measured):
     weights, or half of the updates by over 30% of them; or one by over 10% right before the loss
     jumps to over ten times its first and last value; or the loss ends over twice its first value
     while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the
-    loss falls by less than 10% while gradients stay, and half of the updates change no layer by over
-    1e-4 of its weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy, CS231n,
-    "Ratio of weights:updates")."""
+    loss falls by less than 10% while gradients stay, and half of the updates change no layer by
+    over 1e-4 of its weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy,
+    CS231n, "Ratio of weights:updates")."""
     record = measured.record
     if record is None or not record.stable.any() or _explodes_at_once(record):
         return []
     return _too_high(measured, record) or _too_low(measured, record)
 
 
+def _at_rate_of(measured, record, pick):
+    """The same with the learning rate that did it, where a schedule has changed it since."""
+    known = record.rate[np.isfinite(record.rate)]
+    if not len(known):
+        return measured
+    settings = measured.settings._replace(rate=float(f"{pick(known):.6g}"))
+    return dataclasses.replace(measured, settings=settings)
+
+
 def _too_high(measured, record):
+    measured = _at_rate_of(measured, record, np.max)
     ratios = _largest_ratios(record)
     losses = record.loss[~np.isnan(record.loss)].astype("float64")
     said, ratio = _why_too_high(record, ratios, losses)
     if said is None:
         return []
     factor = min(0.1, _TARGET / ratio) if ratio else 0.1
-    why = f"an update that changed a layer by {_RATIO:g} of its weights would be healthy, not one "
-    why += f"by {ratio:.2g}"
+    why = f"an update that changes a layer by {_RATIO:g} to {_TARGET:g} of its weights is healthy, "
+    why += f"not one by {ratio:.2g}"
     numbers = {"too": "high", "update_ratio": ratio, "rate": measured.settings.rate}
     if len(losses):
         numbers |= {"first_loss": float(losses[0]), "last_loss": _last(losses)}
@@ -118,6 +129,7 @@ def _too_low(measured, record):
         or not record.finite.all()
     ):
         return []
+    measured = _at_rate_of(measured, record, np.median)
     third = len(losses) // 3
     first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
     # Of the layer that moves most: in others gradients may vanish, which is no matter of the rate.
@@ -507,25 +519,30 @@ def _vanishing_in_training(record):
 _THOUSANDTH = 10
 
 
+def _back(layer):
+    """The steps after which a thousandth of the gradient is left, or those there are."""
+    return min(math.ceil(_THOUSANDTH * layer.half_life), layer.steps - 1)
+
+
 def exchange(measured, path):
     """The `Exchange` of a layer beyond the steps over which its gradient vanishes; `None` where it
     does not vanish, or nothing can be told."""
     layer = measured.layers[path]
     if measured.exchanges is None or not vanishes(layer, layer.slope):
         return None
-    return measured.exchanges(path, math.ceil(_THOUSANDTH * layer.half_life))
+    return measured.exchanges(path, _back(layer))
 
 
 def harmless(measured, path):
     """Whether a gradient vanishes in a layer, and the model does well without what lies there."""
     told = exchange(measured, path)
-    return told is not None and told.stays and measured.learned
+    return told is not None and told.stays and measured.better
 
 
 def _vanishing_layer(measured, path, layer):
     numbers, told = _flow_numbers(layer), exchange(measured, path)
     if layer.half_life:
-        back = math.ceil(_THOUSANDTH * layer.half_life)
+        back = _back(layer)
         where = f"more than {back} steps back" if back > 1 else "more than a single step back"
         meaning = (
             f"{path} learns hardly anything from what lies {where}, of {layer.steps} steps: on its "
@@ -612,7 +629,8 @@ def not_learning(measured):
     """After 100 updates or more the loss is over 90% of what the best constant prediction has, and
     nothing else is wrong."""
     record, trivial = measured.record, measured.trivial
-    if record is None or trivial is None or len(record) < _MANY or not record.finite.all():
+    updates = (measured.updates or 0) if record is None else len(record)
+    if trivial is None or updates < _MANY or (record and not record.finite.all()):
         return []
     if measured.loss < _NO_BETTER * trivial.loss:
         return []
@@ -620,15 +638,18 @@ def not_learning(measured):
         return []
     if clip_too_tight(measured):
         return []
-    ratio = _typical_ratio(record)
+    ratio = _typical_ratio(record) if record else None
     meaning = (
-        f"after {len(record)} updates the loss at this batch is {measured.loss:.3g}, and "
+        f"after {updates} updates the loss at this batch is {measured.loss:.3g}, and "
         f"{trivial.loss:.3g} if {trivial.what} is predicted for every sample: nothing is learned "
         "yet, though gradients arrive."
     )
     numbers = {"loss": measured.loss, "trivial_loss": trivial.loss, "update_ratio": ratio}
-    faster = min(_FASTER, _SLOW / ratio) if ratio else _FASTER
-    why = f"an update changes a layer by {ratio:.1g} of its weights, and may by more"
+    # Without a monitor nothing is known of the rate.
+    faster, why = 1, ""
+    if ratio is not None:
+        faster = min(_FASTER, _SLOW / ratio) if ratio else _FASTER
+        why = f"an update changes a layer by {ratio:.1g} of its weights, and may by more"
     steps = advice.of_no_progress(measured, faster, why)
     return [_verdict("NOT_LEARNING", None, numbers, meaning, steps)]
 
@@ -709,8 +730,21 @@ CHECKS = {
 def verdicts(measured):
     """What the checks find, a list of `Verdict`s, the gravest first."""
     *ill, well = CHECKS.values()
-    said = [verdict for check in ill for verdict in check(measured)] or well(measured)
-    return [v._replace(severity=CHECKS[v.code].severity) for v in said]
+    said = [verdict for check in ill for verdict in check(measured)]
+    said = [v._replace(severity=CHECKS[v.code].severity) for v in said]
+    if all(v.severity == SEVERITIES[0] for v in said):
+        said += [v._replace(severity=SEVERITIES[0]) for v in well(measured)]
+    scaled = not measured.learned and advice.scale_targets(measured.settings)
+    return [_with_targets_scaled(v, scaled) if scaled else v for v in said]
+
+
+def _with_targets_scaled(verdict, step):
+    """Numbers that are out of scale come before all else that may be done, but for the inputs'."""
+    if verdict.severity == SEVERITIES[0] or step in verdict.steps:
+        return verdict
+    steps = list(verdict.steps)
+    first = bool(steps) and steps[0].startswith("Scale the inputs")
+    return verdict.advised([*steps[:first], step, *steps[first:]])
 
 
 def described():

@@ -25,6 +25,8 @@ from kerasrnn.updates.record import GradientRecord
 
 # The loss of a model that has learned, in those of the trivial predictor.
 _FAR_BETTER = 0.5
+# And of one that does better than that.
+_BETTER = 0.9
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
 _SAMPLES = 4
 
@@ -82,7 +84,7 @@ class Measured:
         settings: The `Settings` of the model, or what the record shows of them.
         trivial: The `TrivialPredictor` at the batch, or `None` where none can be scored.
         samples: How many the batch has.
-        trained: Whether the model's optimizer has made an update; `None` without one.
+        updates: How many the model's optimizer has made; `None` without one.
         rates: The learning rates that earlier reports found too low and too high.
         leak: Where `y` is `x` one step later and the model sees that step: the leaking layer, a
             step of its output, and the step of the input it depends on; else `None`.
@@ -100,7 +102,7 @@ class Measured:
     settings: Settings | None = None
     trivial: TrivialPredictor | None = None
     samples: int | None = None
-    trained: bool | None = None
+    updates: int | None = None
     rates: tuple = (0.0, math.inf)
     leak: tuple | None = None
     restored: bool = False
@@ -109,6 +111,11 @@ class Measured:
     def __post_init__(self):
         if self.settings is None:
             object.__setattr__(self, "settings", of_training(self.record))
+
+    @property
+    def better(self):
+        """Whether the model does better at the batch than the trivial predictor."""
+        return self.trivial is not None and self.loss < _BETTER * self.trivial.loss
 
     @property
     def learned(self):
@@ -133,7 +140,7 @@ def measure(model, x, y, record=None, rates=(0.0, math.inf)):
         "settings": of_model(model, x, y, record),
         "rates": rates,
         "samples": len(tree.flatten(x)[0]),
-        "trained": _trained(model),
+        "updates": _updates(model),
         "restored": record is not None and _restored(model, record),
     }
     if broken := cause_at(model, x, y, loss, reach):
@@ -169,9 +176,9 @@ def _leak(model, x, y):
     return None
 
 
-def _trained(model):
+def _updates(model):
     optimizer = getattr(model, "optimizer", None)
-    return None if optimizer is None else int(optimizer.iterations) > 0
+    return None if optimizer is None else int(optimizer.iterations)
 
 
 # Of norms in float32.

@@ -90,6 +90,7 @@ class Exchanges:
         if changed < _FEWEST:
             return None
         everyone = np.arange(len(run.valid))
+        self._weights = _at_last_steps(run, self._y, self._prediction)
         before, after = (self._loss(p, everyone) for p in (self._prediction, exchanged))
         rng = np.random.default_rng(_SEED)
         rises = [
@@ -101,7 +102,7 @@ class Exchanges:
             return None
         least = max(_OF_LOSS * abs(before), _OF_TRIVIAL * self._trivial)
         stays = abs(after - before) + _ERRORS * error <= least
-        if run.layer.return_sequences and not stays:
+        if run.layer.return_sequences and self._weights is None and not stays:
             return None
         return Exchange(back, before, after, error, stays)
 
@@ -129,13 +130,28 @@ class Exchanges:
 
     def _loss(self, prediction, some):
         """J of some of the samples, regularizers left out."""
-        x, y, prediction = tree.map_structure(
+        x, y, prediction, weights = tree.map_structure(
             lambda part: None if part is None else tf.gather(part, some),
-            (self._x, self._y, prediction),
+            (self._x, self._y, prediction, self._weights),
         )
         with left_as_it_was(self._model):
-            loss = self._model.compute_loss(x, y, prediction, training=False)
+            loss = self._model.compute_loss(x, y, prediction, weights, training=False)
             return float(loss - sum(self._model.losses))
+
+
+def _at_last_steps(run, y, prediction):
+    """Weights (batch, time) that leave of a loss over all steps each sample's last one, from which
+    the exchange keeps its distance; `None` where outputs have no time, or another."""
+    time = run.valid.shape[1]
+    of_steps = [
+        tf.is_tensor(part) and part.shape.rank >= 2 and part.shape[1] == time
+        for part in (y, prediction)
+    ]
+    if not all(of_steps) or prediction.shape.rank != 3 or run.layer.go_backwards:
+        return None
+    valid = np.array(run.valid)
+    last = time - 1 - np.argmax(valid[:, ::-1], axis=1)
+    return tf.constant(time * (np.arange(time) == last[:, None]), "float32")
 
 
 def partners(valid, back):

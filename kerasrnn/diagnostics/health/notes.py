@@ -36,7 +36,7 @@ def notes(measured):
 
 
 def _on_training(measured):
-    if measured.trained is False and measured.record is None:
+    if measured.updates == 0 and measured.record is None:
         return (
             "the model's optimizer has made no update: this is the net as it starts, or as it was "
             "compiled anew."
@@ -79,7 +79,8 @@ def _on_the_end(measured):
     if not np.isfinite(record.loss).all():
         return None
     before, last = (float(np.median(part)) for part in np.array_split(record.loss, 5)[-2:])
-    if last < _DONE * trivial.loss or before - last <= _FALLING * abs(before):
+    done, sick = last < _DONE * trivial.loss, last > trivial.loss
+    if done or sick or before - last <= _FALLING * abs(before):
         return None
     return (
         f"the loss still fell when the training ended, from {before:.3g} to {last:.3g} over the "
@@ -122,7 +123,7 @@ def _on_slow_layers(slow):
 
 def _on_eigenvalues(path, layer):
     by_radius, by_exponent = _trend(layer, layer.log_radius), _trend(layer, layer.lyapunov)
-    if by_radius == by_exponent:
+    if by_radius == by_exponent or not math.isfinite(layer.slope):
         return None
     return (
         f"in {path}, do not go by the eigenvalues of the recurrent matrix, as textbooks do. By "
