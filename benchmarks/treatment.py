@@ -263,7 +263,8 @@ def followed(advice, net, task):
     if "smaller weights" in advice:
         return dataclasses.replace(net, kernel_scale=1.0, rate=net.rate / 10)
     if "biases that are not negative" in advice:
-        return dataclasses.replace(net, dense_bias=0.0, rate=net.rate / 3)
+        rate = net.rate / 3 if "learning rate" in advice else net.rate
+        return dataclasses.replace(net, dense_bias=0.0, rate=rate)
     if "leaky_relu" in advice:
         return dataclasses.replace(net, dense=net.dense and "leaky_relu")
     if "Residual" in advice or "connection" in advice:

@@ -3,6 +3,8 @@
 import math
 import re
 
+import keras
+import numpy as np
 import pytest
 from records import norms, recorded
 
@@ -10,6 +12,7 @@ from kerasrnn import layers
 from kerasrnn.diagnostics.health import advice
 from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
 from kerasrnn.diagnostics.health.settings import LayerSettings, Settings
+from kerasrnn.diagnostics.reach import Reach
 from kerasrnn.initializers import Chrono
 from kerasrnn.updates.clip_in_force import ClipInForce
 
@@ -112,6 +115,39 @@ def test_of_a_high_rate():
     assert steps(scale_of_inputs=1e3)[0].startswith("Scale the inputs")
 
 
+def dead_silence(layer, **measured):
+    layer.build((None, 3))
+    reach = {"dense": Reach(layer, {"dense/kernel": 0.0}, 1.0, 0.0)}
+    return advice.of_dead_silence(Measured(reach=reach, **measured), "dense")
+
+
+def test_of_dead_silence():
+    """A learning rate is named where it may have been the cause, a bias where there is one."""
+    alive, born = norms(), norms() * [1, 0]
+    for bias, measured, first in (
+        (True, {"record": recorded(alive)}, ["Lower", "Take"]),
+        (True, {"record": recorded(born)}, ["Start", "Take"]),
+        (False, {"record": recorded(alive)}, ["Start", "Take", "Lower"]),
+        (False, {"record": recorded(born)}, ["Start", "Take"]),
+        (True, {"trained": True}, ["Lower", "Take"]),
+        (True, {"trained": False}, ["Start", "Take"]),
+        (True, {"samples": 1}, ["Report", "Lower", "Take"]),
+    ):
+        steps = dead_silence(keras.layers.Dense(2, use_bias=bias), **measured)
+        assert [step.split()[0] for step in steps] == first
+        assert ("biases" in in_words(steps)) == bias
+
+
+def test_of_a_deep_stack():
+    """As advised, it fits inputs of any width."""
+    many = {str(n): layer_health(layers.LSTM(2)) for n in range(5)}
+    step = advice.connect(Measured(layers=many))
+    options = re.search(r"RNNStack\((.*)\)`", step)[1]
+    stack = eval(f"layers.RNNStack(units=4, depth=2, {options})", {"layers": layers})
+    assert stack(np.ones((2, 5, 3), "float32")).shape == (2, 4)
+    assert "project=True" in in_words(advice.of_a_cut_way(Settings()))
+
+
 def test_every_setting_that_is_named_is_one():
     names = set(Settings().by_name)
     measured = Measured(record=recorded(norms()), settings=Settings(rate=0.1, optimizer="SGD"))
@@ -122,7 +158,7 @@ def test_every_setting_that_is_named_is_one():
         *advice.of_a_high_rate(measured, 0.1, "", True),
         *advice.of_weights_blown_up(measured),
         *advice.of_a_cut_way(Settings()),
-        *advice.of_dead_silence(measured),
+        *dead_silence(keras.layers.Dense(2), record=measured.record),
         *advice.of_saturated_gates(LayerSettings.of(layers.LSTM(2).cell), Settings()),
         advice.clip_by_norms(measured.record, Settings()),
         advice.raise_rate(measured, 2, ""),

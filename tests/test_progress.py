@@ -1,16 +1,21 @@
 """What a report says of the one before it: on models that change as it advised, or otherwise."""
 
+import dataclasses
 import functools
+import pickle
 import re
 
 import keras
 import numpy as np
 import pytest
-from known_nets import UNITS, X, Y, compiled, found, only, simple
+from known_nets import UNITS, X, Y, compiled, found, only, simple, trained
 
 from kerasrnn import layers, tasks
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import health_report
+from kerasrnn.diagnostics.health.progress import escalated, known_rates, since
+from kerasrnn.diagnostics.health.settings import LayerSettings, Settings
+from kerasrnn.diagnostics.health.verdict import Advice, Verdict
 from kerasrnn.initializers import Chrono
 
 # They are to go wrong.
@@ -84,11 +89,22 @@ def test_what_did_not_help_is_not_said_again():
 
 
 def test_a_rate_too_low_is_raised_to_below_one_that_was_too_high():
-    low, _ = on_adding(keras.optimizers.Adam(1e-7), previous=diverged()[0])
+    low, _ = on_adding(SGD(1e-7), previous=diverged()[0])
     assert codes(low)[0] == "LEARNING_RATE"
     assert low.verdicts[0].numbers["too"] == "low"
     assert low.rates == (0.0, 1.0)
     assert rate_in_raise(low) <= np.sqrt(1e-7)
+    # What was too high for one optimizer, or for data of one scale, is not so for another.
+    now = low.settings
+    assert known_rates(low, now) == (1e-7, 1.0)
+    assert known_rates(low, now._replace(scale_of_inputs=1.1 * now.scale_of_inputs))[1] == 1.0
+    for change in (
+        {"optimizer": "Adam"},
+        {"scale_of_inputs": 10 * now.scale_of_inputs},
+        {"scale_of_targets": 0.1 * now.scale_of_targets},
+        {"scale_of_targets": None},
+    ):
+        assert known_rates(low, now._replace(**change)) == (0.0, np.inf)
 
 
 def rate_in_raise(report):
@@ -170,3 +186,109 @@ def test_a_previous_report_of_something_else():
     # Longer sequences are of the same task.
     longer = compiled(layers.GRU(3), shape=(None, 3))
     assert found(health_report(longer, np.repeat(X, 2, axis=1), Y, previous=vanishing()))
+
+
+def dead_net(activation="relu"):
+    """A net whose layer without a bias gives zeros, with the names that Keras makes up."""
+    negative = keras.initializers.RandomUniform(-1, 0, seed=0)
+    hidden = keras.layers.Dense(8, activation, use_bias=False, kernel_initializer=negative)
+    rnn = layers.SimpleRNN(16, activation="sigmoid")
+    model = keras.Sequential([keras.Input((12, 3)), rnn, hidden, keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True, jit_compile=False)
+    return model
+
+
+def test_a_dead_layer_is_known_again_under_another_name():
+    report, advised = None, []
+    for _ in range(3):
+        model = dead_net()
+        report = health_report(model, X, Y, trained(model), previous=report)
+        assert codes(report) == ["DEAD"]
+        advised.append(report.verdicts[0].remedy)
+    assert "weights of both signs" in advised[0]
+    assert "leaky_relu" in advised[1]
+    # There is nothing else, and so the one longest ago.
+    assert advised[2] == advised[0]
+    assert "learning rate" not in report.text
+    assert f"Still there: DEAD in {model.layers[1].name}" in " ".join(report.since_previous)
+    assert "DEAD" not in codes(health_report(dead_net("leaky_relu"), X, Y, previous=report))
+
+
+NONE = LayerSettings.of(layers.LSTM(2).cell)
+LONG = LayerSettings.of(layers.LSTM(2, bias_initializer=Chrono(12)).cell)
+
+
+def of_layers(*each, **others):
+    names = [f"rnn_{number}" for number in range(len(each))]
+    places = {name: ("recurrent", number) for number, name in enumerate(names)}
+    return Settings(layers=dict(zip(names, each, strict=True)), places=places, **others)
+
+
+def reported(settings, *verdicts):
+    """A report of these verdicts alone."""
+    return dataclasses.replace(vanishing(), verdicts=[*verdicts], settings=settings, tried={})
+
+
+def ill(code, layer, *steps, severity="attention"):
+    return Verdict(code, layer, {}, "", severity=severity).advised(steps)
+
+
+GATES = Advice("Start its gates.", "bias initializer")
+LOOK, TAKE = Advice("Look."), Advice("Take LRU.", "cells")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "tried"),
+    [
+        ((NONE,), (LONG,), [True]),
+        ((NONE,), (NONE,), [False]),
+        # More layers are no other initializer.
+        ((NONE,), (NONE, NONE), [False]),
+        ((NONE, NONE), (NONE,), [False]),
+        # It was taken in the first layer alone.
+        ((NONE, NONE), (LONG, NONE), [True, False]),
+        ((NONE, LONG), (LONG, NONE), [True, True]),
+    ],
+)
+def test_advice_on_a_layer_was_taken_where_that_layer_has_changed(then, now, tried):
+    then, now = of_layers(*then), of_layers(*now)
+    both = [ill("VANISHING", f"rnn_{number}", GATES, TAKE) for number in range(len(tried))]
+    found, names = escalated(both, now, reported(then, *both))
+    assert [v.remedy == TAKE for v in found] == tried
+    assert len(names) == sum(tried)
+
+
+def test_a_step_that_no_setting_shows_was_taken_if_the_summary_named_it():
+    now = of_layers(NONE)
+    lesser = ill("SATURATED", "rnn_0", LOOK, TAKE)
+    grave = ill("DEAD", "rnn_0", LOOK, TAKE, severity="sick")
+    previous = reported(now, lesser, grave)
+    assert previous.summary[-1] == f"Next step: {grave.remedy}"
+    found, _ = escalated([lesser, grave], now, previous)
+    assert [v.remedy for v in found] == [LOOK, TAKE]
+
+
+def test_the_same_advice_in_other_numbers_and_names():
+    now = of_layers(NONE)
+    steps = [Advice(f"Start dense{n} from 1e-{n}.", key="start") for n in (1, 2)]
+    previous = reported(now, ill("DEAD", "rnn_0", steps[0], TAKE))
+    (verdict,), _ = escalated([ill("DEAD", "rnn_0", steps[1], TAKE)], now, previous)
+    assert verdict.remedy == TAKE
+    assert pickle.loads(pickle.dumps(steps[0])).key == "start"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        (of_layers(NONE, guard=None), of_layers(NONE, guard=False), "Nothing was changed"),
+        (of_layers(NONE, guard=False), of_layers(NONE, guard=True), "DivergenceGuard no → yes."),
+        (of_layers(NONE, rate=None), of_layers(NONE, rate=0.1), "Nothing was changed"),
+        (of_layers(NONE, NONE), of_layers(NONE), "The loss"),
+        (of_layers(NONE, NONE), of_layers(LONG), "bias initializer none, none → Chrono(12)."),
+        (of_layers(NONE, LONG), of_layers(LONG, NONE), "none, Chrono(12) → Chrono(12), none."),
+    ],
+)
+def test_only_what_is_known_to_be_another_is_said_to_be_changed(then, now, said):
+    first = since([], now, 1.0, reported(then, ill("HEALTHY", None)))[0]
+    assert said in first
+    assert first.startswith(("Changed: bias", "Changed: Div", "Nothing", "The loss"))

@@ -53,3 +53,20 @@ def test_of_a_model_and_its_training():
     assert (alone.guard, alone.clip) == (None, None)
     assert alone.rate == pytest.approx(0.1 * 0.5**4)
     assert set(alone.by_name) == set(settings.by_name)
+
+
+def test_the_places_of_layers_whatever_their_names():
+    def places(rnn):
+        both = layers.Bidirectional(rnn, name="both")
+        model = compiled(keras.layers.Dense(4), both, layers.GRU(2), keras.layers.Dense(2))
+        names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+        places = health_report(model, X, Y).settings.places
+        return [places[name] for name in names], places
+
+    dense, first = places(layers.SimpleRNN(3, return_sequences=True, name="rnn"))
+    again, second = places(layers.LSTM(3, return_sequences=True, name="lstm"))
+    assert dense == again == [("Dense", 0), ("Dense", 1), ("Dense", 2)]
+    forward = ("recurrent", 0)
+    assert first["both/forward"] == first["both/forward_rnn"] == forward
+    assert second["both/forward"] == second["both/forward_lstm"] == forward
+    assert second["both/backward"] == ("recurrent", 1)

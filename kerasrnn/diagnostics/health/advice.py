@@ -32,10 +32,13 @@ def lower_rate(measured, factor, why):
     """A learning rate that is lower by a factor, but over one that was too low."""
     rate, (too_low, _) = measured.settings.rate, measured.rates
     if rate is None:
-        return Advice(f"Lower the learning rate to {factor:.1g} of what it is: {why}.")
+        text = f"Lower the learning rate to {factor:.1g} of what it is: {why}."
+        return Advice(text, key="lower the rate")
     to = max(factor * rate, math.sqrt(too_low * rate))
     return Advice(
-        f"Lower the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.", "learning rate"
+        f"Lower the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.",
+        "learning rate",
+        "lower the rate",
     )
 
 
@@ -44,13 +47,16 @@ def raise_rate(measured, factor, why):
     settings = measured.settings
     rate, (_, too_high) = settings.rate, measured.rates
     if rate is None:
-        return Advice(f"Raise the learning rate to {factor:.1g} times what it is: {why}.")
+        text = f"Raise the learning rate to {factor:.1g} times what it is: {why}."
+        return Advice(text, key="raise the rate")
     highest = _HIGHEST_OF_SGD if settings.optimizer in ("SGD", None) else _HIGHEST
     to = min(factor * rate, math.sqrt(too_high * rate), highest) or _USUAL_RATE
     if to <= rate:
         return None
     return Advice(
-        f"Raise the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.", "learning rate"
+        f"Raise the learning rate from {rate:g} to {_rounded(to, rate)}: {why}.",
+        "learning rate",
+        "raise the rate",
     )
 
 
@@ -71,9 +77,11 @@ def clip_by_norms(record, settings):
         return Advice(
             f"Lower the learning rate and train anew before you choose a threshold: {why}.",
             "learning rate",
+            "lower the rate before a threshold",
         )
     begin = "Try" if record.fired.any() else "Clip the gradients:"
-    return Advice(f"{begin} {suggest_clipnorm(record).instead_of(settings.clip)}.", "clip")
+    instead = suggest_clipnorm(record).instead_of(settings.clip)
+    return Advice(f"{begin} {instead}.", "clip", "clip by norms")
 
 
 def guard(settings):
@@ -101,6 +109,7 @@ def scale_targets(settings):
         f"Divide the targets by {scale:.3g}, the root of their mean square: a loss of large "
         "numbers has large gradients.",
         "scale of the targets",
+        "scale the targets",
     )
 
 
@@ -111,6 +120,7 @@ def scale_inputs(settings):
         return Advice(
             f"Scale the inputs to a variance of one: the root of their mean square is {scale:.3g}.",
             "scale of the inputs",
+            "scale the inputs",
         )
     return None
 
@@ -121,7 +131,9 @@ def start_gates(layer, of_layer):
     if of_layer.memory and of_layer.memory >= layer.steps:
         return None
     place = ", in a layer of kerasrnn.layers" if of_layer.of_keras else ""
-    return Advice(f"Start its gates so that they keep: {bias}{place}.", "bias initializer")
+    return Advice(
+        f"Start its gates so that they keep: {bias}{place}.", "bias initializer", "start the gates"
+    )
 
 
 def take_gates(layer):
@@ -130,6 +142,7 @@ def take_gates(layer):
         "Take a cell with gates that keep its state, `kerasrnn.layers.LSTM` or `GRU`, with "
         f"bias_initializer=kerasrnn.initializers.Chrono(T_max={layer.steps}).",
         "cells",
+        "take gates",
     )
 
 
@@ -138,7 +151,11 @@ def start_recurrent(of_layer):
     if of_layer.gain == 1:
         return None
     instead = "" if of_layer.gain is None else f", whose gain is 1 and not {of_layer.gain:.3g}"
-    return Advice(f"Start from {_ORTHOGONAL}{instead}.", "gain of the orthogonal initializer")
+    return Advice(
+        f"Start from {_ORTHOGONAL}{instead}.",
+        "gain of the orthogonal initializer",
+        "start from orthogonal weights",
+    )
 
 
 def of_a_layer_that_explodes(of_layer, settings):
@@ -160,7 +177,7 @@ def of_an_overflow(settings):
         start.append('an activation that is bounded, "tanh"')
     return listed(
         scale_inputs(settings),
-        Advice(f"Start anew from {' and '.join(start)}."),
+        Advice(f"Start anew from {' and '.join(start)}.", key="start from smaller weights"),
         clip(settings),
         not all(settings.of_cells("gates"))
         and Advice("Take a cell with gates, `kerasrnn.layers.LSTM` or `GRU`.", "cells"),
@@ -210,8 +227,9 @@ def connect(measured):
     deep = len(measured.layers) > _DEEP and not measured.settings.connected
     return deep and Advice(
         f"Lead connections past the layers, of which there are {len(measured.layers)}: "
-        '`kerasrnn.layers.RNNStack(connection="residual")`.',
+        '`kerasrnn.layers.RNNStack(connection="residual", project=True)`.',
         "connections",
+        "connect the layers",
     )
 
 
@@ -239,36 +257,62 @@ def of_a_leak(layer):
     return [
         Advice(
             f"Let {layer} run in one direction, without a Bidirectional or `bidirectional=True`; a "
-            'convolution with padding="causal", attention with `use_causal_mask=True`.'
+            'convolution with padding="causal", attention with `use_causal_mask=True`.',
+            key="let it run in one direction",
         )
     ]
 
 
 def of_saturated_gates(of_layer, settings):
-    scaled = scale_inputs(settings) or Advice("Scale the inputs to a variance of one.")
+    scaled = scale_inputs(settings) or Advice(
+        "Scale the inputs to a variance of one.", key="scale the inputs"
+    )
     normalized = not of_layer.normalization and Advice(
         'Take normalization="layer"'
         + (", in a layer of kerasrnn.layers." if of_layer.of_keras else "."),
         "normalization",
+        "normalize",
     )
     smaller = Advice("Start anew from smaller weights and biases, with a lower learning rate.")
     known = settings.scale_of_inputs is not None and scaled.setting is None
     return listed(*((normalized, smaller) if known else (scaled, normalized, smaller)))
 
 
-def of_dead_silence(measured):
+def of_dead_silence(measured, path):
+    """Of a layer that gives nothing but zeros: no learning rate wakes one that was born so, nor do
+    weights of one sign learn another where no bias does."""
+    biased = any("bias" in v.name for v in measured.reach[path].layer.weights)
+    born = _never_moved(measured, path)
+    biases = "biases that are not negative"
+    initial = Advice(
+        "Start it anew from weights of both signs, as `glorot_uniform` gives"
+        + (f", and {biases}." if biased else "."),
+        key="start a dead layer from other weights",
+    )
+    slower = Advice(
+        "Lower the learning rate and start it anew" + (f", from {biases}." if biased else "."),
+        "learning rate",
+        "start a dead layer at a lower rate",
+    )
+    sloped = Advice(
+        'Take an activation that is not flat below zero: "leaky_relu", or "tanh" in a recurrent '
+        "layer."
+    )
     return listed(
         measured.samples == 1
         and Advice("Report on more samples: where this one gives zeros, others may not."),
-        Advice(
-            "Lower the learning rate and start it anew, from biases that are not negative.",
-            "learning rate",
-        ),
-        Advice(
-            'Take an activation that is not flat below zero: "leaky_relu", or "tanh" in a '
-            "recurrent layer."
-        ),
+        *((slower, sloped) if biased and not born else (initial, sloped)),
+        not biased and not born and slower,
     )
+
+
+def _never_moved(measured, path):
+    """Whether a layer has had no gradient from the first update on, as far as that is known."""
+    record = measured.record
+    if record is None:
+        return measured.trained is False
+    its = [variable in measured.reach[path].gradients for variable in record.variables]
+    return not record.before[:, its].any()
 
 
 def of_weights_blown_up(measured):
@@ -283,7 +327,8 @@ def of_weights_of_zero(path):
     return [
         Advice(
             f"Start {path} from weights other than zero, as `glorot_uniform` gives: behind zeros "
-            "no layer gets a gradient."
+            "no layer gets a gradient.",
+            key="start from weights other than zero",
         )
     ]
 
@@ -291,8 +336,14 @@ def of_weights_of_zero(path):
 def of_a_flat_activation(path, settings):
     return listed(
         scale_inputs(settings),
-        Advice(f"Start {path} anew from smaller weights, with a lower learning rate."),
-        Advice(f"Take normalization before {path}, as `keras.layers.LayerNormalization`."),
+        Advice(
+            f"Start {path} anew from smaller weights, with a lower learning rate.",
+            key="start from smaller weights",
+        ),
+        Advice(
+            f"Take normalization before {path}, as `keras.layers.LayerNormalization`.",
+            key="normalize before it",
+        ),
     )
 
 
@@ -305,7 +356,7 @@ def of_a_cut_way(settings):
         not settings.connected
         and Advice(
             "Lead a connection past it: `kerasrnn.layers.Residual`, or "
-            '`RNNStack(connection="residual")`.',
+            '`RNNStack(connection="residual")`, with `project=True` where the widths differ.',
             "connections",
         ),
     )

@@ -311,7 +311,7 @@ def _why_dead(measured, path):
     if reach[path].silent:
         of = "the only sample of `x`" if measured.samples == 1 else "all of `x`"
         why = f"every one of its outputs is zero for {of}, so that its weights get no gradient"
-        return why, advice.of_dead_silence(measured)
+        return why, advice.of_dead_silence(measured, path)
     zero = next((one for one, of_layer in reach.items() if of_layer.zero), None)
     if zero:
         why = f"no gradient comes back to it, for the weights of {zero} are zero"

@@ -123,14 +123,13 @@ class Measured:
         return self.trivial is not None and self.loss < _FAR_BETTER * self.trivial.loss
 
 
-def measure(model, x, y, record=None, rates=(0.0, math.inf)):
+def measure(model, x, y, record=None):
     """What is measured of a model at a batch, as in inference, beside the record of its training.
 
     Args:
         model: A compiled and built Keras model.
         x, y: The batch, as tensors.
         record: A `GradientRecord`, or `None`.
-        rates: As in `Measured`.
 
     Raises:
         ValueError: the batch is masked throughout in a recurrent layer.
@@ -138,7 +137,6 @@ def measure(model, x, y, record=None, rates=(0.0, math.inf)):
     loss, prediction, reach = gradient_reach(model, x, y)
     known = {
         "settings": of_model(model, x, y, record),
-        "rates": rates,
         "samples": len(tree.flatten(x)[0]),
         "updates": _updates(model),
         "restored": record is not None and _restored(model, record),

@@ -1,9 +1,9 @@
 """What has changed since an earlier report, what came of it, and what is left to try."""
 
 import math
-import re
 
-from kerasrnn.diagnostics.health.verdict import SEVERITIES
+from kerasrnn.diagnostics.health.settings import RECURRENT
+from kerasrnn.diagnostics.health.verdict import SEVERITIES, gravest
 
 
 def check_same_task(settings, before):
@@ -30,9 +30,19 @@ def _written(shapes):
     return " and ".join(map(str, shapes)) or "no array"
 
 
-def known_rates(previous):
+# By so much the root mean square of two batches of the same data may differ.
+_OF_BATCHES = 0.2
+
+
+def known_rates(previous, settings):
     """The highest learning rate that the reports so far found too low, and the lowest they found
-    too high."""
+    too high: none once the optimizer or the scale of inputs or targets is another."""
+    before = previous.settings
+    if settings.optimizer != before.optimizer or not (
+        _same_scale(settings.scale_of_inputs, before.scale_of_inputs)
+        and _same_scale(settings.scale_of_targets, before.scale_of_targets)
+    ):
+        return 0.0, math.inf
     low, high = previous.rates
     for verdict in previous.verdicts:
         rate = verdict.numbers.get("rate")
@@ -42,6 +52,12 @@ def known_rates(previous):
             else:
                 low = max(low, rate)
     return low, high
+
+
+def _same_scale(now, then):
+    if now is None or then is None:
+        return now is then
+    return math.isclose(now, then, rel_tol=_OF_BATCHES)
 
 
 def escalated(verdicts, settings, previous):
@@ -55,20 +71,24 @@ def escalated(verdicts, settings, previous):
     Returns:
         The list of verdicts, and what was tried against each by its place: a dictionary of tuples.
     """
-    then = {_place(v, previous.settings): v for v in previous.verdicts}
+    # Of two in one place the first, which is the one the summary may name.
+    then = {_place(v, previous.settings): v for v in reversed(previous.verdicts)}
+    worst = gravest(previous.verdicts)
     result, tried = [], dict(previous.tried)
     for verdict in verdicts:
         place = _place(verdict, settings)
         before = then.get(place)
-        if before and before.remedy and _followed(before.remedy, settings, previous.settings):
-            tried[place] = (*tried.get(place, ()), _name(before.remedy))
+        if before and before.remedy:
+            # Where no setting shows it, a user who asks again is believed to have taken the one
+            # step that the summary named.
+            followed = _followed(before.remedy, place, settings, previous.settings)
+            if before is worst if followed is None else followed:
+                tried[place] = (*tried.get(place, ()), before.remedy.key)
         names = tried.get(place, ())
         # Of those that were tried, the one longest ago.
         steps = sorted(
             verdict.steps,
-            key=lambda step: (
-                len(names) - names[::-1].index(_name(step)) if _name(step) in names else 0
-            ),
+            key=lambda step: len(names) - names[::-1].index(step.key) if step.key in names else 0,
         )
         result.append(verdict.advised(steps))
     return result, tried
@@ -77,28 +97,37 @@ def escalated(verdicts, settings, previous):
 def since(verdicts, settings, loss, previous):
     """Sentences on what was changed since, and what came of it."""
     return [
-        _on_changes(settings, previous.settings),
+        *_on_changes(settings, previous.settings),
         _on_loss(settings, loss, previous),
         *_on_verdicts(verdicts, settings, previous),
     ]
 
 
 def _place(verdict, settings):
-    """What a verdict is about, by the number of the layer, whose name may change."""
-    paths = list(settings.layers or {})
-    layer = verdict.layer
-    return verdict.code, paths.index(layer) if layer in paths else layer
+    """What a verdict is about, by the place of the layer, whose name may change."""
+    return verdict.code, (settings.places or {}).get(verdict.layer, verdict.layer)
 
 
-def _name(step):
-    """The step in its first words, whatever the numbers."""
-    return re.sub(r"\d[\d.e+-]*", "", step.partition(":")[0])
+def _followed(step, place, settings, before):
+    """Whether the setting that a step changes is another one, in the layer at that place where it
+    is one of a recurrent layer; `None` where that is not known."""
+    if step.setting is None:
+        return None
+    now, then = settings.by_name[step.setting], before.by_name[step.setting]
+    _, layer = place
+    if isinstance(now, tuple) and isinstance(layer, tuple) and layer[0] == RECURRENT:
+        return now[layer[1]] != then[layer[1]]
+    return _changed(now, then)
 
 
-def _followed(step, settings, before):
-    setting = getattr(step, "setting", None)
-    # Where no setting shows it, a user who asks again is believed.
-    return setting is None or settings.by_name[setting] != before.by_name[setting]
+def _changed(now, then):
+    """Whether a setting is another one; `None` where that is not known. Layers that are more or
+    fewer are no change of what each has."""
+    if now is None or then is None:
+        return None
+    if isinstance(now, tuple) and len(now) != len(then):
+        return set(now) != set(then)
+    return now != then
 
 
 def _on_changes(settings, before):
@@ -106,11 +135,12 @@ def _on_changes(settings, before):
     changed = [
         f"{name} {_said(then[name])} → {_said(now[name])}"
         for name in now
-        if now[name] != then[name]
+        if _changed(now[name], then[name])
     ]
-    if not changed:
-        return "Nothing was changed that the report knows of."
-    return f"Changed: {'; '.join(changed)}."
+    if changed:
+        yield f"Changed: {'; '.join(changed)}."
+    elif len(settings.layers or {}) == len(before.layers or {}):
+        yield "Nothing was changed that the report knows of."
 
 
 def _said(value):

@@ -13,7 +13,7 @@ from kerasrnn.diagnostics.health.measured import measure
 from kerasrnn.diagnostics.health.notes import notes
 from kerasrnn.diagnostics.health.settings import Settings
 from kerasrnn.diagnostics.health.trivial import TrivialPredictor
-from kerasrnn.diagnostics.health.verdict import SEVERITIES
+from kerasrnn.diagnostics.health.verdict import SEVERITIES, gravest
 from kerasrnn.diagnostics.looking import as_batch, check_compiled
 from kerasrnn.diagnostics.reach import layer_paths
 from kerasrnn.files import Address, located, replacing_file
@@ -68,7 +68,7 @@ class HealthReport:
     @property
     def status(self):
         """ "sick", "attention" or "healthy": the gravest severity of a verdict."""
-        return max((v.severity for v in self.verdicts), key=SEVERITIES.index)
+        return gravest(self.verdicts).severity
 
     @property
     def summary(self):
@@ -82,7 +82,7 @@ class HealthReport:
             first, last, updates = self.trend
             many = f"{updates} update{'s' * (updates > 1)}"
             said.append(f"In training it went from {first:.3g} to {last:.3g} in {many}.")
-        worst = next(v for v in self.verdicts if v.severity == self.status)
+        worst = gravest(self.verdicts)
         if self.status != SEVERITIES[0] and worst.remedy:
             said.append(f"Next step: {worst.remedy}")
         return said
@@ -166,8 +166,10 @@ def health_report(model, x, y, monitor=None, previous=None):
     One that gives something else and gets no gradient is named where no such layer explains it.
 
     Every verdict has one next step, and the others behind it; none names what is set already. The
-    first verdict's is the one to take; then train anew, and hand this report on as `previous`: the
-    next one says what was changed, what came of it, and no longer puts first what did not help.
+    one that the summary names, of the first of the gravest, is to be taken; then train anew, and
+    hand this report on as `previous`: the next one says what was changed, what came of it, and no
+    longer puts first what did not help. Where no setting shows whether a step was taken, that one
+    alone counts as taken.
 
     Args:
         model: A compiled Keras model.
@@ -214,11 +216,12 @@ def health_report(model, x, y, monitor=None, previous=None):
         )
     if not model.built:
         model(x)
-    rates = progress.known_rates(previous) if previous else (0.0, math.inf)
-    measured = measure(model, x, y, record, rates)
+    measured = measure(model, x, y, record)
     settings = measured.settings
     if previous:
         progress.check_same_task(settings, previous.settings)
+        rates = progress.known_rates(previous, settings)
+        measured = dataclasses.replace(measured, rates=rates)
     paths = layer_paths(model)
     found = [v._replace(layer=paths.get(v.layer, v.layer)) for v in verdicts(measured)]
     tried, since = {}, ()
@@ -238,7 +241,7 @@ def health_report(model, x, y, monitor=None, previous=None):
         settings,
         since,
         tried,
-        rates,
+        measured.rates,
     )
 
 

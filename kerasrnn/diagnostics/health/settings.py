@@ -1,5 +1,6 @@
 """What is set in a model and its training, so that advice does not name it again."""
 
+import collections
 from typing import Any, NamedTuple
 
 import keras
@@ -13,6 +14,9 @@ from kerasrnn.keras_cells import declarations
 from kerasrnn.layers import DenselyConnected, Highway, Residual
 from kerasrnn.updates.clip_in_force import ClipInForce
 from kerasrnn.updates.optimizers import innermost
+
+# How the layers are counted whose class changes with the cell.
+RECURRENT = "recurrent"
 
 
 class LayerSettings(NamedTuple):
@@ -72,6 +76,8 @@ class Settings(NamedTuple):
         scale_of_inputs, scale_of_targets: The root mean square of the numbers in them that are
             finite; `None` of those that are no floats.
         layers: The `LayerSettings` of each recurrent layer's cell, by its path.
+        places: By the path of each layer, what tells it from the others in a net that is built
+            again, where its name may be another: RECURRENT or its class, and its number among them.
         connected: The number of connections between layers: `Residual`, `Highway`,
             `DenselyConnected`.
     """
@@ -87,6 +93,7 @@ class Settings(NamedTuple):
     scale_of_targets: float | None = None
     layers: Any = None
     connected: int = 0
+    places: Any = None
 
     def of_cells(self, name):
         """What each recurrent layer has of a setting, in their order."""
@@ -94,11 +101,12 @@ class Settings(NamedTuple):
 
     @property
     def by_name(self):
-        """What an `Advice` can name as its setting, in words, with what it is set to."""
+        """What an `Advice` can name as its setting, in words, with what it is set to; `None` where
+        that is not known, and a tuple where each recurrent layer has its own."""
         return {
             "optimizer": self.optimizer,
             "learning rate": self.rate,
-            "clip": self.clip and str(self.clip),
+            "clip": str(self.clip) if self.clip else "none",
             "DivergenceGuard": self.guard,
             "cells": self.of_cells("cell"),
             "bias initializer": tuple(
@@ -144,6 +152,7 @@ def of_model(model, x, y, record):
         _scale(y),
         {path: LayerSettings.of(layer.cell) for path, layer, _ in recurrent_paths(model)},
         _connections(model),
+        _places(model),
     )
 
 
@@ -167,3 +176,27 @@ def _scale(batch):
 def _connections(layer):
     kinds = Residual, Highway, DenselyConnected
     return sum(isinstance(one, kinds) + _connections(one) for one in layers_directly_in(layer))
+
+
+def _places(model):
+    of_layers, counts = {}, collections.Counter()
+    recurrent = recurrent_paths(model)
+    for number, (_, layer, _) in enumerate(recurrent):
+        of_layers[id(layer)] = RECURRENT, number
+    places = {path: of_layers[id(layer)] for path, layer, _ in recurrent}
+    for path, layer in _paths(model):
+        kind = type(layer).__name__
+        if id(layer) not in of_layers:
+            of_layers[id(layer)] = kind, counts[kind]
+            counts[kind] += 1
+        places[path] = of_layers[id(layer)]
+    return places
+
+
+def _paths(layer, path=()):
+    """The path by names of every layer inside one, but for those inside a recurrent layer."""
+    for part in layers_directly_in(layer):
+        here = (*path, part.name)
+        yield "/".join(here), part
+        if not isinstance(part, keras.layers.RNN):
+            yield from _paths(part, here)

@@ -12,15 +12,18 @@ class Advice(str):
     Attributes:
         setting: The name in `Settings.by_name` of what it changes; `None` where no setting shows
             whether it was followed.
+        key: What it is known by in another report, where its numbers and names may differ. Default:
+            the text.
     """
 
-    def __new__(cls, text, setting=None):
+    def __new__(cls, text, setting=None, key=None):
         self = super().__new__(cls, text)
         self.setting = setting
+        self.key = key or text
         return self
 
     def __getnewargs__(self):
-        return str(self), self.setting
+        return str(self), self.setting, self.key
 
 
 class Verdict(NamedTuple):
@@ -68,6 +71,11 @@ class Verdict(NamedTuple):
     def __str__(self):
         further = f" If that does not help: {' '.join(self.further)}" if self.further else ""
         return f"{self.words}: {self.meaning} {self.remedy}{further}".rstrip()
+
+
+def gravest(verdicts):
+    """The first of the gravest verdicts, whose remedy is the step to take."""
+    return max(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
 def severity(level):
