@@ -129,8 +129,8 @@ def test_of_dead_silence():
         (True, {"record": recorded(born)}, ["Start", "Take"]),
         (False, {"record": recorded(alive)}, ["Start", "Take", "Lower"]),
         (False, {"record": recorded(born)}, ["Start", "Take"]),
-        (True, {"trained": True}, ["Lower", "Take"]),
-        (True, {"trained": False}, ["Start", "Take"]),
+        (True, {"updates": 1}, ["Lower", "Take"]),
+        (True, {"updates": 0}, ["Start", "Take"]),
         (True, {"samples": 1}, ["Report", "Lower", "Take"]),
     ):
         steps = dead_silence(keras.layers.Dense(2, use_bias=bias), **measured)

@@ -310,7 +310,7 @@ def _never_moved(measured, path):
     """Whether a layer has had no gradient from the first update on, as far as that is known."""
     record = measured.record
     if record is None:
-        return measured.trained is False
+        return measured.updates == 0
     its = [variable in measured.reach[path].gradients for variable in record.variables]
     return not record.before[:, its].any()
 
