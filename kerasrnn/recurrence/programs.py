@@ -308,6 +308,8 @@ def _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output
 def _projected_between(start, stop, cell, sequences, masks):
     """The projection, zeros before `start` and from `stop` on, which no step reads."""
     size, steps = tf.shape(sequences)[0], sequences.shape[1] or tf.shape(sequences)[1]
+    # Of no steps at all TensorFlow loses the shape where it vectorizes a gradient.
+    stop = tf.minimum(tf.maximum(stop, start + 1), steps)
     unmasked = tf.slice(sequences, [0, start, 0], [size, stop - start, sequences.shape[2]])
     xs = sequence.project(cell, unmasked, masks)
     return tf.pad(xs, [[start, steps - stop], [0, 0], [0, 0]])
