@@ -14,6 +14,7 @@ from fuzzing.compare import (
     trainable_values,
 )
 from kerasrnn.callbacks import GradientClipping, GradientNormMonitor
+from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence import programs
 
 # Of a GradientClipping, and of Keras's optimizers.
@@ -51,6 +52,10 @@ def same_as_steps_by_hand(draw):
         x = draw.rng.normal(size=(steps * size, time, features)).astype("float32")
     with skip_where_refused(random_layers.NOTHING_TO_NORMALIZE):
         model = _model(draw, x, tokens)
+    # A layer normalization of one unit divides nothing but rounding.
+    cells = [layer.cell for _, layer, _ in recurrent_paths(model)]
+    if any(getattr(cell, "normalization", None) and cell.units == 1 for cell in cells):
+        raise Skip
     draw.perturb(model)
     y = draw.rng.normal(size=(steps * size, 1)) * draw.rng.choice([1, 10], (steps * size, 1))
     y = y.astype("float32")
