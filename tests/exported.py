@@ -1,10 +1,39 @@
 """Models to export, with random weights. The exporters themselves compare files and models; the
 tests of each format do it once more with numbers of their own."""
 
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 
 from kerasrnn import cells, layers
+
+
+class Own(keras.Model):
+    """A model of a class of its own, for whose inputs nobody can ask."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = layers.GRU(2)
+
+    def call(self, x):
+        return self.gru(x)
+
+
+def served_elsewhere(code, path, x, folder):
+    """What a file gives for x in a process of its own.
+
+    Args:
+        code: Prints it as JSON; it finds the paths of the file and of x in `sys.argv`.
+        path, x, folder: The file, an array, and a folder for it.
+    """
+    np.save(folder / "x.npy", x)
+    command = [sys.executable, "-c", code, str(path), str(folder / "x.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def sequence(*parts, features=3):

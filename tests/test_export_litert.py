@@ -1,13 +1,20 @@
-import json
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from exported import AHEAD, CAUSAL, inputs_of, of_cell, outputs_of, randomized, sequence, tokens
+from exported import (
+    AHEAD,
+    CAUSAL,
+    Own,
+    inputs_of,
+    of_cell,
+    outputs_of,
+    randomized,
+    sequence,
+    served_elsewhere,
+    tokens,
+)
 from slow import slow_but
 
 from kerasrnn import cells, layers
@@ -46,7 +53,6 @@ def test_a_process_without_keras_runs_it(tmp_path, rng):
     )
     path = export_litert(model, tmp_path / "net.tflite")
     x = rng.normal(size=(2, 9, 3)).astype("float32")
-    np.save(tmp_path / "x.npy", x)
     code = """
 import json, sys
 import numpy as np
@@ -55,10 +61,7 @@ run = Interpreter(model_path=sys.argv[1]).get_signature_runner("serving_default"
 print(json.dumps(run(x=np.load(sys.argv[2]))["y"].tolist()))
 assert not {"keras", "kerasrnn"} & {name.partition(".")[0] for name in sys.modules}
 """
-    command = [sys.executable, "-c", code, str(path), str(tmp_path / "x.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), model(x), atol=1e-5)
+    np.testing.assert_allclose(served_elsewhere(code, path, x, tmp_path), model(x), atol=1e-5)
 
 
 def test_what_is_left_open_is_said(tmp_path):
@@ -180,14 +183,6 @@ def test_models_it_does_not_take(tmp_path):
     embedded = keras.layers.Embedding(4, 2)(vectorize(texts))
     with pytest.raises(ValueError, match=r"carries no strings.*'texts'"):
         export_litert(keras.Model(texts, layers.GRU(2)(embedded)), path)
-
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.gru = layers.GRU(2)
-
-        def call(self, x):
-            return self.gru(x)
 
     own = Own()
     own(np.ones((1, 2, 3)))

@@ -1,13 +1,19 @@
-import json
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
-from exported import AHEAD, CAUSAL, inputs_of, of_cell, outputs_of, randomized, sequence, tokens
+from exported import (
+    AHEAD,
+    CAUSAL,
+    inputs_of,
+    of_cell,
+    outputs_of,
+    randomized,
+    sequence,
+    served_elsewhere,
+    tokens,
+)
 from slow import slow_but
 
 from kerasrnn import cells, layers
@@ -117,7 +123,6 @@ def test_a_process_without_tensorflow_runs_it(tmp_path, rng):
     model = randomized(of_cell("lstm"))
     path = export_onnx(model, tmp_path / "net.onnx")
     x = rng.normal(size=(2, 9, 3)).astype("float32")
-    np.save(tmp_path / "x.npy", x)
     code = """
 import json, sys
 import numpy as np, onnxruntime
@@ -125,10 +130,7 @@ run = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider
 print(json.dumps(run.run(["y"], {"x": np.load(sys.argv[2])})[0].tolist()))
 assert not {"tensorflow", "kerasrnn"} & {name.partition(".")[0] for name in sys.modules}
 """
-    command = [sys.executable, "-c", code, str(path), str(tmp_path / "x.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), model(x), atol=1e-5)
+    np.testing.assert_allclose(served_elsewhere(code, path, x, tmp_path), model(x), atol=1e-5)
 
 
 def test_names_shapes_and_what_is_open(tmp_path):

@@ -9,6 +9,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported import Own
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
@@ -16,6 +17,15 @@ from kerasrnn.export.check import ExportError
 from kerasrnn.tuning import RNNHyperModel
 
 TEXTS = ["a good film", "a bad , bad film .", "good"]
+
+
+def disk_is_full(model, monkeypatch):
+    """From now on its files cannot be written."""
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(type(model), "export", fail)
 
 
 @pytest.fixture
@@ -121,10 +131,7 @@ def test_an_address(small, tmp_path, monkeypatch, rng):
     with pytest.raises(FileExistsError, match=r"overwrite=True.*ram://.*artifact"):
         export_saved_model(small, place)
 
-    def fail(*_, **__):
-        raise RuntimeError("disk full")
-
-    monkeypatch.setattr(type(small), "export", fail)
+    disk_is_full(small, monkeypatch)
     with pytest.raises(RuntimeError, match="disk full"):
         export_saved_model(small, place, overwrite=True)
     assert tf.saved_model.contains_saved_model(place)
@@ -148,10 +155,7 @@ def test_an_empty_directory_will_do(small, tmp_path):
 def test_a_failure_leaves_what_was_there(small, tmp_path, monkeypatch):
     path = export_saved_model(small, tmp_path / "artifact")
 
-    def fail(*_, **__):
-        raise RuntimeError("disk full")
-
-    monkeypatch.setattr(type(small), "export", fail)
+    disk_is_full(small, monkeypatch)
     with pytest.raises(RuntimeError, match="disk full"):
         export_saved_model(small, path, overwrite=True)
     assert tf.saved_model.contains_saved_model(path)
@@ -357,14 +361,6 @@ def test_half_precision_and_outputs_by_name(tmp_path):
 
 
 def test_a_model_of_a_class_of_its_own(tmp_path):
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.gru = layers.GRU(2)
-
-        def call(self, x):
-            return self.gru(x)
-
     model = Own()
     model(np.ones((1, 4, 3), "float32"))
     assert export_saved_model(model, tmp_path / "artifact").report.difference <= 1e-5

@@ -43,6 +43,12 @@ class Report:
     dynamic: tuple
     shapes: dict
 
+    @classmethod
+    def of(cls, format, operations, size, difference, bound, specs):
+        """With what the `tf.TensorSpec`s of the inputs, by their names, leave open."""
+        shapes = {name: tuple(spec.shape) for name, spec in specs.items()}
+        return cls(format, operations, size, difference, bound, left_open(specs), shapes)
+
     def __repr__(self):
         left_open = " and ".join(self.dynamic) or "nothing"
         allowed = "" if self.bound is None else f" (allowed {self.bound:g})"
@@ -77,6 +83,14 @@ class RemoteArtifact(str):
     """
 
     report = None
+
+
+def left_open(specs):
+    """Of "batch" and "time" what no specification fixes."""
+    shapes = [tuple(spec.shape) for spec in specs.values()]
+    batch = any(shape[:1] == (None,) for shape in shapes)
+    time = any(None in shape[1:] for shape in shapes)
+    return tuple(name for name, is_open in (("batch", batch), ("time", time)) if is_open)
 
 
 def reported(place, report):

@@ -254,14 +254,6 @@ def as_signature(function, names):
     return tf.function(call, autograph=False).get_concrete_function(**specs)
 
 
-def left_open(specs):
-    """Of "batch" and "time" what no specification fixes."""
-    shapes = [tuple(spec.shape) for spec in specs.values()]
-    batch = any(shape[:1] == (None,) for shape in shapes)
-    time = any(None in shape[1:] for shape in shapes)
-    return tuple(name for name, is_open in (("batch", batch), ("time", time)) if is_open)
-
-
 def check_stateless(model):
     """Raises a `ValueError` for a model with stateful layers."""
     names = [layer.name for layer in stateful_layers(model)]

@@ -12,7 +12,14 @@ from keras import tree
 
 from kerasrnn import recurrence
 from kerasrnn.arguments import one_of, positive_integer
-from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
+from kerasrnn.export.artifact import (
+    Report,
+    file_for,
+    file_in_place,
+    left_open,
+    needed,
+    reported,
+)
 from kerasrnn.export.check import ExportError, cases, checked
 from kerasrnn.export.interface import (
     SAVE_OPTIONS,
@@ -22,7 +29,6 @@ from kerasrnn.export.interface import (
     convertible,
     frozen,
     input_structure,
-    left_open,
 )
 from kerasrnn.recurrence import carried, loop
 
@@ -101,16 +107,8 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
     difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
     with file_in_place(place) as file:
         file.write(content)
-    report = Report(
-        "litert",
-        runner.operations(),
-        len(content),
-        difference,
-        bound,
-        left_open(specs),
-        {name: tuple(spec.shape) for name, spec in specs.items()},
-    )
-    return reported(place, report)
+    of_file = runner.operations(), len(content), difference, bound
+    return reported(place, Report.of("litert", *of_file, specs))
 
 
 def converted(model, functions, quantize=None, calibration=()):

@@ -10,7 +10,6 @@ from kerasrnn.export.interface import (
     check_stateless,
     convertible,
     frozen,
-    left_open,
 )
 from kerasrnn.export.onnx_graph import OPSET, Graph
 from kerasrnn.export.onnx_recurrence import Recurrences
@@ -74,16 +73,8 @@ def export_onnx(model, path, overwrite=False):
     difference = checked("onnx", pairs, runner.run, BOUND)
     with file_in_place(place) as file:
         file.write(content)
-    report = Report(
-        "onnx",
-        operations_of(proto),
-        len(content),
-        difference,
-        BOUND,
-        left_open(specs),
-        {name: tuple(spec.shape) for name, spec in specs.items()},
-    )
-    return reported(place, report)
+    of_file = operations_of(proto), len(content), difference, BOUND
+    return reported(place, Report.of("onnx", *of_file, specs))
 
 
 def check_runtime():

@@ -15,7 +15,6 @@ from kerasrnn.export.interface import (
     check_input_names,
     check_model,
     input_structure,
-    left_open,
 )
 from kerasrnn.files import replacing_directory
 from kerasrnn.inside import kept_states, layers_in
@@ -113,15 +112,8 @@ def _report(model, serve, inputs, directory):
     bound = bound_of(model)
     pairs = cases(model, inputs, lambda arrays: _outputs(model, arrays))
     difference = checked("saved_model", pairs, lambda arrays: serve(**as_tensors(arrays)), bound)
-    return Report(
-        "saved_model",
-        operations_of(serve),
-        size_of(directory),
-        difference,
-        bound,
-        left_open(inputs),
-        {name: tuple(spec.shape) for name, spec in inputs.items()},
-    )
+    of_file = operations_of(serve), size_of(directory), difference, bound
+    return Report.of("saved_model", *of_file, inputs)
 
 
 def bound_of(model):
