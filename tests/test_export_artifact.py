@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from kerasrnn.export import Artifact, RemoteArtifact, Report
 from kerasrnn.export.artifact import file_for, file_in_place, needed, reported
@@ -104,3 +105,19 @@ for run in (
         f"'kerasrnn[{extra}]'" for extra in extras
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dynamic"),
+    [
+        ([(None, 3), (2, None, 3)], ("batch", "time")),
+        ([(2, 3), (2, None, 3)], ("time",)),
+        ([(None, 3), (None, 4, 3)], ("batch",)),
+        ([(2, 4, 3)], ()),
+    ],
+)
+def test_what_specifications_leave_open(shapes, dynamic):
+    specs = {f"x{k}": tf.TensorSpec(shape, "float32") for k, shape in enumerate(shapes)}
+    report = Report.of("onnx", {}, 0, 0.0, 1e-5, specs)
+    assert report.dynamic == dynamic
+    assert list(report.shapes.values()) == shapes
