@@ -11,6 +11,8 @@ _FIRED = 1 - 1e-5
 # A clip with a fixed threshold that fires on a larger share of the updates is a lower learning rate
 # in disguise.
 _TOO_OFTEN = 0.5
+# A loss still falls if it does by a larger share between the last two fifths of so many updates.
+_FALLING, _LONG = 0.05, 50
 
 
 class GradientRecord:
@@ -81,6 +83,25 @@ class GradientRecord:
             return None
         last = known[-max(1, len(known) // 10) :]
         return float(known[0]), float(np.median(last)), len(known)
+
+    @property
+    def median_norm(self):
+        """That of the global norms before clipping."""
+        return float(np.median(self.global_norm))
+
+    @property
+    def p99_norm(self):
+        """Their 99th percentile."""
+        return float(np.percentile(self.global_norm, 99))
+
+    @property
+    def falling(self):
+        """The median losses of the last two fifths of the updates, where the loss still falls;
+        `None` where it does not, or too few are known to tell."""
+        if len(self) < _LONG or not np.isfinite(self.loss).all():
+            return None
+        before, last = (float(np.median(part)) for part in np.array_split(self.loss, 5)[-2:])
+        return (before, last) if before - last > _FALLING * abs(before) else None
 
     @property
     def clip_rate(self):

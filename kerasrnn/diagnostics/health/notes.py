@@ -2,16 +2,13 @@
 
 import math
 
-import numpy as np
-
-from kerasrnn.diagnostics.health.findings import exchange, explodes, harmless, vanishes
+from kerasrnn.diagnostics.health.checks.exploding import explodes
+from kerasrnn.diagnostics.health.checks.vanishing import exchange, harmless, vanishes
 from kerasrnn.updates.record import percent
 
 # A clip that cuts a larger share of the updates is worth a word.
 _OFTEN = 0.1
-# So is a loss that fell by a larger share between the last two fifths of so many updates.
-_FALLING, _LONG = 0.05, 50
-# But for one that is under that share of the trivial predictor's.
+# A loss that still falls needs none under that share of the trivial predictor's.
 _DONE = 0.05
 
 
@@ -74,13 +71,10 @@ def _on_the_clip(measured):
 
 def _on_the_end(measured):
     record, trivial = measured.record, measured.trivial
-    if record is None or trivial is None or len(record) < _LONG:
+    if record is None or trivial is None or record.falling is None:
         return None
-    if not np.isfinite(record.loss).all():
-        return None
-    before, last = (float(np.median(part)) for part in np.array_split(record.loss, 5)[-2:])
-    done, sick = last < _DONE * trivial.loss, last > trivial.loss
-    if done or sick or before - last <= _FALLING * abs(before):
+    before, last = record.falling
+    if last < _DONE * trivial.loss or last > trivial.loss:
         return None
     return (
         f"the loss still fell when the training ended, from {before:.3g} to {last:.3g} over the "

@@ -53,6 +53,11 @@ class Verdict(NamedTuple):
     further: tuple = ()
     severity: str = "attention"
 
+    @classmethod
+    def of(cls, code, layer, numbers, meaning, steps=()):
+        """One with all there is to do about it, the next step first."""
+        return cls(code, layer, numbers, meaning).advised(list(steps))
+
     @property
     def words(self):
         """The code as it is written in a text."""
@@ -78,11 +83,12 @@ def gravest(verdicts):
     return max(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
-def severity(level):
-    """Declares, on a check, how grave what it finds is: one of `SEVERITIES`."""
+def severity(level, alone=False):
+    """Declares, on a check, how grave what it finds is, one of `SEVERITIES`, and whether it is only
+    asked where those before it find nothing that is graver than the least."""
 
     def declared(check):
-        check.severity = level
+        check.severity, check.alone = level, alone
         return check
 
     return declared
