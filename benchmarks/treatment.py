@@ -88,6 +88,7 @@ SICK = {
     "unscaled inputs": ({"inputs_times": 1e3}, "Scale the inputs"),
     "unscaled targets": ({"targets_times": 1e3}, "Divide the targets"),
     "forget bias 0": ({"bias": "forget 0"}, "VANISHING"),
+    "sees its next word": ({"bidirectional": True}, "LOOKS_AHEAD"),
 }
 HEALTHY = {
     "lstm": {},
@@ -106,8 +107,13 @@ class Task:
     def classes(self):
         return self.loss != "mse"
 
-    def score(self, predicted, targets_times):
-        _, y = self.test
+    def treats(self, kind):
+        """Whether a kind of net is one for this task."""
+        return kind != "sees its next word" and not (self.classes and kind == "unscaled targets")
+
+    def score(self, model, inputs_times, targets_times):
+        x, y = self.test
+        predicted = model.predict(x * np.float32(inputs_times), verbose=0)
         if not np.isfinite(predicted).all():
             return 0.0
         if self.classes:
@@ -116,6 +122,45 @@ class Task:
             return float(max(0.0, (right - frequent) / (1 - frequent)))
         error = np.mean((predicted / targets_times - y) ** 2)
         return float(max(0.0, 1 - error / y.var()))
+
+
+class LanguageModel(Task):
+    """The next word of each step, scored as it is used: from the words before it alone.
+
+    The score is 1 - H/H_0, with H the cross-entropy of the model, H_0 that of the words' shares.
+    """
+
+    tokens = 38
+
+    def __init__(self, *sentences):
+        of_next = [(s[:, :-1], s[:, 1:]) for s in sentences]
+        super().__init__(*of_next, self.tokens, "sparse_categorical_crossentropy")
+
+    def treats(self, kind):
+        return kind in ("lstm", "gru", "sees its next word")
+
+    def score(self, model, inputs_times, targets_times):
+        x, y = self.test
+        shares = np.bincount(self.train[1].ravel(), minlength=self.tokens) / self.train[1].size
+        entropies = []
+        for steps in range(2, x.shape[1] + 1, 3):
+            p = model.predict(x[:, :steps], verbose=0)[:, -1]
+            right = y[:, steps - 1]
+            entropies.append(
+                [np.log(p[np.arange(len(p)), right] + 1e-9).mean(), np.log(shares[right]).mean()]
+            )
+        mine, of_shares = np.mean(entropies, axis=0)
+        return float(max(0.0, 1 - mine / of_shares))
+
+
+def language():
+    """Sentences of nouns, and a verb that agrees with the first of them."""
+
+    def sentences(samples, seed):
+        x, y = tasks.number_agreement(samples, seed=seed)
+        return np.concatenate([x, 36 + y[:, None]], axis=1)
+
+    return LanguageModel(sentences(3200, 0), sentences(500, 1))
 
 
 def adding():
@@ -150,7 +195,13 @@ def co2():
     return Task((x[:1700], y[:1700]), (x[1800:], y[1800:]), 1, "mse")
 
 
-TASKS = {"adding": adding, "order": order, "digits": digits, "co2": co2}
+TASKS = {
+    "adding": adding,
+    "order": order,
+    "digits": digits,
+    "co2": co2,
+    "language": language,
+}
 
 
 def built(net, task):
@@ -171,9 +222,13 @@ def built(net, task):
         options["activation"] = net.activation
     if net.normalization and net.cell != "lru":
         options["normalization"] = net.normalization
-    layers = [keras.Input(x.shape[1:])]
+    of_tokens = isinstance(task, LanguageModel)
+    sequences = net.pooled or of_tokens
+    layers = [keras.Input((None,) if of_tokens else x.shape[1:])]
+    if of_tokens:
+        layers.append(keras.layers.Embedding(task.tokens, 32))
     if net.depth == 1 and not net.bidirectional:
-        layers.append(RNN(net.cell, units=net.units, return_sequences=net.pooled, **options))
+        layers.append(RNN(net.cell, units=net.units, return_sequences=sequences, **options))
     else:
         connection = {"connection": net.connection, "project": net.connection is not None}
         if net.connection is None:
@@ -184,7 +239,7 @@ def built(net, task):
                 net.units,
                 net.depth,
                 bidirectional=net.bidirectional,
-                return_sequences=net.pooled,
+                return_sequences=sequences,
                 **connection,
                 **options,
             )
@@ -211,8 +266,10 @@ def trained(net, task, seed, previous=None, callbacks=None):
     keras.utils.set_random_seed(seed)
     model, clipping = built(net, task)
     x, y = task.train
-    x = x * np.float32(net.inputs_times)
+    if net.inputs_times != 1:
+        x = x * np.float32(net.inputs_times)
     if net.bad_samples:
+        x = x.copy()
         x[np.random.default_rng(seed).choice(len(x), net.bad_samples, replace=False), 3] = np.nan
     y = y if task.classes else y * np.float32(net.targets_times)
     monitor = GradientNormMonitor()
@@ -223,8 +280,7 @@ def trained(net, task, seed, previous=None, callbacks=None):
         warnings.simplefilter("ignore")
         epochs = round(net.updates * BATCH / len(x))
         model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=watching)
-    x_test = task.test[0] * np.float32(net.inputs_times)
-    score = task.score(model.predict(x_test, verbose=0), net.targets_times)
+    score = task.score(model, net.inputs_times, net.targets_times)
     if callbacks is not None:
         return score, None
     return score, health_report(model, x[:200], y[:200], monitor, previous=previous)
@@ -277,6 +333,8 @@ def followed(advice, net, task):
         return dataclasses.replace(net, pooled=True)
     if "Clean" in advice or "Look for an Inf or NaN" in advice:
         return dataclasses.replace(net, bad_samples=0)
+    if "in one direction" in advice:
+        return dataclasses.replace(net, bidirectional=False)
     if "rain on" in advice:
         return dataclasses.replace(net, updates=2 * net.updates)
     if "DivergenceGuard" in advice:
@@ -360,7 +418,7 @@ def main(argv=None):
         for seed in arguments.seeds:
             healthy = run_of(name, "lstm", seed)["score"]
             for kind in arguments.kinds:
-                if kind == "unscaled targets" and task_of(name).classes:
+                if not task_of(name).treats(kind):
                     continue
                 runs.append(run_of(name, kind, seed, healthy) | {"healthy": healthy})
     print_tables(runs)

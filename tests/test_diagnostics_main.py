@@ -59,6 +59,9 @@ def test_what_is_wrong_with_the_command_is_no_status(saved, capsys, tmp_path):
     assert "it has no x" in refused([model, str(tmp_path / "one.npy")], capsys)
     raw = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     assert "compiled Keras model" in refused(saved(raw), capsys)
+    for net in (layers.GRU(2), keras.layers.GRU(2)):
+        wide = np.concatenate([X, X], axis=-1)
+        assert "Exception encountered" in refused(saved(compiled(net), x=wide, y=Y), capsys)
     assert "as many samples" in refused(saved(compiled(layers.GRU(2)), x=X, y=Y[:3]), capsys)
 
 
@@ -76,3 +79,8 @@ def test_in_a_process_of_its_own(saved):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "VANISHING" in done.stdout
+    # Who reads no further has the status all the same.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as cut:
+        cut.stdout.close()
+        assert cut.stderr.read() == b"" or b"BrokenPipe" not in cut.stderr.read()
+    assert cut.returncode == 1

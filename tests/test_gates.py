@@ -7,7 +7,7 @@ from kerasrnn import layers
 from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import health_report
 from kerasrnn.diagnostics.flow import Measurement
-from kerasrnn.diagnostics.gates import BINS, GateRecorder
+from kerasrnn.diagnostics.gates import BINS, HIGH, LOW, GateRecorder
 
 
 def sigmoid(v):
@@ -52,7 +52,7 @@ def test_gates_against_their_equations(package, kind, backward, random_weights):
     assert list(gates) == list(expected)
     for name, values in expected.items():
         values = values[valid[:, along]]
-        shares = np.mean(values < 0.05), np.mean(values > 0.95)
+        shares = np.mean(values < LOW), np.mean(values > HIGH)
         assert min(shares) > 0
         assert gates[name][1:3] == pytest.approx(shares, abs=1e-3)
         counts = np.histogram(values, BINS, (0, 1))[0]

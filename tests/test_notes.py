@@ -65,6 +65,35 @@ def test_a_loss_that_still_falls_is_said(last, trivial, said):
     assert [note.endswith("train on.") for note in notes(measured)] == [True] * said
 
 
+def test_a_loss_that_falls_slowly():
+    loss = np.r_[np.ones(80), np.full(20, 0.9)]
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+    for ratio, rate, penalties, said in (
+        (1e-4, 0.01, 0.0, "train on. Raise the learning rate from 0.01 to 0.1: an update"),
+        (1e-3, 0.01, 0.0, "train on."),
+        (1e-4, np.nan, 0.0, "train on."),
+        # Of the loss penalties are most.
+        (1e-4, 0.01, 0.88, None),
+    ):
+        record = recorded(norms(100), loss=loss, ratio=ratio, rate=rate)
+        measured = Measured(record=record, loss=0.9, penalties=penalties, trivial=trivial)
+        told = notes(measured)
+        assert len(told) == (said is not None)
+        assert all(said in note and note.endswith((said, "healthy.")) for note in told)
+
+
+def test_norms_that_jump_where_the_net_has_learned():
+    """That it has makes a note of the verdict."""
+    jumping = norms()
+    jumping[::50] *= 1e3
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+    for loss, code in ((0.9, "EXPLODING"), (0.1, "HEALTHY")):
+        measured = Measured(record=recorded(jumping), loss=loss, trivial=trivial)
+        assert verdicts(measured)[0].code == code
+        said = [note for note in notes(measured) if "times the median of those before" in note]
+        assert len(said) == (code == "HEALTHY")
+
+
 def doubled(v):
     return 2 * keras.ops.tanh(v)
 

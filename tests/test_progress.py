@@ -17,6 +17,7 @@ from kerasrnn.diagnostics.health.progress import escalated, known_rates, since
 from kerasrnn.diagnostics.health.settings import LayerSettings, Settings
 from kerasrnn.diagnostics.health.verdict import Advice, Verdict
 from kerasrnn.initializers import Chrono
+from kerasrnn.updates.clip_in_force import ClipInForce
 
 # They are to go wrong.
 pytestmark = pytest.mark.filterwarnings("ignore:GradientNormMonitor:UserWarning")
@@ -143,7 +144,8 @@ def test_advice_that_was_followed_and_did_not_help():
     fourth = report(lstm(bias_initializer=Chrono(T_max=12)), third)
     assert fourth.since_previous[0] == "Nothing was changed that the report knows of."
     assert "LRU" in vanishes(fourth).remedy
-    assert "Still there: VANISHING in lstm" in " ".join(fourth.since_previous)
+    still = "Still there: SATURATED in lstm, VANISHING in lstm."
+    assert fourth.since_previous[-1] == still
 
 
 def test_a_step_that_no_setting_shows_is_taken_for_done():
@@ -215,6 +217,7 @@ def test_a_dead_layer_is_known_again_under_another_name():
 
 
 NONE = LayerSettings.of(layers.LSTM(2).cell)
+CLIP = ClipInForce("norm", 1.0)
 LONG = LayerSettings.of(layers.LSTM(2, bias_initializer=Chrono(12)).cell)
 
 
@@ -284,6 +287,9 @@ def test_the_same_advice_in_other_numbers_and_names():
         (of_layers(NONE, guard=False), of_layers(NONE, guard=True), "DivergenceGuard no → yes."),
         (of_layers(NONE, rate=None), of_layers(NONE, rate=0.1), "Nothing was changed"),
         (of_layers(NONE, NONE), of_layers(NONE), "The loss"),
+        # Without a monitor nobody knows of a clip in `fit`.
+        (of_layers(NONE, clip=CLIP, guard=False), of_layers(NONE), "Nothing was changed"),
+        (of_layers(NONE, clip=CLIP, guard=False), of_layers(NONE, guard=False), " → none."),
         (of_layers(NONE, NONE), of_layers(LONG), "bias initializer none, none → Chrono(12)."),
         (of_layers(NONE, LONG), of_layers(LONG, NONE), "none, Chrono(12) → Chrono(12), none."),
     ],
@@ -291,4 +297,12 @@ def test_the_same_advice_in_other_numbers_and_names():
 def test_only_what_is_known_to_be_another_is_said_to_be_changed(then, now, said):
     first = since([], now, 1.0, reported(then, ill("HEALTHY", None)))[0]
     assert said in first
-    assert first.startswith(("Changed: bias", "Changed: Div", "Nothing", "The loss"))
+    changes = "Changed: bias", "Changed: Div", "Changed: clip"
+    assert first.startswith((*changes, "Nothing", "The loss"))
+
+
+def test_losses_of_targets_of_another_scale_are_not_compared():
+    then, now = (of_layers(NONE, scale_of_targets=scale) for scale in (100.0, 1.0))
+    before = reported(then, ill("HEALTHY", None))
+    assert any("another scale" in said for said in since([], now, 1.0, before))
+    assert not any("another scale" in said for said in since([], then, 1.0, before))

@@ -1,5 +1,6 @@
 """Models whose illness is known get its verdict, and none of the others."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -28,6 +29,7 @@ from kerasrnn import layers
 from kerasrnn.callbacks import GradientClipping, GradientFlowMonitor, GradientNormMonitor
 from kerasrnn.diagnostics import gradient_flow, health_report
 from kerasrnn.diagnostics.health import page
+from kerasrnn.diagnostics.health.verdict import Advice, Verdict, grouped
 
 
 @PACKAGES
@@ -232,6 +234,55 @@ def test_the_status_and_what_stands_on_top():
     assert report.trend[2] == 2
 
 
+def test_penalties_are_not_what_a_net_has_learned():
+    """They are in its loss, and not in that of a constant."""
+    plain, model = (
+        compiled(layers.LSTM(UNITS, kernel_regularizer=r, name="rnn"), optimizer="adam")
+        for r in (None, keras.regularizers.L2(1.0))
+    )
+    model.set_weights(plain.get_weights())
+    report, expected = health_report(model, X, Y), health_report(plain, X, Y)
+    assert report.penalties == pytest.approx(np.sum(model.get_weights()[0] ** 2), rel=1e-4)
+    assert report.loss - report.penalties == pytest.approx(expected.loss, rel=1e-4)
+    assert report.trivial.loss == pytest.approx(expected.trivial.loss, rel=1e-4)
+    assert f"of which {report.penalties:.3g} are penalties" in report.summary[1]
+    assert "penalties" not in expected.summary[1]
+    for one in report, expected:
+        worse = one.loss - one.penalties >= one.trivial.loss
+        assert ("nothing is learned yet" in one.summary[1]) == worse
+
+
+def test_layers_with_the_same_verdict_are_shown_once():
+    net = [simple(layers, 0.3, return_sequences=n < 2) for n in range(3)]
+    for n, layer in enumerate(net):
+        layer.name = f"rnn_{n}"
+    report = health_report(compiled(*net), X, Y)
+    assert found(report) == [("VANISHING", f"rnn_{n}") for n in range(3)]
+    assert report.text.count("VANISHING: ") == 1
+    html = report._repr_html_()
+    assert html.count("<strong>VANISHING:") == 1
+    for text in (" ".join(report.text.split()), html):
+        assert "The same in rnn_1 (slope" in text
+        assert f"half_life {report.layers['rnn_2'].half_life:.3g}" in text
+    first, second = (
+        Verdict.of("SATURATED", f"rnn_{n}", {}, "so", [Advice("Lower it", key=f"step {n}")])
+        for n in range(2)
+    )
+    assert grouped([first, second]) == [(first, ()), (second, ())]
+    whole = Verdict.of("VANISHING", None, {}, "so")
+    assert grouped([whole, whole]) == [(whole, ()), (whole, ())]
+
+
+def test_a_loss_that_was_lost_on_the_way():
+    model = healthy_lstm()
+    monitor = trained(model)
+    report = health_report(model, X, Y, monitor)
+    assert report.trend[3] == 0
+    assert "NaN" not in report.text
+    said = dataclasses.replace(report, trend=(1.0, 0.5, 10, 7)).summary
+    assert any("to 0.5 in 10 updates, and was NaN from then on, for 7." in one for one in said)
+
+
 def noted(report, words):
     return [note for note in report.notes if words in note]
 
@@ -242,6 +293,9 @@ def test_what_stands_on_weak_feet_is_noted():
     monitor = trained(model, epochs=2)
     report = health_report(model, X, Y, monitor)
     assert not report.notes
+    same = health_report(model, X, np.ones_like(Y), monitor)
+    assert noted(same, "`y` is the same for all of `x`")
+    assert same.trivial is None
     one = health_report(model, X[:1], Y[:1], monitor)
     assert noted(one, "`x` holds one sample")
     assert one.trivial is None
@@ -292,7 +346,7 @@ def test_saturated_gates(package):
     # r lies at its limits by an input that is too large; z keeps, which is no illness.
     w, u, b = layer.get_weights()
     w[:, UNITS : 2 * UNITS] *= 100
-    b[0, :UNITS] = 5
+    b[0, :UNITS] = 9
     layer.set_weights([w, u, b])
     report = health_report(model, X, Y)
     assert found(report) == [("SATURATED", "rnn")]
@@ -300,9 +354,9 @@ def test_saturated_gates(package):
     assert only(report).numbers == {"r": gates["r"].low + gates["r"].high}
     assert gates["z"].high > 0.9
     # Closed, it is.
-    b[0, :UNITS] = -5
+    b[0, :UNITS] = -9
     layer.set_weights([w, u, b])
-    assert health_report(model, X, Y).verdicts[-1].numbers.keys() == {"z", "r"}
+    assert health_report(model, X, Y).verdicts[0].numbers.keys() == {"z", "r"}
 
 
 def test_nothing_half_written_stays(tmp_path, monkeypatch):

@@ -55,6 +55,39 @@ def test_of_a_model_and_its_training():
     assert set(alone.by_name) == set(settings.by_name)
 
 
+def test_whether_a_layer_brings_the_inputs_to_a_scale():
+    """Then no advice says to scale them, however large they are."""
+    large = 1e3 * X
+    for first, normalized in (
+        (keras.layers.BatchNormalization(), True),
+        (keras.layers.Rescaling(1e-3), True),
+        (keras.layers.Masking(), False),
+        (keras.layers.Dense(FEATURES, "tanh"), False),
+        (keras.layers.Bidirectional(keras.layers.LSTM(2, return_sequences=True)), False),
+    ):
+        model = compiled(first, layers.GRU(3, name="rnn"))
+        report = health_report(model, large, Y)
+        assert report.settings.normalized == normalized
+        advised = any("Scale the inputs" in step for v in report.verdicts for step in v.steps)
+        assert not (advised and normalized)
+    inside = keras.Sequential([keras.layers.LayerNormalization(), keras.layers.Dense(2)])
+    assert health_report(compiled(inside, layers.GRU(3)), large, Y).settings.normalized
+
+
+def test_tokens_are_not_to_be_scaled():
+    tokens = np.arange(80).reshape(8, 10) % 7
+    embed = keras.layers.Embedding(7, 4, embeddings_initializer=keras.initializers.Constant(30.0))
+    rnn = layers.SimpleRNN(3, recurrent_initializer="zeros", name="rnn")
+    gates = layers.GRU(3, kernel_initializer=keras.initializers.RandomNormal(stddev=30, seed=0))
+    for layer in (rnn, gates):
+        model = keras.Sequential([keras.Input((10,)), embed, layer, keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        report = health_report(model, tokens, np.arange(8.0)[:, None])
+        assert report.settings.scale_of_inputs is None
+        assert report.status != "healthy"
+        assert "Scale the inputs" not in report.text
+
+
 def test_the_places_of_layers_whatever_their_names():
     def places(rnn):
         both = layers.Bidirectional(rnn, name="both")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasrnn.diagnostics.health.trivial import trivial_predictor
+from kerasrnn.diagnostics.health.trivial import same_targets, trivial_predictor
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(12, 5, 3)).astype("float32")
@@ -31,7 +31,7 @@ def scored(loss, y, model=None):
     ("loss", "y", "expected"),
     [
         ("mse", NUMBERS, NUMBERS.var(axis=0).mean()),
-        ("mae", NUMBERS, np.abs(NUMBERS - NUMBERS.mean(axis=0)).mean()),
+        ("mae", NUMBERS, np.abs(NUMBERS - np.median(NUMBERS, axis=0)).mean()),
         ("sparse_categorical_crossentropy", CLASSES, ENTROPY),
         (LOSSES.SparseCategoricalCrossentropy(from_logits=True), CLASSES, ENTROPY),
         (LOSSES.CategoricalCrossentropy(), ONE_HOT, ENTROPY),
@@ -44,7 +44,8 @@ def scored(loss, y, model=None):
 def test_the_score(loss, y, expected):
     found = scored(loss, y)
     assert found.loss == pytest.approx(expected, rel=1e-4)
-    assert ("class frequencies" in found.what) == (y is not NUMBERS)
+    of_numbers = "the median of `y`" if loss == "mae" else "the mean of `y`"
+    assert found.what == (of_numbers if y is NUMBERS else "the class frequencies in `y`")
 
 
 def test_at_every_step_and_without_regularizers():
@@ -60,13 +61,50 @@ def test_at_every_step_and_without_regularizers():
     assert found.loss == pytest.approx(-np.sum(share * np.log(share)), rel=1e-4)
 
 
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+@pytest.mark.parametrize("loss", ["MeanSquaredError", "SparseCategoricalCrossentropy"])
+def test_steps_that_are_masked_do_not_count(loss, reduction):
+    """As Keras's loss of the same constant does not count them."""
+    x, valid = X.copy(), rng.random((12, 5)) < 0.6
+    x[~valid] = 0
+    labels = loss.startswith("Sparse")
+    y = rng.integers(0, 3, (12, 5)) if labels else rng.normal(size=(12, 5, 3)).astype("float32")
+    parts = [keras.layers.Masking(), keras.layers.Dense(3, "softmax" if labels else None)]
+    model = keras.Sequential([keras.Input((5, 3)), *parts])
+    model.compile("sgd", getattr(LOSSES, loss)(reduction=reduction))
+    tensors = map(keras.ops.convert_to_tensor, (x, y))
+    found = trivial_predictor(model, *tensors, model(x))
+    kernel, bias = np.zeros((3, 3)), y[valid].mean(axis=0)
+    if labels:
+        bias = np.log(np.bincount(y[valid], minlength=3))
+    model.set_weights([kernel, bias])
+    assert found.loss == pytest.approx(model.evaluate(x, y, 12, verbose=0), rel=1e-4)
+
+
+def test_targets_that_are_all_the_same():
+    dense = keras.Sequential([keras.Input((5, 3)), keras.layers.Dense(3)])
+    per_step = np.tile([[0, 1, 2, 1, 0]], (12, 1))
+    for loss, y, same in (
+        ("mse", np.ones((12, 3), "float32"), True),
+        ("mse", NUMBERS, False),
+        ("sparse_categorical_crossentropy", np.ones(12, "int64"), True),
+        ("sparse_categorical_crossentropy", per_step, False),
+        ("sparse_categorical_crossentropy", np.ones((12, 5), "int64"), True),
+        ("categorical_crossentropy", np.tile(ONE_HOT[:1], (12, 1)), True),
+    ):
+        dense.compile("sgd", loss)
+        assert same_targets(dense, keras.ops.convert_to_tensor(y)) == same
+    assert scored("mse", np.ones((12, 3), "float32")) is None
+
+
 def test_where_there_is_none():
     assert scored("mse", NUMBERS[:1]) is None
     assert scored(lambda y, p: keras.ops.mean((y - p) ** 2), NUMBERS) is not None
     # Labels that are no classes of the output.
     assert scored("sparse_categorical_crossentropy", CLASSES + 1) is None
+    # A mask of steps, and targets without any.
     masked = [keras.Input((5, 3)), keras.layers.Masking(), keras.layers.Dense(3)]
-    assert scored("mse", np.zeros((12, 5, 3), "float32"), keras.Sequential(masked)) is None
+    assert scored("mse", NUMBERS, keras.Sequential(masked)) is None
 
     class Model(keras.Sequential):
         def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):

@@ -407,8 +407,12 @@ class Cell(Configured):
 
     def split(self, x, *groups):
         """Splits the last axis into groups of gates, as `split(x, "zr", "g")`."""
-        ends = [sum(map(len, groups[: i + 1])) * self.units for i in range(len(groups) - 1)]
-        return ops.split(x, ends, axis=-1) if ends else [x]
+        lengths = [len(group) for group in groups]
+        # Into equal parts: by indices Keras computes each part's size with a dozen operations.
+        equal = math.gcd(*lengths)
+        parts = iter(ops.split(x, sum(lengths) // equal, axis=-1))
+        joined = ([next(parts) for _ in range(length // equal)] for length in lengths)
+        return [some[0] if len(some) == 1 else ops.concatenate(some, axis=-1) for some in joined]
 
     def step(self, x, states, product):
         """One step of the equations, without the cell's options.

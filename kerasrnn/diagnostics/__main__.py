@@ -7,6 +7,7 @@ are wrong, with the reason, and 70 where the report itself failed. What comes fr
 """
 
 import argparse
+import os
 import pathlib
 import sys
 import traceback
@@ -14,6 +15,7 @@ import zipfile
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrnn.diagnostics.health.report import health_report
 from kerasrnn.diagnostics.health.verdict import SEVERITIES
@@ -53,12 +55,16 @@ def main(arguments=None):
         report = health_report(model, *_arrays(_file(options.data)))
         if options.page:
             report.save(options.page)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, tf.errors.InvalidArgumentError) as error:
         parser.error(str(error))
     except Exception:
         traceback.print_exc()
         return SOFTWARE
-    print(report.text)
+    try:
+        print(report.text, flush=True)
+    except BrokenPipeError:
+        # Who reads the first lines only still wants the status; Python writes what is left at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return SEVERITIES.index(report.status)
 
 

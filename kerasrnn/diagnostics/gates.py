@@ -10,8 +10,9 @@ import tensorflow as tf
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.keras_cells import declarations
 
-# Under the one or over the other the slope of a sigmoid is less than a fifth of its largest.
-LOW, HIGH = 0.05, 0.95
+# Under the one or over the other the slope of a sigmoid is less than a hundredth of its largest.
+# Gates that have learned to decide lie near their limits, too, but mostly inside of these.
+LOW, HIGH = 0.0025, 0.9975
 BINS = 40
 
 
@@ -20,7 +21,7 @@ class Gate(NamedTuple):
 
     Attributes:
         counts: (40,), a histogram from 0 to 1.
-        low, high: The shares under 0.05 and over 0.95.
+        low, high: The shares under 0.0025 and over 0.9975.
         remembers: The one of these two in which the gate leaves the state as it is, "low", "high"
             or "".
     """

@@ -103,6 +103,22 @@ def left_as_it_was(model):
             variable.assign(value)
 
 
+def mask_weights(model, output):
+    """Weights, of the mask's shape, by which the loss of a model leaves out the steps that its
+    output masks, as Keras's losses do; `None` without a mask."""
+    mask = getattr(output, "_keras_mask", None)
+    return None if mask is None else weights_of_mask(model, mask)
+
+
+def weights_of_mask(model, mask):
+    """Those of a mask that the output no longer carries."""
+    weights = tf.cast(mask, "float32")
+    if getattr(model.loss, "reduction", None) == "sum":
+        return weights
+    # The mean over all steps, masked ones included, of what they leave.
+    return tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
+
+
 def gradients(model, tape, loss, sources):
     """The gradient of a model's loss with respect to each source, in float64, or the squares of
     small ones would be none; of a sparse one the rows.

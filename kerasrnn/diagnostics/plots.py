@@ -257,8 +257,6 @@ def gates(layer):
             linewidth=1 + 0.6 * (i // len(_LINES)),
             label=f"{name}: {gate.low:.0%} under {LOW}, {gate.high:.0%} over {HIGH}",
         )
-    for edge in (LOW, HIGH):
-        axis.axvspan(round(edge), edge, color="0.88", zorder=0)
     axis.set_xlim(0, 1)
     return _with_legend(figure, axis, 1)
 

@@ -62,7 +62,8 @@ def gradient_reach(model, x, y):
         x, y: A batch, as tensors.
 
     Returns:
-        The loss, what the model predicts, and a `Reach` for each layer by its path.
+        The loss, which part of it regularizers and `add_loss` add, what the model predicts, and a
+        `Reach` for each layer by its path.
     """
     layers = {}
     for path, layer, weights in _with_weights(model):
@@ -87,11 +88,13 @@ def gradient_reach(model, x, y):
         prediction = model(x, training=False)
         loss = model.compute_loss(x, y, prediction, training=False)
         # A regularizer moves a dead weight, too.
-        of_data = loss - sum(model.losses)
+        penalties = sum(model.losses)
+        of_data = loss - penalties
     values = {path: [v.value for v in trained] for path, _, trained in layers.values()}
     arrived = gradients(model, tape, of_data, values)
     return (
         float(loss),
+        float(penalties),
         prediction,
         {
             path: Reach(

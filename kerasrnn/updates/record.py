@@ -77,12 +77,15 @@ class GradientRecord:
 
     @property
     def trend(self):
-        """The first loss, the median of the last tenth, and how many are known; `None` without."""
-        known = self.loss[~np.isnan(self.loss)].astype("float64")
+        """The first loss, the median of the last tenth, how many are known, and how many updates at
+        the end had none; `None` without any."""
+        (known,) = np.nonzero(~np.isnan(self.loss))
         if not len(known):
             return None
-        last = known[-max(1, len(known) // 10) :]
-        return float(known[0]), float(np.median(last)), len(known)
+        losses = self.loss[known].astype("float64")
+        last = losses[-max(1, len(losses) // 10) :]
+        lost = len(self) - 1 - int(known[-1])
+        return float(losses[0]), float(np.median(last)), len(losses), lost
 
     @property
     def median_norm(self):

@@ -15,6 +15,8 @@ _CLIP = f"`kerasrnn.callbacks.{written('global_norm', '1.0')}`"
 _ORTHOGONAL = 'recurrent_initializer="orthogonal"'
 # Where the rate is zero, and what no rate is raised above.
 _USUAL_RATE, _HIGHEST, _HIGHEST_OF_SGD = 1e-3, 0.03, 10
+# A rate that may be higher by less is no reason that nothing is learned.
+_WORTH = 1.5
 # Plain stacks of up to four layers train (CS224N 2019, lecture 7).
 _DEEP = 4
 # Data are scaled if the root of their mean square is at most that.
@@ -114,9 +116,9 @@ def scale_targets(settings):
 
 
 def scale_inputs(settings):
-    """Inputs of a scale of one, where they are larger, or not known."""
+    """Inputs of a scale of one, where they are larger and no layer brings them to it."""
     scale = settings.scale_of_inputs
-    if scale and scale > _SCALED:
+    if scale and scale > _SCALED and not settings.normalized:
         return Advice(
             f"Scale the inputs to a variance of one: the root of their mean square is {scale:.3g}.",
             "scale of the inputs",
@@ -213,13 +215,21 @@ def of_a_layer_that_vanishes(measured, layer, exchange=None):
         not measured.learned and scale_targets(settings),
         take_gates(layer),
         (of_layer.gain is None or of_layer.gain < 1) and start_recurrent(of_layer),
-        (settings.scale_of_inputs is None or settings.scale_of_inputs > _SMALL)
+        _may_be_smaller(settings)
         and Advice(
             "Scale the inputs down, to a tenth: tanh passes a gradient on where its argument is "
             "small, and swallows it where it is large.",
             "scale of the inputs",
         ),
     )
+
+
+def _may_be_smaller(settings):
+    """Whether the inputs may be scaled down; of tokens and of what a layer normalizes they cannot.
+    Without a batch nothing is known of them."""
+    if settings.inputs and (settings.scale_of_inputs is None or settings.normalized):
+        return False
+    return settings.scale_of_inputs is None or settings.scale_of_inputs > _SMALL
 
 
 def connect(measured):
@@ -243,7 +253,7 @@ def of_no_progress(measured, factor, why):
         scale_inputs(settings),
         connect(measured),
         adaptive(settings),
-        factor > 1 and raise_rate(measured, factor, why),
+        factor >= _WORTH and raise_rate(measured, factor, why),
         take_gates(without) if without else next(filter(None, starts), None),
         Advice("Train on: the loss of long memories may stay where it is for hundreds of updates."),
         Advice(
@@ -274,7 +284,9 @@ def of_saturated_gates(of_layer, settings):
         "normalize",
     )
     smaller = Advice("Start anew from smaller weights and biases, with a lower learning rate.")
-    known = settings.scale_of_inputs is not None and scaled.setting is None
+    # With a batch it is known that they are of that scale, or tokens.
+    seen = settings.inputs or settings.scale_of_inputs is not None
+    known = seen and scaled.setting is None
     return listed(*((normalized, smaller) if known else (scaled, normalized, smaller)))
 
 

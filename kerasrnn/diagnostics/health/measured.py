@@ -14,7 +14,11 @@ from kerasrnn.diagnostics.gates import GateRecorder
 from kerasrnn.diagnostics.health.cause import Cause, cause_at
 from kerasrnn.diagnostics.health.memory import Exchanges
 from kerasrnn.diagnostics.health.settings import LayerSettings, Settings, of_model, of_training
-from kerasrnn.diagnostics.health.trivial import TrivialPredictor, trivial_predictor
+from kerasrnn.diagnostics.health.trivial import (
+    TrivialPredictor,
+    same_targets,
+    trivial_predictor,
+)
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
@@ -25,8 +29,8 @@ from kerasrnn.updates.record import GradientRecord
 
 # The loss of a model that has learned, in those of the trivial predictor.
 _FAR_BETTER = 0.5
-# And of one that does better than that.
-_BETTER = 0.9
+# Of one that has nothing left to learn, and of one that does better than that predictor.
+WELL, _BETTER = 0.05, 0.9
 # Whose Lyapunov exponent is taken; a Jacobian costs as much as a step for each of its rows.
 _SAMPLES = 4
 
@@ -75,6 +79,7 @@ class Measured:
     Attributes:
         record: The `GradientRecord` of the training, or `None`.
         loss: J at the batch; `None` without one.
+        penalties: The part of it that regularizers and `add_loss` add.
         cause: The `Cause` of what is not finite at the batch; `None` where all is. Where it is not,
             nothing more can be told from the gradients.
         reach: The `Reach` of each layer with weights, by its path.
@@ -84,6 +89,7 @@ class Measured:
         settings: The `Settings` of the model, or what the record shows of them.
         trivial: The `TrivialPredictor` at the batch, or `None` where none can be scored.
         samples: How many the batch has.
+        same_targets: Whether all targets in it are the same.
         updates: How many the model's optimizer has made; `None` without one.
         rates: The learning rates that earlier reports found too low and too high.
         leak: Where `y` is `x` one step later and the model sees that step: the leaking layer, a
@@ -94,6 +100,7 @@ class Measured:
 
     record: GradientRecord | None = None
     loss: float | None = None
+    penalties: float = 0.0
     cause: Cause | None = None
     reach: dict = dataclasses.field(default_factory=dict)
     flow: GradientFlow | None = None
@@ -102,6 +109,7 @@ class Measured:
     settings: Settings | None = None
     trivial: TrivialPredictor | None = None
     samples: int | None = None
+    same_targets: bool = False
     updates: int | None = None
     rates: tuple = (0.0, math.inf)
     leak: tuple | None = None
@@ -113,14 +121,30 @@ class Measured:
             object.__setattr__(self, "settings", of_training(self.record))
 
     @property
+    def of_data(self):
+        """J at the batch without its penalties, as that of the trivial predictor is."""
+        return self.loss - self.penalties
+
+    @property
     def better(self):
         """Whether the model does better at the batch than the trivial predictor."""
-        return self.trivial is not None and self.loss < _BETTER * self.trivial.loss
+        return self.trivial is not None and self.of_data < _BETTER * self.trivial.loss
+
+    @property
+    def well(self):
+        """Whether the model has, beside the trivial predictor, hardly any loss left."""
+        return self.trivial is not None and self.of_data < WELL * self.trivial.loss
+
+    @property
+    def learns(self):
+        """Whether it has learned, or does better than that predictor and its loss still falls."""
+        falls = self.record is not None and self.record.falling is not None
+        return self.learned or (self.better and falls)
 
     @property
     def learned(self):
         """Whether the model does far better at the batch than the trivial predictor."""
-        return self.trivial is not None and self.loss < _FAR_BETTER * self.trivial.loss
+        return self.trivial is not None and self.of_data < _FAR_BETTER * self.trivial.loss
 
 
 def measure(model, x, y, record=None):
@@ -134,22 +158,25 @@ def measure(model, x, y, record=None):
     Raises:
         ValueError: the batch is masked throughout in a recurrent layer.
     """
-    loss, prediction, reach = gradient_reach(model, x, y)
+    loss, penalties, prediction, reach = gradient_reach(model, x, y)
     known = {
         "settings": of_model(model, x, y, record),
         "samples": len(tree.flatten(x)[0]),
         "updates": _updates(model),
         "restored": record is not None and _restored(model, record),
+        "penalties": penalties,
+        "same_targets": same_targets(model, y),
     }
     if broken := cause_at(model, x, y, loss, reach):
-        return Measured(record, loss, broken, **known)
+        return Measured(record, loss, cause=broken, **known)
     known["leak"] = _leak(model, x, y)
     known["trivial"] = trivial = trivial_predictor(model, x, y, prediction)
     # Tracing clears what layers added to the loss; the passes over the batch fill it again.
     slow = _in_the_plain_loop(model, x)
     flow, layers, runs = _through_time(model, x, y)
     known["exchanges"] = runs and Exchanges(model, x, y, prediction, runs, trivial)
-    return Measured(record, loss, None, reach, flow, layers, slow, **known)
+    known |= {"reach": reach, "flow": flow, "layers": layers, "slow": slow}
+    return Measured(record, loss, **known)
 
 
 # Of so many samples and steps `is_causal` is asked: it runs the model twice per step.

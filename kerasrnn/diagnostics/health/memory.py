@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from kerasrnn.diagnostics.looking import left_as_it_was, shadowed
+from kerasrnn.diagnostics.looking import left_as_it_was, shadowed, weights_of_mask
 
 # A loss stays as it was if it moves by no more than that share of itself, or of the trivial
 # predictor's, whichever is more,
@@ -68,6 +68,7 @@ class Exchanges:
     def __init__(self, model, x, y, prediction, runs, trivial):
         self._model, self._runs = model, {run.path: run for run in runs}
         self._x, self._y, self._prediction = x, y, prediction
+        self._mask = getattr(prediction, "_keras_mask", None)
         self._trivial = 0.0 if trivial is None else abs(trivial.loss)
         self._known = {}
 
@@ -130,10 +131,12 @@ class Exchanges:
 
     def _loss(self, prediction, some):
         """J of some of the samples, regularizers left out."""
-        x, y, prediction, weights = tree.map_structure(
+        x, y, prediction, weights, mask = tree.map_structure(
             lambda part: None if part is None else tf.gather(part, some),
-            (self._x, self._y, prediction, self._weights),
+            (self._x, self._y, prediction, self._weights, self._mask),
         )
+        if weights is None and mask is not None:
+            weights = weights_of_mask(self._model, mask)
         with left_as_it_was(self._model):
             loss = self._model.compute_loss(x, y, prediction, weights, training=False)
             return float(loss - sum(self._model.losses))

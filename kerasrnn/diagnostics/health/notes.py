@@ -2,14 +2,17 @@
 
 import math
 
-from kerasrnn.diagnostics.health.checks.exploding import explodes
-from kerasrnn.diagnostics.health.checks.vanishing import exchange, harmless, vanishes
+from kerasrnn.diagnostics.health.advice import raise_rate
+from kerasrnn.diagnostics.health.checks.exploding import explodes, harmful, jump
+from kerasrnn.diagnostics.health.checks.learning_rate import RATIO, typical_ratio
+from kerasrnn.diagnostics.health.checks.vanishing import back, exchange, harmless, vanishes
+from kerasrnn.diagnostics.health.measured import WELL
 from kerasrnn.updates.record import percent
 
 # A clip that cuts a larger share of the updates is worth a word.
 _OFTEN = 0.1
-# A loss that still falls needs none under that share of the trivial predictor's.
-_DONE = 0.05
+# Layers that move by less than that share of RATIO move slowly.
+_SLOW = 1 / 3
 
 
 def notes(measured):
@@ -29,6 +32,7 @@ def notes(measured):
     ]
     on_the_whole = [note for one in whole if (note := one(measured))]
     on_memory = [_on_memory(measured, path) for path in measured.layers if harmless(measured, path)]
+    on_growth = [*_on_jumps(measured), *on_growth]
     return on_the_whole + on_memory + on_growth + on_eigenvalues + _on_slow_layers(measured.slow)
 
 
@@ -42,6 +46,11 @@ def _on_training(measured):
 
 
 def _on_the_batch(measured):
+    if measured.same_targets and measured.samples > 1:
+        return (
+            "`y` is the same for all of `x`, which any constant predicts: such a batch does not "
+            "show what the net has learned. Report on one whose targets differ."
+        )
     if measured.samples == 1:
         return (
             "`x` holds one sample, which may stand for no other: what is said of dead units, gates "
@@ -63,7 +72,7 @@ def _on_the_clip(measured):
     record = measured.record
     if record is None or record.clip is None or not record.clip.rule.fixed:
         return None
-    by_verdict = record.clips_too_often and not measured.learned
+    by_verdict = record.clips_too_often and not measured.learns
     if by_verdict or record.clip_rate < _OFTEN:
         return None
     return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
@@ -74,26 +83,51 @@ def _on_the_end(measured):
     if record is None or trivial is None or record.falling is None:
         return None
     before, last = record.falling
-    if last < _DONE * trivial.loss or last > trivial.loss:
+    last_of_data = last - measured.penalties
+    if last_of_data < WELL * trivial.loss or last_of_data > trivial.loss:
         return None
+    ratio = typical_ratio(record)
+    why = f"an update changes a layer by {ratio:.1g} of its weights, and {RATIO:g} is healthy"
+    slow = 0 < ratio < _SLOW * RATIO
+    faster = slow and measured.settings.rate and raise_rate(measured, RATIO / ratio, why)
     return (
         f"the loss still fell when the training ended, from {before:.3g} to {last:.3g} over the "
-        "last fifth of the updates: train on."
+        f"last fifth of the updates: train on.{f' {faster}' if faster else ''}"
     )
 
 
 def _on_growth(measured, path, layer):
-    if not (measured.learned and explodes(layer, layer.slope)):
+    if harmful(measured, layer) or not (measured.better and explodes(layer, layer.slope)):
         return None
     growth = layer.slope * (layer.steps - 1) / math.log(10)
     return (
         f"in {path} the gradient grows on its way back, by 10^{growth:.1f} over {layer.steps} "
-        "steps; the net has learned all the same."
+        "steps; the net learns all the same."
     )
+
+
+def _on_jumps(measured):
+    record = measured.record
+    if record is None or not record.finite.all() or not (measured.learned and jump(record)):
+        return []
+    return [
+        f"one update in a hundred had a gradient norm over {jump(record):.0f} times the median of "
+        "those before it; the net has learned all the same."
+    ]
 
 
 def _on_memory(measured, path):
     told = exchange(measured, path)
+    if told is None or not told.stays:
+        said = (
+            f"in {path} the gradient vanishes after {back(measured.layers[path])} steps; the net "
+        )
+        if told is None or not told.matters:
+            return f"{said}does well all the same."
+        return (
+            f"{said}does well all the same, and with what lies further back: where that is another "
+            f"sample's, the loss goes from {told.loss:.3g} to {told.exchanged:.3g}."
+        )
     return (
         f"in {path} the gradient vanishes after {told.back} steps, and the net does well without "
         "what lies further back: where that is another sample's, the loss goes from "

@@ -8,6 +8,7 @@ import string
 import numpy as np
 
 from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.health.verdict import grouped, in_other_layers, short
 
 # Under the table of layers.
 KEY = (
@@ -75,6 +76,7 @@ _VERDICT = string.Template("""<section class="verdict $severity">
 <p><strong>$words:</strong> $meaning</p>
 $remedy
 <p class="numbers">$numbers</p>
+$others
 </section>""")
 
 
@@ -125,7 +127,7 @@ def fragment(report):
         title=_title(report),
         summary=_text(" ".join(report.summary)),
         since=_since(report),
-        verdicts="\n".join(map(_verdict, report.verdicts)),
+        verdicts="\n".join(_verdict(*group) for group in grouped(report.verdicts)),
         notes="\n".join(map(_note, report.notes)),
         table=_table(report),
         plots="\n".join(_plots(report)),
@@ -136,8 +138,8 @@ def _title(report):
     return html.escape(f"Health of {report.name}")
 
 
-def _verdict(verdict):
-    numbers = ", ".join(f"{name} = {_short(value)}" for name, value in verdict.numbers.items())
+def _verdict(verdict, others):
+    numbers = ", ".join(f"{name} = {short(value)}" for name, value in verdict.numbers.items())
     remedy = f"<p><strong>Next step:</strong> {_text(verdict.remedy)}</p>"
     if verdict.further:
         items = "".join(f"<li>{_text(step)}</li>" for step in verdict.further)
@@ -148,6 +150,7 @@ def _verdict(verdict):
         meaning=_text(verdict.meaning),
         remedy=remedy if verdict.remedy else "",
         numbers=_text(numbers),
+        others=f"<p>{_text(in_other_layers(others))}</p>" if others else "",
     )
 
 
@@ -167,10 +170,6 @@ def _text(words):
     their parts."""
     marked = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(words, quote=False))
     return re.sub(r"[^\s<>]{30,}", lambda name: _PARTS.sub("<wbr>", name[0]), marked)
-
-
-def _short(value):
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _table(report):

@@ -157,6 +157,8 @@ def _on_loss(settings, loss, previous):
             f"The loss is another one, {settings.loss} and not {previous.settings.loss}: its "
             "values are not compared."
         )
+    if not _same_scale(settings.scale_of_targets, previous.settings.scale_of_targets):
+        return "The targets are of another scale: the losses are not compared."
     then = previous.loss
     if not (math.isfinite(loss) and math.isfinite(then)):
         better = "better" if math.isfinite(loss) else "no better"

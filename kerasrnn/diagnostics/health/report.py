@@ -13,7 +13,7 @@ from kerasrnn.diagnostics.health.measured import measure
 from kerasrnn.diagnostics.health.notes import notes
 from kerasrnn.diagnostics.health.settings import Settings
 from kerasrnn.diagnostics.health.trivial import TrivialPredictor
-from kerasrnn.diagnostics.health.verdict import SEVERITIES, gravest
+from kerasrnn.diagnostics.health.verdict import SEVERITIES, gravest, grouped, in_other_layers
 from kerasrnn.diagnostics.looking import as_batch, check_compiled
 from kerasrnn.diagnostics.reach import layer_paths
 from kerasrnn.files import Address, located, replacing_file
@@ -40,11 +40,13 @@ class HealthReport:
         flow: The `GradientFlow`, or `None` without recurrent layers or a finite gradient.
         name: The model's name.
         norms: The figure of the gradient norms over the updates, or `None` without a monitor.
-        loss: That of the model at the batch, regularizers included.
+        loss: That of the model at the batch, penalties included.
+        penalties: The part of it that regularizers and `add_loss` add.
         trivial: The `TrivialPredictor` there, (loss, what), which predicts the mean of `y` or the
             class frequencies; `None` where none can be scored.
-        trend: The loss at the first update of the training, the median over the last tenth, and how
-            many there were; `None` where no monitor knows it.
+        trend: The loss at the first update of the training, the median over the last tenth of those
+            that are known, how many these are, and how many updates at the end had NaN; `None`
+            where no monitor knows it.
         settings: What is set in model and training.
         since_previous: Sentences on what has changed since the `previous` report.
         tried, rates: What was advised and tried so far, and the learning rates found too low and
@@ -58,6 +60,7 @@ class HealthReport:
     name: str
     norms: Any
     loss: float = math.nan
+    penalties: float = 0.0
     trivial: TrivialPredictor | None = None
     trend: tuple | None = None
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -74,14 +77,18 @@ class HealthReport:
     def summary(self):
         """What comes first: a list of sentences on the status, the loss and the next step."""
         said = [f"Status: {self.status}.", f"The loss is {self.loss:.3g}"]
+        if self.penalties:
+            said[1] += f", of which {self.penalties:.3g} are penalties, as of regularizers"
         if self.trivial:
-            worse = "" if self.loss < self.trivial.loss else ", so that nothing is learned yet"
+            better = self.loss - self.penalties < self.trivial.loss
+            worse = "" if better else ", so that nothing is learned yet"
             said[1] += f"; always predicting {self.trivial.what} has {self.trivial.loss:.3g}{worse}"
         said[1] += "."
         if self.trend:
-            first, last, updates = self.trend
+            first, last, updates, lost = self.trend
             many = f"{updates} update{'s' * (updates > 1)}"
-            said.append(f"In training it went from {first:.3g} to {last:.3g} in {many}.")
+            then = f", and was NaN from then on, for {lost}" if lost else ""
+            said.append(f"In training it went from {first:.3g} to {last:.3g} in {many}{then}.")
         worst = gravest(self.verdicts)
         if self.status != SEVERITIES[0] and worst.remedy:
             said.append(f"Next step: {worst.remedy}")
@@ -94,7 +101,9 @@ class HealthReport:
         if self.since_previous:
             since = " ".join(self.since_previous)
             parts.append(textwrap.fill(f"Since the previous report. {since}", 96))
-        parts += [textwrap.fill(str(verdict), 96) for verdict in self.verdicts]
+        for verdict, others in grouped(self.verdicts):
+            same = f" {in_other_layers(others)}" if others else ""
+            parts.append(textwrap.fill(f"{verdict}{same}", 96))
         parts += [textwrap.fill(f"Note: {note}", 96) for note in self.notes]
         if self.layers:
             rows = page.table(self)
@@ -149,17 +158,18 @@ def health_report(model, x, y, monitor=None, previous=None):
     What comes from training needs the `monitor`. Where no gradient comes to a recurrent layer at
     all, it is not said to vanish in it.
 
-    Where a gradient vanishes in a layer, one more forward pass, in which the layer's inputs from
-    before the steps that it reaches are exchanged among the samples, tells whether they matter. If
-    the loss is less than half of the trivial predictor's and stays as it was, VANISHING is no
-    verdict but a note: it moves, with two standard errors on top, by less than a tenth of itself or
-    than a thousandth of the trivial predictor's. Else the verdict has both numbers, `vanishes`, the
-    steps that are left, and `matters`, by how much the loss rises. Less than eight samples that
-    differ there say nothing, nor does a loss that rises where a layer is read at every step.
+    Where a gradient vanishes in a layer of a model whose loss is under 90% of the trivial
+    predictor's, one more forward pass, in which the layer's inputs from before the steps that it
+    reaches are exchanged among the samples, tells whether they matter. If the loss stays as it was,
+    VANISHING is no verdict but a note: it moves, with two standard errors on top, by less than a
+    tenth of itself or than a thousandth of the trivial predictor's. Else the verdict has two
+    numbers, `vanishes`, the steps that are left, and `matters`, by how much the loss rises. Less
+    than eight samples that differ there say nothing, nor does a loss that rises where a layer is
+    read at every step. A loss under 5% of the trivial predictor's makes a note of it, too.
 
     Gates are what a cell takes its `recurrent_activation` of, where that lies in [0, 1]. Their
-    values are not counted on the side on which they leave the state as it is (f over 0.95 and i
-    under 0.05 in an LSTM, z over 0.95 in a GRU): so a cell remembers, and so
+    values are not counted on the side on which they leave the state as it is (f over 0.9975
+    and i under 0.0025 in an LSTM, z over 0.9975 in a GRU): so a cell remembers, and so
     `kerasrnn.initializers.Chrono` starts it.
 
     A layer dies as a unit does (Lu et al., 2020): it gives 0 for any input, and so stays as it is.
@@ -236,6 +246,7 @@ def health_report(model, x, y, monitor=None, previous=None):
         model.name,
         None if record is None else plots.narrowed(plots.gradient_norms(record)),
         measured.loss,
+        measured.penalties,
         measured.trivial,
         None if record is None else record.trend,
         settings,

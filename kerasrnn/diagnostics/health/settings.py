@@ -76,6 +76,7 @@ class Settings(NamedTuple):
         scale_of_inputs, scale_of_targets: The root mean square of the numbers in them that are
             finite; `None` of those that are no floats.
         layers: The `LayerSettings` of each recurrent layer's cell, by its path.
+        normalized: Whether the first layer that changes the inputs brings them to a scale.
         places: By the path of each layer, what tells it from the others in a net that is built
             again, where its name may be another: RECURRENT or its class, and its number among them.
         connected: The number of connections between layers: `Residual`, `Highway`,
@@ -94,6 +95,7 @@ class Settings(NamedTuple):
     layers: Any = None
     connected: int = 0
     places: Any = None
+    normalized: bool = False
 
     def of_cells(self, name):
         """What each recurrent layer has of a setting, in their order."""
@@ -106,7 +108,8 @@ class Settings(NamedTuple):
         return {
             "optimizer": self.optimizer,
             "learning rate": self.rate,
-            "clip": str(self.clip) if self.clip else "none",
+            # Without a monitor nobody knows of a clip in `fit`.
+            "clip": str(self.clip) if self.clip else None if self.guard is None else "none",
             "DivergenceGuard": self.guard,
             "cells": self.of_cells("cell"),
             "bias initializer": tuple(
@@ -153,6 +156,7 @@ def of_model(model, x, y, record):
         {path: LayerSettings.of(layer.cell) for path, layer, _ in recurrent_paths(model)},
         _connections(model),
         _places(model),
+        _normalized(model),
     )
 
 
@@ -171,6 +175,24 @@ def _scale(batch):
     finite = [part[np.isfinite(part)].astype("float64") for part in parts]
     squares = [np.mean(part**2) for part in finite if part.size]
     return float(np.sqrt(np.mean(squares))) if squares else None
+
+
+def _normalized(model):
+    bring_to_scale = (
+        keras.layers.BatchNormalization,
+        keras.layers.GroupNormalization,
+        keras.layers.LayerNormalization,
+        keras.layers.Normalization,
+        keras.layers.RMSNormalization,
+        keras.layers.Rescaling,
+        keras.layers.UnitNormalization,
+    )
+    for _, layer in _paths(model):
+        if isinstance(layer, bring_to_scale):
+            return True
+        if layer.variables and not layers_directly_in(layer):
+            return False
+    return False
 
 
 def _connections(layer):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.diagnostics.looking import left_as_it_was
+from kerasrnn.diagnostics.looking import left_as_it_was, mask_weights
 
 _EPSILON = 1e-7
 
@@ -15,8 +15,9 @@ class TrivialPredictor(NamedTuple):
     """The best constant prediction of a kind, scored by the compiled loss.
 
     Attributes:
-        loss: J of it, regularizers left out.
-        what: What it predicts, "the mean of `y`" or "the class frequencies in `y`".
+        loss: J of it, without what regularizers and `add_loss` add.
+        what: What it predicts, "the mean of `y`", "the median of `y`" or "the class frequencies in
+            `y`".
     """
 
     loss: float
@@ -24,48 +25,76 @@ class TrivialPredictor(NamedTuple):
 
 
 def trivial_predictor(model, x, y, output):
-    """The `TrivialPredictor` of a compiled model at a batch: the mean of the targets for a
-    regression, the frequencies of the classes for a classification.
+    """The `TrivialPredictor` of a compiled model at a batch: of a regression the mean or the median
+    of the targets, whichever has the lower loss, of a classification the frequencies of the
+    classes.
 
-    `output` is what the model gives for x. `None` where it cannot be told: targets or outputs of
-    several parts, a `compute_loss` of the user's own, or one sample, which every constant fits.
+    `output` is what the model gives for x; steps that it masks do not count. `None` where it cannot
+    be told: targets or outputs of several parts, a `compute_loss` of the user's own, or targets
+    that are all the same, which every constant fits.
     """
     if not (tf.is_tensor(y) and type(model).compute_loss is keras.Model.compute_loss):
         return None
-    loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
-    if len(y) < 2 or not callable(loss):
+    loss = _loss_of(model)
+    if not (callable(loss) and tf.is_tensor(output)) or same_targets(model, y):
         return None
-    if not tf.is_tensor(output) or getattr(output, "_keras_mask", None) is not None:
-        return None
-    constant, what = _constant(loss, np.asarray(y, "float64"), output.shape[-1])
-    if constant is None:
-        return None
-    prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
-    with left_as_it_was(model):
-        try:
-            score = model.compute_loss(x, y, prediction, training=False)
-        except (ValueError, tf.errors.InvalidArgumentError):
-            # Of shapes that the model's loss brings together in a way of its own.
+    weights = mask_weights(model, output)
+    targets = np.asarray(y, "float64")
+    if weights is not None:
+        if targets.shape[: len(weights.shape)] != tuple(weights.shape):
             return None
-        score = float(score - sum(model.losses))
-    return TrivialPredictor(score, what) if np.isfinite(score) else None
+        targets = targets[np.asarray(weights) > 0]
+    scores = []
+    for constant, what in _constants(loss, targets, output.shape[-1]):
+        prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
+        with left_as_it_was(model):
+            try:
+                score = model.compute_loss(x, y, prediction, weights, training=False)
+            except (ValueError, tf.errors.InvalidArgumentError):
+                # Of shapes that the model's loss brings together in a way of its own.
+                return None
+            score = float(score - sum(model.losses))
+        scores += [TrivialPredictor(score, what)] if np.isfinite(score) else []
+    return min(scores, default=None)
 
 
-def _constant(loss, y, outputs):
-    """What is predicted for every sample and step, (outputs,), and its name."""
-    name = getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
+def same_targets(model, y):
+    """Whether all targets of a batch are one and the same, which every constant fits."""
+    if not tf.is_tensor(y) or not tf.size(y):
+        return False
+    rows = _rows(_loss_of(model), np.asarray(y))
+    return bool((rows == rows[0]).all())
+
+
+def _loss_of(model):
+    return keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
+
+
+def _name(loss):
+    return getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
+
+
+def _rows(loss, y):
+    """The targets of all samples and steps, one per row; labels are one number each."""
+    labels = y.ndim == 1 or _name(loss) == "sparsecategoricalcrossentropy"
+    return y.reshape(-1, 1 if labels else y.shape[-1])
+
+
+def _constants(loss, y, outputs):
+    """What may be predicted for every sample and step, (outputs,), each with its name."""
+    name, rows = _name(loss), _rows(loss, y)
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    if name == "sparsecategoricalcrossentropy":
-        labels = y.astype("int64").ravel()
-        if config.get("ignore_class") is not None or labels.min() < 0 or labels.max() >= outputs:
-            return None, None
-        share = np.bincount(labels, minlength=outputs) / len(labels)
-    else:
-        share = np.mean(y.reshape(-1, y.shape[-1] if y.ndim > 1 else 1), axis=0)
     if "crossentropy" not in name:
-        return share, "the mean of `y`"
+        mean, median = np.mean(rows, axis=0), np.median(rows, axis=0)
+        return [(mean, "the mean of `y`"), (median, "the median of `y`")]
+    share = np.mean(rows, axis=0)
+    if name.startswith("sparse"):
+        labels = rows.astype("int64").ravel()
+        if config.get("ignore_class") is not None or labels.min() < 0 or labels.max() >= outputs:
+            return []
+        share = np.bincount(labels, minlength=outputs) / len(labels)
     share = np.clip(share, _EPSILON, 1 - _EPSILON)
     if config.get("from_logits"):
         odds = 1 - share if name.startswith("binary") else 1.0
         share = np.log(share / odds)
-    return share, "the class frequencies in `y`"
+    return [(share, "the class frequencies in `y`")]

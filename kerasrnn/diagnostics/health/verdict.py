@@ -78,6 +78,35 @@ class Verdict(NamedTuple):
         return f"{self.words}: {self.meaning} {self.remedy}{further}".rstrip()
 
 
+def grouped(verdicts):
+    """The verdicts as they are shown: those of several layers that want the same steps once.
+
+    Returns:
+        A list of pairs, a verdict and a tuple of those that are the same in other layers.
+    """
+    groups = {}
+    for number, verdict in enumerate(verdicts):
+        keys = tuple(getattr(step, "key", step) for step in verdict.steps)
+        # One that is about the whole stands for itself.
+        place = number if verdict.layer is None else None
+        groups.setdefault((verdict.code, keys, place), []).append(verdict)
+    return [(first, tuple(others)) for first, *others in groups.values()]
+
+
+def short(value):
+    """A number of a verdict in a text."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def in_other_layers(others):
+    """A sentence on the verdicts that are the same in other layers, with their numbers."""
+    layers = (
+        f"{v.layer} ({', '.join(f'{name} {short(n)}' for name, n in v.numbers.items())})"
+        for v in others
+    )
+    return f"The same in {', '.join(layers)}."
+
+
 def gravest(verdicts):
     """The first of the gravest verdicts, whose remedy is the step to take."""
     return max(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))

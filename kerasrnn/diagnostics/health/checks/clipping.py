@@ -9,11 +9,11 @@ from kerasrnn.updates.record import percent
 @severity("attention")
 def clip_too_tight(measured):
     """A clip with a fixed threshold cut more than half of the updates; in a net that has learned,
-    that is a note."""
+    or does better than the best constant and whose loss still falls, that is a note."""
     record = measured.record
     if record is None or not record.finite.all() or not record.clips_too_often:
         return []
-    if measured.learned:
+    if measured.learns:
         return []
     cut = f"cut {percent(record.fired)} of the updates"
     if too_high(measured, record):

@@ -13,27 +13,33 @@ from kerasrnn.diagnostics.reach import HUGE
 from kerasrnn.updates.record import percent
 
 # A gradient through time explodes if it grows more than that much over the sequence: growth by less
-# may be noise of the fit, and does no harm.
-_GROWTH = 10
+# may be noise of the fit, and does no harm; in a net that does better than a constant, by more.
+_GROWTH, _GROWTH_OF_BETTER = 10, 1000
 # The norms of a training explode if one in a hundred is over that many medians of those before it,
 # of so many: norms may fall for good, as the loss does.
 _MEDIANS, _BEFORE = 100, 100
 
 
-def explodes(layer, per_step):
+def explodes(layer, per_step, growth=_GROWTH):
     """Whether a gradient explodes over the steps of a layer, a `LayerHealth`, that adds `per_step`
     to its natural log with every step back."""
-    return per_step * (layer.steps - 1) > math.log(_GROWTH)
+    return per_step * (layer.steps - 1) > math.log(growth)
+
+
+def harmful(measured, layer):
+    """Whether it explodes in a layer of a net that has not learned all the same."""
+    growth = _GROWTH_OF_BETTER if measured.better else _GROWTH
+    return explodes(layer, layer.slope, growth) and not measured.learned
 
 
 @severity("sick")
 def exploding(measured):
     """The gradient through time grows more than tenfold over the T steps of the sequences: a slope
-    over 0, by log 10 / (T - 1) for noise; in a net that has learned, which the loss of the best
-    constant prediction shows, that is a note. Or in training: one gradient norm in a hundred is
-    over 100 times the median of the 100 before it; or it is over 1e9 at the first update, before an
-    Inf or NaN. Or the states, or the gradient through time, grow over 1e9, and the loss or its
-    gradient overflows."""
+    over 0, by log 10 / (T - 1) for noise; or more than a thousandfold where the loss is under 90%
+    of that of the best constant prediction. Or in training: one gradient norm in a hundred is over
+    100 times the median of the 100 before it. Where the loss is under half of that of the constant,
+    these are notes. Or a norm is over 1e9 at the first update, before an Inf or NaN. Or the states,
+    or the gradient through time, grow over 1e9, and the loss or its gradient overflows."""
     dead = dead_layers(measured)
     return [
         *_exploding_in_training(measured),
@@ -41,7 +47,7 @@ def exploding(measured):
         *(
             _exploding_layer(path, layer, measured.settings)
             for path, layer in measured.layers.items()
-            if path not in dead and explodes(layer, layer.slope) and not measured.learned
+            if path not in dead and harmful(measured, layer)
         ),
     ]
 
@@ -65,8 +71,8 @@ def _exploding_in_training(measured):
         return [Verdict.of("EXPLODING", None, numbers, meaning, advice.of_an_overflow(settings))]
     if not record.finite.all() or record.divergence or vanished(record):
         return []
-    times = float(np.percentile(_jumps(record.global_norm), 99))
-    if times <= _MEDIANS:
+    times = jump(record)
+    if times is None or measured.learned:
         return []
     median, top = record.median_norm, record.p99_norm
     meaning = (
@@ -87,6 +93,13 @@ def _exploding_in_training(measured):
         )
     numbers = {"median_norm": median, "p99_norm": top, "jump": times}
     return [Verdict.of("EXPLODING", None, numbers, meaning, steps)]
+
+
+def jump(record):
+    """Over how many medians of those before it one norm in a hundred lies, where that is a sign of
+    an explosion; else `None`."""
+    times = float(np.percentile(_jumps(record.global_norm), 99))
+    return times if times > _MEDIANS else None
 
 
 def _jumps(norms):

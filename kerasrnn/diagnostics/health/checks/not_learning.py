@@ -19,15 +19,15 @@ def not_learning(measured):
     updates = (measured.updates or 0) if record is None else len(record)
     if trivial is None or updates < _MANY or (record and not record.finite.all()):
         return []
-    if measured.loss < _NO_BETTER * trivial.loss:
+    if measured.of_data < _NO_BETTER * trivial.loss:
         return []
     ratio = typical_ratio(record) if record else None
     meaning = (
-        f"after {updates} updates the loss at this batch is {measured.loss:.3g}, and "
+        f"after {updates} updates the loss at this batch is {measured.of_data:.3g}, and "
         f"{trivial.loss:.3g} if {trivial.what} is predicted for every sample: nothing is learned "
         "yet, though gradients arrive."
     )
-    numbers = {"loss": measured.loss, "trivial_loss": trivial.loss, "update_ratio": ratio}
+    numbers = {"loss": measured.of_data, "trivial_loss": trivial.loss, "update_ratio": ratio}
     # Without a monitor nothing is known of the rate.
     faster, why = 1, ""
     if ratio is not None:

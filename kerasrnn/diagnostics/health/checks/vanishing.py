@@ -63,22 +63,28 @@ def _vanishing_in_training(record):
 _THOUSANDTH = 10
 
 
-def _back(layer):
+def back(layer):
     """The steps after which a thousandth of the gradient is left, or those there are."""
     return min(math.ceil(_THOUSANDTH * layer.half_life), layer.steps - 1)
 
 
 def exchange(measured, path):
     """The `Exchange` of a layer beyond the steps over which its gradient vanishes; `None` where it
-    does not vanish, or nothing can be told."""
+    does not vanish, or nothing can be told, as of a model that does no better than a constant."""
     layer = measured.layers[path]
     if measured.exchanges is None or not vanishes(layer, layer.slope):
         return None
-    return measured.exchanges(path, _back(layer))
+    if measured.trivial is not None and not measured.better:
+        return None
+    return measured.exchanges(path, back(layer))
 
 
 def harmless(measured, path):
-    """Whether a gradient vanishes in a layer, and the model does well without what lies there."""
+    """Whether a gradient vanishes in a layer, and the model does well all the same, or without
+    what lies there."""
+    layer = measured.layers[path]
+    if measured.well:
+        return vanishes(layer, layer.slope)
     told = exchange(measured, path)
     return told is not None and told.stays and measured.better
 
@@ -86,20 +92,21 @@ def harmless(measured, path):
 def _vanishing_layer(measured, path, layer):
     numbers, told = flow_numbers(layer), exchange(measured, path)
     if layer.half_life:
-        back = _back(layer)
-        where = f"more than {back} steps back" if back > 1 else "more than a single step back"
+        far = back(layer)
+        where = f"more than {far} steps back" if far > 1 else "more than a single step back"
         meaning = (
             f"{path} learns hardly anything from what lies {where}, of {layer.steps} steps: on its "
             "way there the gradient has shrunk to a thousandth (its half-life is "
             f"{layer.half_life:.3g} steps)."
         )
+        numbers["vanishes"] = far
     else:
         meaning = (
             f"{path} learns nothing from earlier steps than the one that is read, of "
             f"{layer.steps}: no gradient gets back a single step."
         )
     if told:
-        numbers |= {"vanishes": told.back, "matters": told.rise}
+        numbers["matters"] = told.rise
         meaning += f" {_on_exchange(measured, told)}"
     steps = advice.of_a_layer_that_vanishes(measured, layer, told)
     return Verdict.of("VANISHING", path, numbers, meaning, steps)
