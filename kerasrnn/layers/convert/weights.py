@@ -39,7 +39,7 @@ _TORCH_S = {
     "reset_after": True,
     "update_gate": "keep",
     "normalization": None,
-    "zone_rates": {},
+    "zoneout": 0.0,
     "initial_state": "zeros",
 }
 _KEY = re.compile(r"(weight|bias)_(ih|hh)(?:_l(\d+)(_reverse)?)?")
