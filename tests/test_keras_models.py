@@ -112,6 +112,12 @@ def test_a_mask_that_our_layer_heeds_is_named_to_keras_s(random_weights):
     random_weights(ours)
     state = X[:, 0, :1] * np.ones((1, 5), "float32")
     assert_same(ours, to_keras(ours), TOKENS, state)
+    # Within Keras's Bidirectional, too.
+    both = K.Bidirectional(layers.GRU(5))(e, initial_state=[h, h])
+    both = keras.Model([tokens, h], both)
+    random_weights(both)
+    for convert in (from_keras, to_keras):
+        assert_same(both, convert(both), TOKENS, state)
 
 
 def test_a_sequential_model(random_weights):
@@ -161,6 +167,39 @@ def test_layers_within_this_package_s_connections(random_weights):
     ours = from_keras(model)
     assert {kind.__module__.partition(".")[0] for kind in recurrent(ours).values()} == {"kerasrnn"}
     assert_same(model, ours, X)
+
+
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_a_stack_becomes_a_layer_of_stacked_cells(return_sequences, random_weights):
+    options = {"return_sequences": return_sequences, "stateful": True, "name": "upper"}
+    ours = keras.Sequential(
+        [
+            keras.Input(batch_shape=(3, None, 4)),
+            K.Masking(),
+            layers.RNNStack("lstm", [3, 2], return_sequences=True, dropout=0.1, name="lower"),
+            layers.RNNStack(lambda units, **rates: K.GRUCell(units, **rates), 3, 2, **options),
+        ]
+    )
+    random_weights(ours)
+    x = X.copy()
+    ours(x)
+    x[0, 2:4] = x[1] = 0
+    theirs = to_keras(ours)
+    assert recurrent(theirs).keys() >= {"lower", "upper", "lstm_cell_1", "lstm_cell_2"}
+    assert {kind.__module__.partition(".")[0] for kind in recurrent(theirs).values()} == {"keras"}
+    assert theirs.layers[1].cell.cells[0].dropout == 0.1
+    for w, v in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(w, v)
+    assert_same(ours, theirs, x)
+    assert_same(ours, theirs, X)
+
+
+def test_a_stack_that_runs_backward(random_weights):
+    ours = keras.Sequential(
+        [keras.Input((None, 4)), layers.RNNStack("gru", 3, 2, go_backwards=True), K.Dense(2)]
+    )
+    random_weights(ours)
+    assert_same(ours, to_keras(ours), X)
 
 
 def test_what_is_left_as_it_is(random_weights):
@@ -425,6 +464,15 @@ def outside(**options):
     return lambda: around(layers.LSTM(3, name="lstm", **options))
 
 
+def stack(**options):
+    return lambda: around(layers.RNNStack("gru", 4, 2, name="s", **options))
+
+
+def stack_with_state():
+    x, h = keras.Input((None, 4)), [keras.Input((4,)) for _ in range(2)]
+    return keras.Model([x, *h], layers.RNNStack("gru", 4, 2, name="s")(x, initial_state=h))
+
+
 TO = {
     "zoneout": (outside(zoneout=0.1), r"Received: lstm \(LSTM\) with zoneout=0.1"),
     "normalization": (outside(normalization="layer"), "normalization='layer'"),
@@ -460,12 +508,17 @@ TO = {
         r"c \(LSTMCell\) with zoneout=0.3",
     ),
     "layer": (lambda: around(layers.MinGRU(3, name="m")), r"Keras has, too.*m \(MinGRU\)"),
-    "stack": (lambda: around(layers.RNNStack("gru", 3, 2, name="s")), r"s \(RNNStack\)"),
+    "connection": (stack(connection="highway"), r"s \(RNNStack\) with connection='highway'"),
+    "both": (stack(bidirectional=True), r"s \(RNNStack\) with bidirectional=True"),
+    "normalized": (stack(normalization="layer"), "s .* with normalization='layer'"),
+    "states": (stack(return_state=True), "s .* with return_state=True"),
+    "zoned stack": (stack(zoneout=0.1), r"gru_cell_1 \(GRUCell\) with zoneout=0.1"),
+    "state in": (stack_with_state, r"without `initial_state`, of a stack.*s \(RNNStack\)"),
     "residual": (
         lambda: around(layers.Residual(K.LSTM(4, return_sequences=True), name="r")),
         r"r \(Residual\)",
     ),
-    "reset": (reset_model, "must do without `reset`.*Received: g, called with a reset"),
+    "reset": (reset_model, r"must do without `reset`.*Received: g \(GRU\), called with it"),
     "no mask": (without_mask, "must do without `mask=False`.*Received: g"),
     "subclass": (Subclass, r"must be Sequential or functional.*Received: mine \(Subclass\)"),
 }

@@ -1,11 +1,9 @@
 """Models of Keras's recurrent layers as models of this package's, and back.
 
-`keras.models.clone_model` makes the new model; what is here says what becomes of each layer, and
-brings over all that a layer keeps.
+`keras.models.clone_model` makes the new model; what is here says what becomes of each layer.
 """
 
 import inspect
-import tempfile
 import warnings
 
 import keras
@@ -18,8 +16,11 @@ from kerasrnn.inside import layers_in
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.checks import dense_with_mask
 from kerasrnn.layers.connections import DenselyConnected, Highway, Normalized, Residual
+from kerasrnn.layers.convert.copies import bring_over, check_compiled, copied
+from kerasrnn.layers.group import Connected
 from kerasrnn.layers.named import GRU, LSTM, SimpleRNN
 from kerasrnn.layers.rnn import RNN
+from kerasrnn.layers.stack import RNNStack
 
 # The layers and cells of Keras, and their namesakes.
 _COUNTERPARTS = {
@@ -101,7 +102,8 @@ def to_keras(model):
 
     Args:
         model: A Sequential or functional `keras.Model`, whose recurrent layers and cells are those
-            named there, without what Keras does not have.
+            named there, without what Keras does not have. An `RNNStack` of one direction without
+            connections becomes a `keras.layers.RNN` of stacked cells.
 
     Returns:
         A new model, which loads without this package.
@@ -125,30 +127,8 @@ def _converted(model, conversion):
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     new = conversion.model(model)
-    for old_part, new_part in zip(layers_in(model), layers_in(new), strict=True):
-        _bring_over(old_part, new_part)
+    bring_over(model, new)
     return new
-
-
-def _bring_over(old, new):
-    """Gives a layer what another of the same kind keeps, but for the layers inside."""
-    if new is old:
-        return
-    if old.built and not new.built:
-        new.build_from_config(old.get_build_config())
-    # Parents come first, and set that of their parts.
-    new.trainable = old.trainable
-    kept = {}
-    old.save_own_variables(kept)
-    new.load_own_variables(kept)
-    if isinstance(old, keras.layers.RNN):
-        states = (tree.flatten(layer.states or []) for layer in (old, new))
-        for of_old, of_new in zip(*states, strict=True):
-            of_new.assign(of_old)
-    elif hasattr(old, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            old.save_assets(folder)
-            new.load_assets(folder)
 
 
 class _Conversion:
@@ -156,9 +136,7 @@ class _Conversion:
     one.
 
     Attributes:
-        loses_masks: For each new recurrent layer, by its id, whether the old one did not heed a
-            mask that is attached to its input where it was called with an initial state, too.
-            Keras fills in a mask only where a layer has one tensor argument.
+        old: For each new layer, by its id, the one whose place it takes.
 
     Class attributes:
         kinds: The classes that are replaced, each with what by.
@@ -170,22 +148,20 @@ class _Conversion:
 
     def __init__(self):
         self._made = {}
-        self.loses_masks = {}
+        self.old = {}
 
     def __call__(self, layer):
         """The layer, cell, model or operation that takes the place of one."""
         if id(layer) not in self._made:
             self._made[id(layer)] = new = self._make(layer)
-            if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
-                inside = getattr(layer, "forward_layer", layer)
-                self.loses_masks[id(new)] = {type(layer), type(inside)} <= _COUNTERPARTS.keys()
+            self.old[id(new)] = layer
         return self._made[id(layer)]
 
     def model(self, model):
         """The model that takes the place of one."""
         if not _shows_its_calls(model):
             _refuse_subclass(model)
-        _check_compiled(model)
+        check_compiled(model)
         if isinstance(model, keras.Sequential):
             self._say_where_masks_turn(model)
             return keras.models.clone_model(model, clone_function=self)
@@ -259,7 +235,7 @@ class _Conversion:
             return layer
         if isinstance(layer, keras.layers.Layer):
             self.check_copied(layer)
-        return _copied(layer)
+        return copied(layer)
 
     def _each(self, held):
         return [self(one) for one in held] if isinstance(held, list | tuple) else self(held)
@@ -277,9 +253,10 @@ class _ToOurs(_Conversion):
     holders = _HOLDERS | _CONNECTIONS
 
     def call(self, layer, *args, **kwargs):
-        if not self.loses_masks.get(id(layer)):
+        old = self.old.get(id(layer))
+        if type(old) not in _COUNTERPARTS or _heeds_attached_masks(old):
             return layer(*args, **kwargs)
-        named = inspect.signature(layer.call).bind(*args, **kwargs).arguments
+        named = inspect.signature(old.call).bind(*args, **kwargs).arguments
         if named.get("initial_state") is not None and named.get("mask") is None:
             named["mask"] = False
         return layer(named.pop("sequences"), **named)
@@ -296,28 +273,24 @@ class _ToOurs(_Conversion):
 
 
 class _ToKeras(_Conversion):
-    kinds = _KERAS_S
+    kinds = _KERAS_S | {RNNStack: keras.layers.RNN}
     holders = _HOLDERS
 
     def call(self, layer, *args, **kwargs):
-        if self.loses_masks.get(id(layer), True):
+        old = self.old.get(id(layer))
+        if not _heeds_attached_masks(old):
             return layer(*args, **kwargs)
-        signature = inspect.signature(_COUNTERPARTS[type(layer)].call)
-        named = signature.bind(layer, *args, **kwargs).arguments
-        del named["self"]
+        named = inspect.signature(old.call).bind(*args, **kwargs).arguments
         if named.pop("reset", None) is not None:
-            raise ValueError(
-                "`model` must do without `reset`, which Keras's layers do not have. "
-                f"Received: {layer.name}, called with a reset"
-            )
+            _refuse_call(old, "reset", "which Keras's layers do not have")
+        sequences = named.pop(next(iter(named)))
         if named.get("initial_state") is not None:
-            _, named["mask"] = dense_with_mask(named["sequences"], named.get("mask"))
+            if isinstance(old, RNNStack):
+                _refuse_call(old, "initial_state", "of a stack, which Keras's has in another form")
+            _, named["mask"] = dense_with_mask(sequences, named.get("mask"))
         elif named.get("mask") is False:
-            raise ValueError(
-                "`model` must do without `mask=False`, which Keras's layers take for no mask only "
-                f"beside an `initial_state`. Received: {layer.name}, called with it"
-            )
-        return layer(named.pop("sequences"), **named)
+            _refuse_call(old, "mask=False", "which Keras has beside an `initial_state` alone")
+        return layer(sequences, **named)
 
     def arguments(self, layer):
         arguments = super().arguments(layer)
@@ -341,10 +314,32 @@ class _ToKeras(_Conversion):
                     f"Received: {part.name} ({type(part).__name__})"
                 )
 
+    def _make(self, layer):
+        return self._stacked(layer) if type(layer) is RNNStack else super()._make(layer)
+
+    def _stacked(self, stack):
+        """One layer of stacked cells, which is what a stack without connections is."""
+        for name in ("connection", "normalization", "bidirectional", "return_state"):
+            if value := getattr(stack, name):
+                _refuse_option(stack, name, value)
+        names = ("name", "trainable", "return_sequences", "go_backwards", "stateful")
+        return keras.layers.RNN(
+            [self(layer.cell) for layer in stack.layers],
+            dtype=stack.dtype_policy,
+            **{name: getattr(stack, name) for name in names},
+        )
+
     def _bidirectional(self, layer):
         if getattr(layer, "gated", False):
             _refuse_option(layer, "merge_mode", "gate")
         return super()._bidirectional(layer)
+
+
+def _heeds_attached_masks(layer):
+    """Whether a layer is a recurrent one that heeds a mask attached to its input beside an initial
+    state, too. Keras fills one in only where a layer has one tensor argument."""
+    inside = getattr(layer, "forward_layer", None)
+    return any(isinstance(one, RNN | Bidirectional | Connected) for one in (layer, inside))
 
 
 def _shows_its_calls(model):
@@ -362,31 +357,11 @@ def _refuse_subclass(model):
     )
 
 
-def _check_compiled(model):
-    """Raises a `ValueError` if a model cannot be compiled once more in the same way."""
-    if not model.compiled:
-        return
-    try:
-        keras.saving.deserialize_keras_object(model.get_compile_config())
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "`model` must be compiled with what Keras can make again: register functions and "
-            "classes with @keras.saving.register_keras_serializable(), or convert "
-            "keras.Model(model.inputs, model.outputs), which is not compiled. "
-            f"Received: {model.name}, compiled with {model.get_compile_config()}"
-        ) from error
-
-
-def _copied(layer):
-    try:
-        return type(layer).from_config(layer.get_config())
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            "`model` must have layers that Keras can make again from their configuration: give a "
-            "class a `get_config`, and register functions with "
-            "@keras.saving.register_keras_serializable(). "
-            f"Received: {layer.name} ({type(layer).__name__})"
-        ) from error
+def _refuse_call(layer, argument, why):
+    raise ValueError(
+        f"`model` must do without `{argument}`, {why}. Received: {layer.name} "
+        f"({type(layer).__name__}), called with it"
+    )
 
 
 def _refuse_option(layer, name, value):

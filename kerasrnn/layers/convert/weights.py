@@ -1,22 +1,19 @@
-"""Weights of recurrent layers of other libraries, as layers of this package, and back.
+"""From the weights of another library's recurrent layer to a layer of this package.
 
-What differs from library to library is the order of the gates (`_ORDERS`), which side of a product
-the weights stand on, and where the biases are; each library has one function that says so.
+What differs is the order of the gates (`ORDERS`), which side of a product the weights stand on, and
+where the biases are; `torch_nn` and `arrays` have a function for each library that says so.
 """
 
-import re
-
-import keras
 import numpy as np
 
 from kerasrnn import cells
-from kerasrnn.arguments import one_of, real_number
+from kerasrnn.arguments import one_of
 from kerasrnn.layers.bidirectional import Bidirectional
 from kerasrnn.layers.named import GRU, LSTM, SimpleRNN
 from kerasrnn.layers.stack import RNNStack
 
 # The gates of a library's kernels in their order, in the letters of the cells here.
-_ORDERS = {
+ORDERS = {
     # i, f, g, o and r, z, n
     "torch": {"simple_rnn": "h", "lstm": "ifgo", "gru": "rzg"},
     # i, o, f, c and z, r, h
@@ -25,251 +22,46 @@ _ORDERS = {
     "tf1": {"lstm": "igfo"},
 }
 _LAYERS = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
-_CELLS = {
-    cells.SimpleRNNCell: "simple_rnn",
-    cells.LSTMCell: "lstm",
-    cells.GRUCell: "gru",
-    keras.layers.SimpleRNNCell: "simple_rnn",
-    keras.layers.LSTMCell: "lstm",
-    keras.layers.GRUCell: "gru",
+NONLINEARITIES = ("tanh", "relu")
+# What the weights say of a layer, by themselves or as those of the other library.
+_SAID = {
+    *("units", "depth", "bidirectional", "use_bias", "reset_after", "update_gate"),
+    *("activation", "recurrent_activation"),
 }
-# What a cell has to be to be one of torch's.
-_TORCH_S = {
-    "recurrent_activation": keras.activations.sigmoid,
-    "reset_after": True,
-    "update_gate": "keep",
-    "normalization": None,
-    "zoneout": 0.0,
-    "initial_state": "zeros",
-}
-_KEY = re.compile(r"(weight|bias)_(ih|hh)(?:_l(\d+)(_reverse)?)?")
-_NONLINEARITIES = ("tanh", "relu")
 
 
-def from_torch(state_dict_or_module, prefix="", nonlinearity=None, **options):
-    """A layer with the weights of a `torch.nn.RNN`, `LSTM` or `GRU`, of any depth and of one
-    direction or both, or of an `RNNCell`, `LSTMCell` or `GRUCell`.
-
-    The shapes say which of them it is: 4, 3 or 1 blocks of rows. torch's gates i, f, g, o stand
-    here in the same order, r, z, n as z, r, g, with n = g and `reset_after=True`. Its two biases
-    are one here, their sum, but for a GRU, which has both. `batch_first=True` is what a layer
-    here always does. Dropout between torch's layers is no weight; `dropout` of an `RNNStack` drops
-    of each layer's input.
-
-    Args:
-        state_dict_or_module: A torch module; or a dictionary of arrays or tensors, for which torch
-            need not be installed.
-        prefix: The path of the layer in them, as "encoder.rnn".
-        nonlinearity: `"tanh"` or `"relu"` of a `torch.nn.RNN` or `RNNCell`, which a dictionary does
-            not say; a module does.
-        **options: Arguments of the layer that is made, as `return_state`, `dropout` or `name`.
-            Every step is returned, as in torch, unless `return_sequences=False` is among them.
-
-    Returns:
-        A built `SimpleRNN`, `LSTM` or `GRU`; for both directions a `Bidirectional` of one; for
-        several layers an `RNNStack`, with states in the order of torch's h_n.
-
-    Raises:
-        ValueError: the keys, under `prefix`, are not those of one such layer, or are not all there;
-            they have a projection (`proj_size`), which these layers have not; shapes do not fit
-            together; `nonlinearity` is missing for an RNN, is another than the module's or has no
-            meaning for what is there.
-
-    Source: the equations in the documentation of torch.nn 2.13.
-
-    Example:
-
-    >>> state = {"weight_ih_l0": np.ones((20, 3)), "weight_hh_l0": np.ones((20, 5))}
-    >>> layer = kerasrnn.layers.from_torch(state)
-    >>> type(layer).__name__, layer.units, layer.use_bias
-    ('LSTM', 5, False)
-    """
-    prefix = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
-    state, is_module = state_dict_or_module, hasattr(state_dict_or_module, "state_dict")
-    if is_module:
-        state = state_dict_or_module.state_dict()
-    if not hasattr(state, "items"):
-        raise TypeError(
-            "`state_dict_or_module` must be a torch module or a dictionary of arrays or tensors. "
-            f"Received: state_dict_or_module={state!r}"
-        )
-    kind, levels = _torch_levels(state, prefix)
-    if is_module:
-        module = state_dict_or_module.get_submodule(prefix.removesuffix("."))
-        said = getattr(module, "nonlinearity", nonlinearity)
-        if nonlinearity not in (None, said):
-            raise ValueError(
-                f"`nonlinearity` must be that of the module, {said!r}, or be left out. "
-                f"Received: nonlinearity={nonlinearity!r}"
-            )
-        nonlinearity = said
-    options = {"return_sequences": True, **_activation(kind, nonlinearity), **options}
-    return _layer(kind, levels, _ORDERS["torch"][kind], options)
-
-
-def to_torch(layer):
-    """The state dictionary of the `torch.nn.RNN`, `LSTM` or `GRU` with the weights of a layer.
-
-    Args:
-        layer: A built `SimpleRNN`, `LSTM`, `GRU` or `RNN` of this package or of Keras, a
-            `Bidirectional` of one, or an `RNNStack` without connections.
-
-    Returns:
-        A dictionary of NumPy arrays by torch's names, for
-        `module.load_state_dict({name: torch.from_numpy(v) for name, v in state.items()})`. Of the
-        two biases of an RNN or LSTM `bias_ih` is the layer's, `bias_hh` zeros.
-
-    Raises:
-        ValueError: the layer is not built, or torch has none like it; the message names what it
-            lacks.
-
-    Example:
-
-    >>> layer = kerasrnn.layers.GRU(5)
-    >>> layer.build((None, None, 3))
-    >>> {name: array.shape for name, array in kerasrnn.layers.to_torch(layer).items()}
-    {'weight_ih_l0': (15, 3), 'weight_hh_l0': (15, 5), 'bias_ih_l0': (15,), 'bias_hh_l0': (15,)}
-    """
-    levels = _levels_of(layer)
-    first = levels[0][0]
-    state = {}
-    for level, directions in enumerate(levels):
-        for cell, suffix in zip(directions, ("", "_reverse"), strict=False):
-            _check_like_torch_s(cell, first)
-            kind = _CELLS[type(cell)]
-            gates, order = _gates(kind), _ORDERS["torch"][kind]
-            kernel, recurrent, *biases = cell.get_weights()
-            arrays = {"weight_ih": kernel, "weight_hh": recurrent}
-            if biases:
-                (bias,) = biases
-                two = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
-                arrays |= dict(zip(("bias_ih", "bias_hh"), two, strict=True))
-            for name, array in arrays.items():
-                array = np.ascontiguousarray(_reordered(array, gates, order).T)
-                state[f"{name}_l{level}{suffix}"] = array
-    return state
-
-
-def from_tf1(kernel, bias=None, forget_bias=1.0, **options):
-    """An LSTM with the weights of TensorFlow 1's `LSTMCell`, `BasicLSTMCell` or `LSTMBlockCell`, as
-    in a checkpoint.
-
-    Their one kernel multiplies [x_t; h_{t-1}], with the gates in the order i, j, f, o, where j is
-    the candidate; and they add `forget_bias` within σ at every step, which here is in the bias.
-
-    Args:
-        kernel: (features + units, 4 units), the checkpoint's `.../kernel`.
-        bias: (4 units,), its `.../bias`, or `None` for zeros.
-        forget_bias: What the cell was made with, finite. Default: 1, TensorFlow's.
-        **options: As in `from_torch`.
-
-    Returns:
-        A built `LSTM`.
-
-    Raises:
-        ValueError: the arrays do not have those shapes.
-
-    Example:
-
-    >>> layer = kerasrnn.layers.from_tf1(np.ones((3 + 5, 20)), np.zeros(20))
-    >>> layer(np.ones((2, 7, 3), "float32")).shape
-    TensorShape([2, 7, 5])
-    """
-    forget_bias = real_number("forget_bias", forget_bias)
-    kernel = _array(kernel)
-    units, rest = divmod(kernel.shape[-1], 4) if kernel.ndim == 2 else (0, 1)
-    if rest or not 0 < units < kernel.shape[0]:
-        raise ValueError(
-            "`kernel` must have the shape (features + units, 4 units). "
-            f"Received: kernel.shape={kernel.shape}"
-        )
-    bias = np.zeros(4 * units) if bias is None else _array(bias)
-    _check_array("bias", bias, (4 * units,))
-    order = _ORDERS["tf1"]["lstm"]
-    bias = bias + np.repeat([forget_bias if gate == "f" else 0.0 for gate in order], units)
-    features = kernel.shape[0] - units
-    levels = [[(kernel[:features], kernel[features:], (bias,))]]
-    return _layer("lstm", levels, order, {"return_sequences": True, **options})
-
-
-def from_onnx(w, r, b=None, linear_before_reset=None, nonlinearity=None, **options):
-    """A layer with the weights of an ONNX node `RNN`, `LSTM` or `GRU` of the default activations,
-    without peepholes.
-
-    Args:
-        w, r, b: The node's inputs W (directions, gates units, features), R (directions,
-            gates units, units) and B (directions, 2 gates units), `None` for zeros.
-        linear_before_reset: The attribute of a GRU, 0 where the node does not have it: whether the
-            reset gate acts after the product, `reset_after` here.
-        nonlinearity: `"tanh"` or `"relu"` for a node `RNN`.
-        **options: As in `from_torch`.
-
-    Returns:
-        A built `SimpleRNN`, `LSTM` or `GRU`, for two directions a `Bidirectional` of one. A node
-        with `direction="reverse"` is a layer with `go_backwards=True` whose outputs stand in
-        the order from the last step to the first.
-
-    Raises:
-        ValueError: the arrays do not have those shapes, or an argument is missing for, or has no
-            meaning for, what they are.
-
-    Source: the operators' documentation, https://onnx.ai/onnx/operators.
-
-    Example:
-
-    >>> layer = kerasrnn.layers.from_onnx(np.ones((2, 20, 3)), np.ones((2, 20, 5)))
-    >>> layer(np.ones((2, 7, 3), "float32")).shape
-    TensorShape([2, 7, 10])
-    """
-    w, r = _array(w), _array(r)
-    if r.ndim != 3:
-        raise ValueError(
-            f"`r` must have the shape (directions, gates units, units). Received: r.shape={r.shape}"
-        )
-    kind, _ = _kind("r", r[0])
-    height = r.shape[1]
-    directions = one_of((1, 2), "r.shape[0]", r.shape[0])
-    features = w.shape[-1] if w.ndim == 3 else "features"
-    _check_array("w", w, (directions, height, features))
-    b = np.zeros((directions, 2 * height)) if b is None else _array(b)
-    _check_array("b", b, (directions, 2 * height))
-    if (kind == "gru") != (linear_before_reset is not None):
-        raise ValueError(
-            "`linear_before_reset` must be the attribute of a GRU, 0 where the node does not have "
-            f"it, and left out for others. Received: linear_before_reset={linear_before_reset!r} "
-            f"for {kind}"
-        )
-    options = {"return_sequences": True, **_activation(kind, nonlinearity), **options}
-    if kind == "gru":
-        options["reset_after"] = bool(one_of((0, 1), "linear_before_reset", linear_before_reset))
-    levels = [[(w[d].T, r[d].T, np.split(b[d], 2)) for d in range(directions)]]
-    return _layer(kind, levels, _ORDERS["onnx"][kind], options)
-
-
-def _gates(kind):
+def gates_of(kind):
     return "".join(cells.CELLS[kind].gates)
 
 
-def _reordered(array, order, wanted):
+def reordered(array, order, wanted):
     """An array whose last axis has a block per gate, in another order of them."""
     blocks = dict(zip(order, np.split(array, len(order), axis=-1), strict=True))
     return np.concatenate([blocks[gate] for gate in wanted], axis=-1)
 
 
-def _layer(kind, levels, order, options):
-    """A built layer with these weights.
+def layer_with(kind, levels, order, said, options):
+    """A built layer with these weights, which returns every step unless it is told otherwise.
 
     Args:
         kind: The name of the cell.
         levels: For each layer from the first, for each direction, the kernel (features, gates
             units), the recurrent kernel (units, gates units) and the biases, each (gates units,).
         order: The gates in the order of the blocks.
-        options: Arguments of the layer.
+        said: Arguments of the layer that the other library says.
+        options: Arguments of the layer that the user says.
+
+    Raises:
+        ValueError: one of `options` is for the weights to say.
     """
+    for name in options.keys() & _SAID:
+        raise ValueError(
+            f"`{name}` must be left out: the weights say it. Received: {name}={options[name]!r}"
+        )
     kernel, recurrent, biases = levels[0][0]
     both = len(levels[0]) == 2
     units = recurrent.shape[0]
-    options["use_bias"] = bool(biases)
+    options = {"return_sequences": True, "use_bias": bool(biases), **said, **options}
     name = {"name": options.pop("name")} if "name" in options else {}
     if len(levels) > 1:
         layer = RNNStack(kind, units, len(levels), bidirectional=both, **options, **name)
@@ -281,18 +73,18 @@ def _layer(kind, levels, order, options):
     two = kind == "gru" and options.get("reset_after", True)
     weights = []
     for kernel, recurrent, biases in (one for directions in levels for one in directions):
-        weights += [_reordered(array, order, _gates(kind)) for array in (kernel, recurrent)]
+        weights += [reordered(array, order, gates_of(kind)) for array in (kernel, recurrent)]
         if biases:
-            biases = [_reordered(bias, order, _gates(kind)) for bias in biases]
+            biases = [reordered(bias, order, gates_of(kind)) for bias in biases]
             weights.append(np.stack(biases) if two else sum(biases))
     layer.set_weights(weights)
     return layer
 
 
-def _activation(kind, nonlinearity):
+def activation_options(kind, nonlinearity):
     """The options that say which activation a plain RNN has."""
     if kind == "simple_rnn":
-        return {"activation": one_of(_NONLINEARITIES, "nonlinearity", nonlinearity)}
+        return {"activation": one_of(NONLINEARITIES, "nonlinearity", nonlinearity)}
     if nonlinearity is not None:
         raise ValueError(
             "`nonlinearity` is that of a plain RNN alone. "
@@ -301,7 +93,7 @@ def _activation(kind, nonlinearity):
     return {}
 
 
-def _array(value):
+def as_array(value):
     """An array of a tensor of torch, or of what NumPy takes."""
     if hasattr(value, "detach"):
         # NumPy knows no bfloat16.
@@ -309,7 +101,7 @@ def _array(value):
     return np.asarray(value)
 
 
-def _check_array(name, array, shape):
+def check_array(name, array, shape):
     if array.shape != shape:
         raise ValueError(
             f"`{name}` must have the shape ({', '.join(map(str, shape))}). "
@@ -317,126 +109,14 @@ def _check_array(name, array, shape):
         )
 
 
-def _kind(name, recurrent):
+def kind_of(name, recurrent):
     """The name of the cell, and its units, of a recurrent kernel (gates units, units)."""
     rows, units = recurrent.shape if recurrent.ndim == 2 else (1, 0)
     gates = rows / units if units else 0
     for kind in _LAYERS:
-        if gates == len(_gates(kind)):
+        if gates == len(gates_of(kind)):
             return kind, units
     raise ValueError(
         f"`{name}` must have 4 rows per column for an LSTM, 3 for a GRU and 1 for an RNN. "
         f"Received: {name}.shape={recurrent.shape}"
-    )
-
-
-def _torch_levels(state, prefix):
-    """The name of the cell, and the `levels` as in `_layer`, of a state dictionary of torch."""
-    found = {}
-    odd = []
-    for key, value in state.items():
-        if key.startswith(prefix):
-            match = _KEY.fullmatch(key.removeprefix(prefix))
-            if match:
-                part, product, level, reverse = match.groups()
-                found[int(level or 0), bool(reverse), f"{part}_{product}"] = key, _array(value)
-            else:
-                odd.append(key)
-    if any(key.removeprefix(prefix).startswith("weight_hr") for key in odd):
-        raise ValueError(
-            "`state_dict_or_module` must be of a layer without a projection: an LSTM with "
-            f"`proj_size` has no counterpart here. Received: {', '.join(odd)}"
-        )
-    if odd or not found:
-        places = [re.match(r"(.*\.)?weight_ih(?:_l0)?$", key) for key in state]
-        places = sorted({repr(place[1] or "") for place in places if place})
-        raise ValueError(
-            "`prefix` must lead to the weights of one RNN, LSTM or GRU and to nothing else; here "
-            f"{', '.join(places) or 'nothing'} does. Received: prefix={prefix!r}, where there is "
-            f"{', '.join(odd[:5]) or 'nothing'}"
-        )
-    depth = 1 + max(level for level, _, _ in found)
-    directions = sorted({reverse for _, reverse, _ in found} | {False})
-    parts = [f"{part}_{product}" for part in ("weight", "bias") for product in ("ih", "hh")]
-    parts = parts if any("bias" in part for _, _, part in found) else parts[:2]
-    expected = [(level, r, part) for level in range(depth) for r in directions for part in parts]
-    if missing := [one for one in expected if one not in found]:
-        names = [f"{prefix}{part}_l{level}{'_reverse' * r}" for level, r, part in missing]
-        raise ValueError(
-            "`state_dict_or_module` must have all weights of the layer. Missing: "
-            f"{', '.join(names)}. Received: {', '.join(key for key, _ in found.values())}"
-        )
-    kind, units = _kind(*found[0, False, "weight_hh"])
-    height = len(_gates(kind)) * units
-    kernel = found[0, False, "weight_ih"][1]
-    for (level, _, part), (key, array) in found.items():
-        width = kernel.shape[-1] if level == 0 else units * len(directions)
-        shapes = {"weight_ih": (height, width), "weight_hh": (height, units)}
-        _check_array(key, array, shapes.get(part, (height,)))
-
-    def one(level, reverse):
-        kernel, recurrent, *biases = (found[level, reverse, part][1] for part in parts)
-        return kernel.T, recurrent.T, biases
-
-    return kind, [[one(level, r) for r in directions] for level in range(depth)]
-
-
-def _levels_of(layer):
-    """The cells of a layer or stack, for each level from the first one per direction."""
-    if isinstance(layer, RNNStack):
-        for name in ("connection", "normalization"):
-            if value := getattr(layer, name):
-                _refuse_for_torch(layer, f"{name}={value!r}")
-        return [level for part in layer.layers for level in _levels_of(part)]
-    if isinstance(layer, keras.layers.Bidirectional):
-        merge_mode = layer.get_config()["merge_mode"]
-        if merge_mode != "concat":
-            _refuse_for_torch(layer, f"merge_mode={merge_mode!r}")
-        (forward,), (backward,) = (
-            _cells_of(one, backward)
-            for one, backward in ((layer.forward_layer, False), (layer.backward_layer, True))
-        )
-        return [[forward, backward]]
-    return [[cell] for cell in _cells_of(layer, False)]
-
-
-def _cells_of(layer, go_backwards):
-    """The cells of a recurrent layer that is like one of torch's in this direction."""
-    if not isinstance(layer, keras.layers.RNN):
-        raise ValueError(
-            "`layer` must be a SimpleRNN, LSTM, GRU or RNN, a Bidirectional of one, or an "
-            f"RNNStack. Received: layer={layer!r}"
-        )
-    if layer.go_backwards != go_backwards:
-        _refuse_for_torch(layer, f"go_backwards={layer.go_backwards}")
-    stacked = getattr(layer.cell, "cells", [layer.cell])
-    if go_backwards and len(stacked) > 1:
-        _refuse_for_torch(layer, "stacked cells within one direction")
-    return stacked
-
-
-def _check_like_torch_s(cell, first):
-    """Raises a `ValueError` unless torch has the cell, in a layer that begins with another."""
-    kind = _CELLS.get(type(cell))
-    if kind is None:
-        _refuse_for_torch(cell, "equations that torch does not have")
-    if not cell.built:
-        raise ValueError(f"`layer` must be built: call it once. Received: {cell.name}, not built")
-    names = _NONLINEARITIES if kind == "simple_rnn" else ("tanh",)
-    if cell.activation not in map(keras.activations.get, names):
-        _refuse_for_torch(cell, f"activation={cell.activation!r}")
-    for name, value in _TORCH_S.items():
-        if getattr(cell, name, value) != value:
-            _refuse_for_torch(cell, f"{name}={getattr(cell, name)!r}")
-    for name in ("units", "use_bias", "activation"):
-        if getattr(cell, name) != getattr(first, name):
-            _refuse_for_torch(cell, f"another {name} than {first.name}")
-    if type(cell) is not type(first):
-        _refuse_for_torch(cell, f"another cell than {first.name}")
-
-
-def _refuse_for_torch(layer, what):
-    raise ValueError(
-        f"`layer` must be one that torch.nn.RNN, LSTM or GRU can be. Received: {layer.name} "
-        f"({type(layer).__name__}) with {what}"
     )
