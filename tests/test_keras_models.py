@@ -36,6 +36,8 @@ def assert_turns(model, *inputs, atol=1e-6):
             np.testing.assert_array_equal(w, v)
         assert_same(model, other, *inputs, atol=atol)
     assert {layer.name for layer in model.layers} == {layer.name for layer in theirs.layers}
+    # It loads where this package is not.
+    assert "kerasrnn" not in str(theirs.get_config())
     return ours
 
 
