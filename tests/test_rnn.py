@@ -535,3 +535,28 @@ def test_trainable_reaches_a_cell_given_by_name():
 def test_what_has_no_place_of_its_own_is_to_be_named(layer):
     with pytest.raises(TypeError, match=f"{layer.__name__} takes `units` alone.*8, 'tanh'"):
         layer(8, "tanh")
+
+
+@pytest.mark.parametrize("within", ["itself", "bidirectional", "stack", "keras"])
+def test_no_mask_where_one_is_attached(within, random_weights):
+    """`mask=False`: what is attached is handed on and not heeded, by the layers inside either."""
+    make = {
+        "itself": lambda: layers.GRU(4, return_sequences=True),
+        "bidirectional": lambda: layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+        "stack": lambda: layers.RNNStack("gru", 4, 2, return_sequences=True),
+        "keras": lambda: layers.Residual(keras.layers.GRU(3, return_sequences=True)),
+    }
+    layer = make[within]()
+    x, mask = keras.Input((6, 3)), keras.Input((6,), dtype="bool")
+    masked = keras.layers.Masking()(x)
+    model = keras.Model([x, mask], [layer(masked, mask=False), layer(masked), layer(x, mask=mask)])
+    random_weights(layer)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 6, 3)).astype("float32")
+    values[0, 2:4] = values[1, 4:] = 0
+    without, heeding, told = model([values, np.any(values, axis=-1)])
+    np.testing.assert_allclose(without, layer(values), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(heeding, told, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(without, heeding)
+    handed_on = layer(keras.layers.Masking()(values), mask=False)._keras_mask
+    np.testing.assert_array_equal(handed_on, np.any(values, axis=-1))

@@ -18,7 +18,7 @@ class LSTMCell(Cell):
         h_t = o_t ∘ tanh(c_t)                      new hidden state, and the output
 
     TensorFlow 1's `LSTMCell` and `BasicLSTMCell` start with b_f = 0 and add `forget_bias=1` inside
-    of σ at every step: with weights from there, b_f is theirs plus 1.
+    of σ at every step: with weights from there, b_f is theirs plus 1 (`kerasrnn.layers.from_tf1`).
 
     Shapes: x_t (batch, features); h_t, c_t and the gates (batch, units).
 

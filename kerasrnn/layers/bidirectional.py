@@ -2,7 +2,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
-from kerasrnn.layers.checks import MaskAndReset, dense_with_mask, turned_mask
+from kerasrnn.layers.checks import MaskAndReset, dense_with_mask, handed_on, turned_mask
 from kerasrnn.layers.group import (
     Connected,
     check_reset,
@@ -148,7 +148,7 @@ class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
 
     def compute_mask(self, inputs, mask=None):
         # Keras's own fails where a stateful layer returns its states, which have no mask.
-        _, mask = dense_with_mask(inputs, tree.flatten(mask)[0])
+        _, mask = dense_with_mask(inputs, handed_on(mask))
         if self.forward_layer.go_backwards and self.return_sequences:
             # Both outputs are in its order.
             mask = turned_mask(mask)

@@ -92,10 +92,13 @@ def dense_with_mask(sequences, mask):
 
     Args:
         sequences: (batch, time, ...), a tensor, a `tf.RaggedTensor` or a `keras.KerasTensor`.
-        mask: As for a layer's call, or `None`.
+        mask: As for a layer's call, `None`, or `False` for none where one is attached.
     """
     if mask is None:
         mask = getattr(sequences, "_keras_mask", None)
+    elif mask is False:
+        # A tensor to which none is attached, for the layers inside this one, too.
+        sequences, mask = sequences + 0, None
     if isinstance(sequences, tf.RaggedTensor):
         within = tf.sequence_mask(sequences.row_lengths())
         sequences = sequences.to_tensor()
@@ -109,6 +112,13 @@ def dense_with_mask(sequences, mask):
 
 def _dense(v):
     return v.to_tensor() if isinstance(v, tf.RaggedTensor) else v
+
+
+def handed_on(mask):
+    """The mask of a call as one that is to be handed on: a call with `mask=False` hands on what is
+    attached, as Keras's layers do where they do not heed it themselves."""
+    mask = tree.flatten(mask)[0]
+    return None if mask is False else mask
 
 
 def turned_mask(mask):

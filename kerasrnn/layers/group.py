@@ -14,6 +14,7 @@ from kerasrnn.layers.checks import (
     MaskAndReset,
     checked_reset,
     dense_with_mask,
+    handed_on,
     nested_shapes,
     turned_mask,
 )
@@ -200,7 +201,7 @@ class Connected(KeepsQuantization, keras.layers.Layer):
     def compute_mask(self, inputs, mask=None):
         if isinstance(mask, MaskAndReset):
             mask, _ = mask
-        inputs, mask = dense_with_mask(inputs, mask)
+        inputs, mask = dense_with_mask(inputs, handed_on(mask))
         if self.go_backwards:
             mask = turned_mask(mask)
         masks = self.layers[-1].compute_mask(inputs, mask)

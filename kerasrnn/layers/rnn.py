@@ -15,6 +15,7 @@ from kerasrnn.layers.checks import (
     checked_reset,
     dense_with_mask,
     fitted_mask,
+    handed_on,
     nested_shapes,
     of_batch_size,
     turned_mask,
@@ -56,7 +57,8 @@ class RNN(keras.layers.RNN):
 
     Without `mask` the layer takes the one that Keras has attached to `sequences`, as of a Masking
     or of an Embedding with `mask_zero=True`. It holds beside a `reset` and an `initial_state`, too,
-    beside which Keras's own layer loses it. Rows of a `tf.RaggedTensor` are padded, and the padding
+    beside which Keras's own layer loses it; `mask=False` takes none, and hands on the one that is
+    attached. Rows of a `tf.RaggedTensor` are padded, and the padding
     is masked.
 
     A model's `quantize` leaves recurrent layers, as Keras's, in their precision, with Keras's
@@ -200,7 +202,7 @@ class RNN(keras.layers.RNN):
         return y, *(keras.KerasTensor(state.shape, self.cell.state_dtype) for state in states)
 
     def compute_mask(self, sequences, mask=None):
-        _, mask = dense_with_mask(sequences, tree.flatten(mask)[0])
+        _, mask = dense_with_mask(sequences, handed_on(mask))
         if self.go_backwards and self.return_sequences:
             mask = turned_mask(mask)
         return super().compute_mask(sequences, mask)

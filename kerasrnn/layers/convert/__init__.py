@@ -1,0 +1,1 @@
+"""Nets of other libraries as layers of this package, and back."""

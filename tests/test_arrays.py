@@ -1,0 +1,123 @@
+"""Weights of TensorFlow 1 and of ONNX give here what they give there."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow as tf
+from onnx import helper
+
+from kerasrnn import layers
+from kerasrnn.layers import from_onnx, from_tf1
+
+RNG = np.random.default_rng(0)
+FEATURES, UNITS = 3, 5
+X = RNG.normal(size=(2, 7, FEATURES)).astype("float32")
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+OURS = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}
+
+
+@pytest.mark.parametrize("forget_bias", [1.0, 0.0, -0.5])
+def test_weights_of_tensorflow_1(forget_bias):
+    """Against the operation of its LSTMBlockCell."""
+    kernel, bias = RNG.normal(0, 0.5, (FEATURES + UNITS, 4 * UNITS)), RNG.normal(size=4 * UNITS)
+    zeros = np.zeros((2, UNITS))
+    result = tf.raw_ops.BlockLSTM(
+        seq_len_max=7,
+        x=X.swapaxes(0, 1),
+        cs_prev=tf.cast(zeros, "float32"),
+        h_prev=tf.cast(zeros, "float32"),
+        w=tf.cast(kernel, "float32"),
+        wci=tf.zeros(UNITS),
+        wcf=tf.zeros(UNITS),
+        wco=tf.zeros(UNITS),
+        b=tf.cast(bias, "float32"),
+        forget_bias=forget_bias,
+        cell_clip=-1.0,
+        use_peephole=False,
+    )
+    layer = from_tf1(kernel, bias, forget_bias=forget_bias, return_state=True)
+    y, _, c = layer(X)
+    np.testing.assert_allclose(y, tf.transpose(result.h, [1, 0, 2]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(c, result.cs[-1], rtol=1e-5, atol=1e-5)
+    assert from_tf1(kernel).get_weights()[2].tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
+
+
+def onnx_run(kind, arrays, **attributes):
+    """The outputs of an ONNX node, (batch, time, directions units)."""
+    directions = len(arrays["w"])
+    options = {"direction": "bidirectional"} if directions == 2 else {}
+    node = helper.make_node(kind, ["x", *arrays], ["y"], hidden_size=UNITS, **options, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [7, 2, FEATURES])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [7, directions, 2, UNITS])],
+        [onnx.numpy_helper.from_array(v.astype("float32"), name) for name, v in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (y,) = session.run(None, {"x": X.swapaxes(0, 1)})
+    return y.transpose(2, 0, 1, 3).reshape(2, 7, -1)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("case", ["LSTM", "before", "after", "Tanh", "Relu", "no bias"])
+def test_weights_of_onnx(case, directions):
+    """Against onnxruntime."""
+    kind = {"before": "GRU", "after": "GRU", "Tanh": "RNN", "Relu": "RNN"}.get(case, "LSTM")
+    rows = GATES[kind] * UNITS
+    shapes = {"w": (rows, FEATURES), "r": (rows, UNITS), "b": (2 * rows,)}
+    arrays = {name: RNG.normal(0, 0.5, (directions, *shape)) for name, shape in shapes.items()}
+    options, attributes = {}, {}
+    if kind == "GRU":
+        options = attributes = {"linear_before_reset": int(case == "after")}
+    elif kind == "RNN":
+        options = {"nonlinearity": case.lower()}
+        attributes = {"activations": [case] * directions}
+    if case == "no bias":
+        del arrays["b"]
+    layer = from_onnx(*arrays.values(), **options)
+    expected = onnx_run(kind, arrays, **attributes)
+    np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-5)
+    assert type(layer) is (layers.Bidirectional if directions == 2 else OURS[kind])
+
+
+ODD = {
+    "kernel": (
+        lambda: from_tf1(np.ones((4, 20))),
+        r"`kernel` must have the shape \(features \+ units, 4 units\).*\(4, 20\)",
+    ),
+    "bias": (
+        lambda: from_tf1(np.ones((8, 20)), np.ones(5)),
+        r"`bias` must have the shape \(20\).*\(5,\)",
+    ),
+    "forget_bias": (
+        lambda: from_tf1(np.ones((8, 20)), forget_bias="one"),
+        "`forget_bias` must be a finite number.*'one'",
+    ),
+    "r": (lambda: from_onnx(np.ones((20, 3)), np.ones((20, 5))), r"`r` must have .*\(20, 5\)"),
+    "w": (
+        lambda: from_onnx(np.ones((1, 20, 3)), np.ones((2, 20, 5))),
+        r"`w` must have the shape \(2, 20, 3\).*\(1, 20, 3\)",
+    ),
+    "b": (
+        lambda: from_onnx(np.ones((1, 20, 3)), np.ones((1, 20, 5)), np.ones((1, 20))),
+        r"`b` must have the shape \(1, 40\)",
+    ),
+    "linear_before_reset": (
+        lambda: from_onnx(np.ones((1, 15, 3)), np.ones((1, 15, 5))),
+        "`linear_before_reset` must be .*linear_before_reset=None for gru",
+    ),
+    "no linear_before_reset": (
+        lambda: from_onnx(np.ones((1, 20, 3)), np.ones((1, 20, 5)), linear_before_reset=0),
+        "linear_before_reset=0 for lstm",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_arrays_that_are_no_layer_s(case):
+    call, message = ODD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
