@@ -32,7 +32,7 @@ class TraceConstants:
         self._objects = [
             model,
             *parts,
-            # The seam of test_compile_makes_a_loss_and_an_optimizer_has_its_rate.
+            # The seam of test_compile_makes_a_loss_and_drops_the_train_function.
             model._compile_loss,
             getattr(optimizer, "_learning_rate", None),
             *model.trainable_variables,
@@ -62,11 +62,12 @@ class TraceConstants:
 
 
 def _flags_and_numbers(part):
+    """But for `stop_training` and the like, by which a callback ends a `fit`, and `built`, which an
+    optimizer's first step sets; what a layer builds is among the variables."""
     return {
         name: value
         for name, value in vars(part).items()
-        # A callback stops a `fit` by `model.stop_training`.
-        if isinstance(value, bool | float) and not name.startswith("stop_")
+        if isinstance(value, bool | float) and not name.startswith(("stop_", "built"))
     }
 
 
@@ -103,7 +104,7 @@ class KeptStep:
         return self.constants == TraceConstants(model, model.compute_loss)
 
     def keep(self, train_function, callbacks):
-        """Has it belong to a train function without callbacks, for those with whom it was traced."""
+        """Has it belong to a train function without callbacks until one of these is gone."""
         # The attributes of a method, say, would be those of its class.
         if inspect.isfunction(train_function):
             self._callbacks = [weakref.ref(callback, self._let_go) for callback in callbacks]

@@ -14,7 +14,7 @@ class BatchLosses:
         self._sum, self._batches = (tf.Variable(0.0, trainable=False) for _ in range(2))
 
     def begin(self):
-        """Forgets what a `fit` before has left, as by batches that were not enough for an update."""
+        """Forgets what a `fit` before has left, as of batches too few for an update."""
         self._latest.assign(float("nan"))
         for variable in (self._sum, self._batches):
             variable.assign(0.0)
