@@ -184,7 +184,7 @@ def test_the_measurement_is_traced_once_for_several_fits(built):
         fit(net, monitor)
     assert counted.traces == before
     assert_right()
-    net.compile("adam", "mae")
+    net.compile(net.optimizer, "mae")
     assert_right()
     own = net.compute_loss
     net.compute_loss = lambda *a, **k: 2 * own(*a, **k)

@@ -93,7 +93,13 @@ def test_the_same_callbacks_are_traced_once(model, callbacks):
     def train(anew):
         one, kept = net(rnn=callbacks == "flow", **MODELS[model]()), SETS[callbacks]()
         counts = []
-        for labels, present in ((LABELS, kept), (LABELS, kept), (LABELS, []), (LAST, kept)):
+        for labels, present in (
+            (LABELS, kept),
+            (LABELS, kept),
+            (LABELS, []),
+            (LAST, kept),
+            (LAST, []),
+        ):
             if anew:
                 one.make_train_function(force=True)
             before = traces(one)
@@ -106,10 +112,10 @@ def test_the_same_callbacks_are_traced_once(model, callbacks):
         noise = [m.noise_scale for m in monitors if m.batch_size]
         return one, counts, [*map(numbers, monitors), *flows, *noise]
 
-    one, (first, again, without, last), records = train(anew=False)
+    one, (first, again, without, *last), records = train(anew=False)
     assert first > 0
     assert without > 0
-    assert (again, last) == (0, 0)
+    assert (again, *last) == (0, 0, 0)
     twin, counts, expected = train(anew=True)
     assert all(counts)
     assert_same(one, twin.get_weights(), rtol=0, atol=0)
@@ -222,6 +228,9 @@ def test_what_was_changed_counts_from_the_next_fit_on(change):
     assert_same(mine, twin.get_weights(), rtol=0, atol=0)
     np.testing.assert_array_equal(numbers(monitor), numbers(other))
     assert monitor.clip == other.clip
+    if monitor.batch_size:
+        assert not np.isnan(monitor.noise_scale)
+        assert monitor.noise_scale == other.noise_scale
 
 
 class Unfreeze(keras.callbacks.Callback):
@@ -251,10 +260,16 @@ def test_a_change_at_the_first_epoch_counts_too():
 def test_a_change_in_the_middle_of_a_fit_counts_in_the_next():
     def train(anew):
         model, monitor = net(), GradientNormMonitor()
-        for callbacks in ([At(1, lambda: freeze(model, None))], [], []):
+        for callbacks in (
+            [monitor],
+            [],
+            [monitor, At(1, lambda: freeze(model, None))],
+            [],
+            [monitor],
+        ):
             if anew:
                 model.make_train_function(force=True)
-            fit(model, monitor, *callbacks, epochs=1)
+            fit(model, *callbacks, epochs=1)
         return model, monitor
 
     (mine, monitor), (twin, other) = train(anew=False), train(anew=True)
