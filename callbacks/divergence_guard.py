@@ -162,7 +162,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             self._file = StateFile(folder, of_one_fit=folder != directory)
         self._forget()
         self._explosion_rule = ExplosionRule(self.explosion)
-        self._hook, self._filter = hook, NonFiniteFilter(self.model)
+        self._hook, self._filter = hook, hook.part(self, NonFiniteFilter)
         self._hook.filter_by(self._filter)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -170,14 +170,16 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not sooner: at the start of `fit` a callback behind this one may load a backup.
-        if self._newer is None and self.model.built:
+        first = self._newer is None and self.model.built
+        if first:
             self._take_up()
             self._keep()
+        self._hook.announce()
+        if first:
             self._filter.states.expect()
         self._metrics = Snapshot(self._metric_variables())
         # Between batches they may be reset.
         self._filter.states.keep()
-        self._hook.announce()
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs

@@ -8,6 +8,7 @@ from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.flow import Measurement
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.inside import layers_in
+from kerasrnn.updates.kept_step import TraceConstants
 
 
 class GradientFlowMonitor(keras.callbacks.Callback):
@@ -46,15 +47,18 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         self.x, self.y = x, y
         self.every = positive_integer("every", every)
         self.history, self.epochs = [], []
-        self._measure = None
+        self._measure = self._constants = self._loss = None
         self._checked = False
 
     def __getstate__(self):
-        return copied_without(self, self._measure)
+        return copied_without(self, self._measure, self._constants, self._loss)
 
     def on_train_begin(self, logs=None):
         self.history, self.epochs = [], []
-        self._measure = Measurement(self.model, trace=True)
+        # In a `fit` the hook of other callbacks is on it.
+        self._loss = self.model.compute_loss
+        if self._constants is None or self._constants != self._constants_now():
+            self._measure, self._constants = Measurement(self.model, trace=True), None
         self._checked = False
         # Others are built by the data of `fit`, not by a batch that may not fit it.
         if all(layer.built for layer in layers_in(self.model)):
@@ -79,10 +83,10 @@ class GradientFlowMonitor(keras.callbacks.Callback):
                 "its loss take `y`, as in `fit`. The error above tells more. "
                 f"Received: model={self.model.name}, x and y of the shapes {x} and {y}"
             ) from error
-        self._checked = True
+        self._checked, self._constants = True, self._constants_now()
 
-    def on_train_end(self, logs=None):
-        self._measure = None
+    def _constants_now(self):
+        return TraceConstants(self.model, self._loss)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:

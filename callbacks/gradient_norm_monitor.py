@@ -309,7 +309,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self._forget()
         capacity = max(_CAPACITY, 2 * self.model.steps_per_execution)
         self._hook = UpdateHook.of(self)
-        self._recorder = NormRecorder(self.model, capacity, products=self.batch_size is not None)
+        products = self.batch_size is not None
+        self._recorder = self._hook.part(self, NormRecorder, capacity, products)
         self._hook.observe(self._recorder)
         self._alarm = Alarm()
 

@@ -148,3 +148,44 @@ def test_errors():
         GradientFlowMonitor(X, Y, every=0)
     with pytest.raises(ValueError, match="after fit"):
         GradientFlowMonitor(X, Y).plot()
+
+
+class Counted(keras.layers.Layer):
+    """Counts how often it is traced."""
+
+    traces = 0
+
+    def call(self, x):
+        self.traces += 1
+        return x
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_the_measurement_is_traced_once_for_several_fits(built):
+    """And anew, where it would come out differently."""
+    keras.utils.set_random_seed(1)
+    counted = Counted()
+    net = keras.Sequential([keras.Input((6, 3))] if built else [])
+    for layer in (layers.SimpleRNN(4, name="rnn"), counted, keras.layers.Dense(1)):
+        net.add(layer)
+    net.compile("adam", "mse")
+    monitor = GradientFlowMonitor(X, Y)
+
+    def assert_right():
+        fit(net, monitor)
+        expected = gradient_flow(net, X, Y)
+        assert len(monitor.history) == 4
+        assert monitor.history[-1].loss == pytest.approx(expected.loss, rel=1e-5)
+        np.testing.assert_allclose(monitor.history[-1].norms["rnn"], expected.norms["rnn"], 1e-4)
+
+    assert_right()
+    before = counted.traces
+    for _ in range(2):
+        fit(net, monitor)
+    assert counted.traces == before
+    assert_right()
+    net.compile(net.optimizer, "mae")
+    assert_right()
+    own = net.compute_loss
+    net.compute_loss = lambda *a, **k: 2 * own(*a, **k)
+    assert_right()

@@ -146,6 +146,33 @@ def test_a_user_s_own_loss_stays_on_the_model():
     assert "compute_loss" not in vars(model)
 
 
+class LeavesAtTheFirstEpoch(keras.callbacks.Callback):
+    """Takes its observer off in the middle of a `fit`."""
+
+    def on_train_begin(self, logs=None):
+        self.count = tf.Variable(0)
+        self.hook = UpdateHook.of(self)
+        self.hook.observe(self)
+
+    def expect(self, variables):
+        pass
+
+    def record(self, update):
+        self.count.assign_add(1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            self.hook.release(self)
+
+
+def test_what_was_taken_off_sees_no_more_updates():
+    model, callback, monitor = compiled(SGD(0.5)), LeavesAtTheFirstEpoch(), GradientNormMonitor()
+    for _ in range(2):
+        fit(model, monitor, callback)
+        assert int(callback.count) == 6
+        assert len(monitor.history["loss"]) == 12
+
+
 def test_what_is_skipped_is_observed_as_it_came():
     model, parts = compiled(SGD(0.5), run_eagerly=True), Parts(skips={0, 1})
     start = model.get_weights()

@@ -367,3 +367,20 @@ def test_functions_say_what_they_have_captured():
         return y
 
     outer.get_concrete_function()
+
+
+def test_compile_makes_a_loss_and_drops_the_train_function():
+    """TraceConstants tells a model that was compiled again by its loss, KeptStep by what Keras made
+    of its train step; a schedule stands in for the rate."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.make_train_function()
+    before, function = model._compile_loss, model.train_function
+    assert inspect.isfunction(function)
+    model.make_train_function()
+    assert model.train_function is function
+    model.compile("sgd", "mse")
+    assert model._compile_loss is not before
+    assert model.train_function is None
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    assert keras.optimizers.SGD(schedule)._learning_rate is schedule

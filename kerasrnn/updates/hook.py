@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from kerasrnn.updates.clip_in_force import ClipInForce
+from kerasrnn.updates.kept_step import KeptStep, TraceConstants
 from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.replicas import on_first_replica
@@ -48,6 +49,14 @@ class Observer(Protocol):
 
     def record(self, update):
         """Takes in an `Update`, once it is made or skipped."""
+
+
+class Part(Protocol):
+    """What the hook makes for a callback, and keeps from one `fit` to the next."""
+
+    def begin(self, again):
+        """Called before the first batch of a `fit`; `again` where no step is traced for it, but the
+        one of the `fit` before is run, and with it all variables in it."""
 
 
 class Clip(Protocol):
@@ -102,6 +111,9 @@ class UpdateHook:
     It is on the optimizer from the first batch on, and so never where a callback refuses the `fit`
     at its start. Of other optimizers that the model trains by it warns once.
 
+    There is one for each `fit`. The step that was traced for it stays with the model, a `KeptStep`;
+    the next `fit` with the same callbacks runs it again, and one without them that of before.
+
     Attributes:
         clip: The `ClipInForce`, a callback's or the optimizer's own, or `None`.
         filter: The `Filter`, or `None`.
@@ -117,8 +129,11 @@ class UpdateHook:
         self._variables = []
         # Replicas take turns in threads of their own.
         self._clipped = threading.local()
-        self._announced = False
+        self._announced = self._outdated = False
         self._others = OtherOptimizers(model)
+        self._callbacks, self._made = [], {}
+        # That of the `fit` before, that of this one, and the train function without this hook.
+        self._kept, self._step, self._plain = KeptStep.of(model), None, None
 
     @classmethod
     def of(cls, callback):
@@ -132,7 +147,24 @@ class UpdateHook:
         shadow = vars(optimizer).get(METHODS[0])
         if shadow and shadow.__self__.fit is not fit:
             shadow.__self__.remove()
-        return _hooks.setdefault((id(optimizer), id(fit)), cls(model, fit))
+        key = id(optimizer), id(fit)
+        hook = _hooks.get(key) or _hooks.setdefault(key, cls(model, fit))
+        hook._callbacks.append(weakref.ref(callback))
+        return hook
+
+    def part(self, callback, kind, *arguments):
+        """A `Part` for a callback to put in: that of the `fit` before, if its step may be run again
+        and it was made of the same arguments, else a new one.
+
+        Args:
+            callback: The callback.
+            kind: The class of the part.
+            arguments: What it takes beside the model.
+        """
+        key = id(callback), kind, arguments
+        made = self._kept.made if self._kept else {}
+        self._made[key] = made.get(key) or kind(self.model, *arguments)
+        return self._made[key]
 
     def observe(self, observer):
         """Puts in an observer."""
@@ -164,10 +196,10 @@ class UpdateHook:
         self.observers = [observer for observer in self.observers if observer is not part]
         self._clip = None if self._clip is part else self._clip
         self.filter = None if self.filter is part else self.filter
+        self._outdated = True
         if not (self.observers or self._clip or self.filter):
-            self.remove()
+            self._leave()
         self._others.warn_once()
-        self.retrace()
 
     def remove(self):
         """Takes the hook off the optimizer."""
@@ -183,46 +215,93 @@ class UpdateHook:
         return vars(self.optimizer).get(METHODS[0]) == self._apply
 
     def _place(self):
+        # Not that of the start, after which a callback may have changed the model.
+        kept, plain = KeptStep.of(self.model), self.model.train_function
         self._keras_apply, self._keras_clip, self._keras_update = (
             getattr(self.optimizer, name) for name in METHODS
         )
         shadows = self._apply, self._clip_gradients, self._update
         vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
-        self._losses, self._model_loss = BatchLosses(), self.model.compute_loss
+        self._model_loss = self.model.compute_loss
         self._users_loss = {k: v for k, v in vars(self.model).items() if k == "compute_loss"}
         vars(self.model)["compute_loss"] = self._compute_loss
-        self.retrace()
+
+        again = kept is not None and kept.is_of(self._parts())
+        for part in self._made.values():
+            part.begin(again)
+        if again:
+            self._losses = kept.losses
+            self._losses.begin()
+            self._run(kept)
+        else:
+            self._losses = BatchLosses()
+            self.retrace()
+        # Any other may have been traced for the model as it was.
+        self._plain = kept and plain
+
+    def _parts(self):
+        return [self.filter, self._clip, *self.observers]
 
     def retrace(self):
         """Has the train step traced anew, to pass through the hook as it is now."""
+        self._make_train_function()
+        if self._in_place:
+            function = self.model.train_function
+            self._run(KeptStep(function, self._parts(), self._made, self._losses))
+
+    def _make_train_function(self):
         self.model.train_function = None
         self.model.make_train_function()
-        if self._in_place:
-            self._announced = False
-            self.model.train_function = self._only_when_announced(self.model.train_function)
+
+    def _run(self, step):
+        self._announced = self._outdated = False
+        self._step, self._plain = step, None
+        self._train_function = self._only_when_announced(step)
+        self.model.train_function = self._train_function
+
+    def _leave(self):
+        """Takes the hook off, and keeps the step for the next `fit` where it is right for it."""
+        placed, step = self._in_place, self._step
+        replaced = placed and self.model.train_function is not self._train_function
+        self.remove()
+        if not placed:
+            return
+        right = not replaced and step.is_right_for(self.model)
+        if right and self._plain:
+            self.model.train_function = self._plain
+        else:
+            self._make_train_function()
+        if right:
+            step.keep(self.model.train_function, [callback() for callback in self._callbacks])
 
     def announce(self):
         """To be called at the start of every batch of the `fit` that the hook belongs to."""
         if not self._in_place:
             self._place()
+        elif self._outdated:
+            self.retrace()
         self._announced = True
         # Those that the model makes while it trains have to wait for the end.
         if self._others:
             self._others.warn_once()
 
-    def _only_when_announced(self, train_function):
+    def _only_when_announced(self, step):
         """Nothing tells a callback that its `fit` was interrupted. The next one, which is not
         announced, must not train with a step that was traced for it."""
 
         def announced_train_function(data):
             if not self._announced:
                 self.remove()
-                self.retrace()
+                self._make_train_function()
                 return self.model.train_function(data)
             try:
-                return train_function(data)
+                logs = step.function(data)
             finally:
                 self._announced = False
+            # The first batch may have built the model.
+            if step.constants is None:
+                step.constants = TraceConstants(self.model, self._model_loss)
+            return logs
 
         return announced_train_function
 

@@ -13,6 +13,12 @@ class BatchLosses:
         self._latest = tf.Variable(float("nan"), trainable=False)
         self._sum, self._batches = (tf.Variable(0.0, trainable=False) for _ in range(2))
 
+    def begin(self):
+        """Forgets what a `fit` before has left, as of batches too few for an update."""
+        self._latest.assign(float("nan"))
+        for variable in (self._sum, self._batches):
+            variable.assign(0.0)
+
     def hear(self, loss):
         """Takes the loss that a replica has computed; the replicas' add up."""
         loss = tf.cast(loss, "float32")

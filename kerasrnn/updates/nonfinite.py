@@ -10,7 +10,7 @@ from kerasrnn.updates.states_before import StatesBefore
 class NonFiniteFilter:
     """Lets no update through whose gradients hold an Inf or NaN, in the graph; puts back the states
     that a stateful layer had before it, keeps count, and looks at what the other updates have made
-    of the weights. A `Filter` of the `UpdateHook`.
+    of the weights. A `Filter` of the `UpdateHook`, and a `Part` that it makes.
 
     Args:
         model: The model in training.
@@ -31,6 +31,13 @@ class NonFiniteFilter:
         )
         self._first = tf.Variable([-1, -1], dtype="int64", trainable=False)
         self._spoilt = tf.Variable(False, trainable=False)
+
+    def begin(self, again):
+        self.states.begin()
+        self.begin_again()
+        for count in (self._updates, self._skipped):
+            count.assign(0)
+        self._first.assign([-1, -1])
 
     @property
     def skipped(self):

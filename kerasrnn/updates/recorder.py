@@ -10,7 +10,8 @@ from kerasrnn.updates.update_row import UpdateRow
 
 
 class NormRecorder:
-    """Writes an `UpdateRow` at every update of one `fit`; an `Observer` of the `UpdateHook`.
+    """Writes an `UpdateRow` at every update of a `fit`; an `Observer` of the `UpdateHook`, and a
+    `Part` that it makes.
 
     It goes into a ring buffer in the graph, so nothing has to leave it at each step.
 
@@ -33,12 +34,20 @@ class NormRecorder:
         self._variables = []
         self._ring = None
         self._taken = 0
+        self._in_use = False
+
+    def begin(self, again):
+        self._taken = 0
+        if again and self._ring is not None:
+            self._count.assign(0)
+            self._row.begin()
+            return
         # With the buffer there, the first step is traced once; making it there takes a second time.
-        if model.built:
-            self._allocate(model.trainable_variables)
+        if self.model.built:
+            self._allocate(self.model.trainable_variables)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
-        self._in_use = model.distribute_strategy.num_replicas_in_sync > 1
+        self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
 
     def expect(self, variables):
         """Makes the buffer, unless the right one is there, once the first update shows what is

@@ -17,17 +17,22 @@ class StatesBefore:
         self._model = model
         self._kept = {}
 
+    def begin(self):
+        """Takes the initial states for those of before; a `fit` begins."""
+        for layer in stateful_layers(self._model):
+            for state, value in _initial(layer):
+                if id(state) in self._kept:
+                    _, kept = self._kept[id(state)]
+                    kept.assign(value)
+
     def expect(self):
         """Makes room for the states that are there by now. A layer that the first step builds had
         the initial ones before it."""
         for layer in stateful_layers(self._model):
-            states = tree.flatten(layer.states or [])
-            if any(id(state) not in self._kept for state in states):
+            if any(id(state) not in self._kept for state in tree.flatten(layer.states or [])):
                 with tf.init_scope():
-                    initial = tree.flatten(layer.get_initial_state(states[0].shape[0]))
-                    for state, value in zip(states, initial, strict=True):
-                        kept = tf.Variable(tf.cast(value, state.dtype), trainable=False)
-                        self._kept[id(state)] = state, kept
+                    for state, value in _initial(layer):
+                        self._kept[id(state)] = state, tf.Variable(value, trainable=False)
 
     def keep(self):
         """Takes them as they are, if they are finite: a step begins."""
@@ -47,3 +52,13 @@ class StatesBefore:
     def _finite(self):
         finite = [tf.reduce_all(tf.math.is_finite(state)) for state, _ in self._kept.values()]
         return tf.reduce_all(finite or True)
+
+
+def _initial(layer):
+    """The states of a stateful layer, and what each is at first."""
+    states = tree.flatten(layer.states or [])
+    if not states:
+        return
+    initial = tree.flatten(layer.get_initial_state(states[0].shape[0]))
+    for state, value in zip(states, initial, strict=True):
+        yield state, tf.cast(value, state.dtype)

@@ -47,6 +47,11 @@ class UpdateRow:
         ]
         self.width = self._scalars + 2 + bool(self._previous)
 
+    def begin(self):
+        """Forgets the update before."""
+        for previous in self._previous:
+            previous.assign(tf.fill(previous.shape, float("nan")))
+
     def __call__(self, columns, grads, before, after, update):
         """Computes the row.
 
