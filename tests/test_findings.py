@@ -15,6 +15,7 @@ from kerasrnn.diagnostics import health_report, plots
 from kerasrnn.diagnostics.gates import Gate
 from kerasrnn.diagnostics.health.findings import CHECKS, verdicts
 from kerasrnn.diagnostics.health.measured import LayerHealth, Measured
+from kerasrnn.diagnostics.health.memory import Exchange
 from kerasrnn.diagnostics.health.notes import notes
 from kerasrnn.diagnostics.health.settings import LayerSettings, Settings
 from kerasrnn.diagnostics.health.trivial import TrivialPredictor
@@ -346,6 +347,27 @@ def test_targets_out_of_scale_come_first(code):
     learned = {"loss": 0.1, "trivial": TrivialPredictor(1.0, "the mean of `y`")}
     told = verdicts(Measured(layers={"rnn": layer}, settings=settings, **learned))
     assert not any("Divide" in step for verdict in told for step in verdict.steps)
+
+
+def test_what_a_net_does_without_is_settled_once_its_loss_stands():
+    """One that has not learned, and still does, may yet need what it makes nothing of."""
+    trivial, layer = TrivialPredictor(1.0, "the mean of `y`"), layer_health(slope=-1.0)
+    for loss, falls, code in (
+        (0.4, True, "HEALTHY"),
+        (0.8, False, "HEALTHY"),
+        (0.8, True, "VANISHING"),
+        (0.95, False, "VANISHING"),
+    ):
+        losses = np.r_[np.ones(80), np.full(20, 0.9 if falls else 1.0)]
+        measured = Measured(
+            record=recorded(norms(100), loss=losses),
+            loss=loss,
+            trivial=trivial,
+            layers={"rnn": layer},
+            exchanges=lambda path, back: Exchange(back, 0.8, 0.8, 0.0, True),
+        )
+        assert verdicts(measured)[0].code == code
+        assert any("does well without" in note for note in notes(measured)) == (code == "HEALTHY")
 
 
 def test_the_growth_that_harms_a_net_by_what_it_has_learned():

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kerasrnn.updates.hook import path_of
+from kerasrnn.updates.parts import path_of
 from kerasrnn.updates.replicas import on_first_replica
 from kerasrnn.updates.states_before import StatesBefore
 

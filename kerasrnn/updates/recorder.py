@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrnn.updates.gradients import sum_rows
-from kerasrnn.updates.hook import path_of
+from kerasrnn.updates.parts import path_of
 from kerasrnn.updates.replicas import on_first_replica
 from kerasrnn.updates.update_row import UpdateRow
 

@@ -136,10 +136,20 @@ class Measured:
         return self.trivial is not None and self.of_data < WELL * self.trivial.loss
 
     @property
+    def falls(self):
+        """Whether the loss still fell when the training ended, as far as that is known."""
+        return self.record is not None and self.record.falling is not None
+
+    @property
     def learns(self):
         """Whether it has learned, or does better than that predictor and its loss still falls."""
-        falls = self.record is not None and self.record.falling is not None
-        return self.learned or (self.better and falls)
+        return self.learned or (self.better and self.falls)
+
+    @property
+    def settled(self):
+        """Whether it has learned, or does better than that predictor and its loss stands: what a
+        net does without whose loss still falls, it may yet need."""
+        return self.learned or (self.better and not self.falls)
 
     @property
     def learned(self):

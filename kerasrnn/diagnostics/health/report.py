@@ -161,6 +161,7 @@ def health_report(model, x, y, monitor=None, previous=None):
     Where a gradient vanishes in a layer of a model whose loss is under 90% of the trivial
     predictor's, one more forward pass, in which the layer's inputs from before the steps that it
     reaches are exchanged among the samples, tells whether they matter. If the loss stays as it was,
+    and is under half of the trivial predictor's or no longer fell when the training ended,
     VANISHING is no verdict but a note: it moves, with two standard errors on top, by less than a
     tenth of itself or than a thousandth of the trivial predictor's. Else the verdict has two
     numbers, `vanishes`, the steps that are left, and `matters`, by how much the loss rises. Less

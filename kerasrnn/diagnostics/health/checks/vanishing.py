@@ -86,7 +86,7 @@ def harmless(measured, path):
     if measured.well:
         return vanishes(layer, layer.slope)
     told = exchange(measured, path)
-    return told is not None and told.stays and measured.better
+    return told is not None and told.stays and measured.settled
 
 
 def _vanishing_layer(measured, path, layer):
