@@ -59,6 +59,8 @@ class Net:
     guard: bool = False
     inputs_times: float = 1.0
     targets_times: float = 1.0
+    targets_minus: float = 0.0
+    targets_over: float = 1.0
     bad_samples: int = 0
     updates: int = 1000
 
@@ -86,7 +88,7 @@ SICK = {
     "dead units": ({"dense": "relu", "dense_bias": -30.0}, "DEAD"),
     "NaN in the inputs": ({"bad_samples": 5}, "NON_FINITE"),
     "unscaled inputs": ({"inputs_times": 1e3}, "Scale the inputs"),
-    "unscaled targets": ({"targets_times": 1e3}, "Divide the targets"),
+    "unscaled targets": ({"targets_times": 1e3}, "(Divide|from) the targets"),
     "forget bias 0": ({"bias": "forget 0"}, "VANISHING"),
     "sees its next word": ({"bidirectional": True}, "LOOKS_AHEAD"),
 }
@@ -111,16 +113,17 @@ class Task:
         """Whether a kind of net is one for this task."""
         return kind != "sees its next word" and not (self.classes and kind == "unscaled targets")
 
-    def score(self, model, inputs_times, targets_times):
+    def score(self, model, net):
         x, y = self.test
-        predicted = model.predict(x * np.float32(inputs_times), verbose=0)
+        predicted = model.predict(x * np.float32(net.inputs_times), verbose=0)
         if not np.isfinite(predicted).all():
             return 0.0
         if self.classes:
             frequent = np.bincount(y.ravel()).max() / y.size
             right = np.mean(predicted.argmax(-1) == y.ravel())
             return float(max(0.0, (right - frequent) / (1 - frequent)))
-        error = np.mean((predicted / targets_times - y) ** 2)
+        predicted = (predicted * net.targets_over + net.targets_minus) / net.targets_times
+        error = np.mean((predicted - y) ** 2)
         return float(max(0.0, 1 - error / y.var()))
 
 
@@ -139,7 +142,7 @@ class LanguageModel(Task):
     def treats(self, kind):
         return kind in ("lstm", "gru", "sees its next word")
 
-    def score(self, model, inputs_times, targets_times):
+    def score(self, model, net):
         x, y = self.test
         shares = np.bincount(self.train[1].ravel(), minlength=self.tokens) / self.train[1].size
         entropies = []
@@ -195,12 +198,32 @@ def co2():
     return Task((x[:1700], y[:1700]), (x[1800:], y[1800:]), 1, "mse")
 
 
+class Noise(Task):
+    """For healthy nets alone: most of its targets nobody can predict."""
+
+    def treats(self, kind):
+        return kind in HEALTHY
+
+
+def noise():
+    """The next value of an autoregression, x_t = 0.5 x_{t-1} + ε, of which 1/4 is to be known."""
+
+    def series(samples, seed):
+        steps = np.random.default_rng(seed).normal(size=(samples, 41)).astype("float32")
+        for t in range(1, 41):
+            steps[:, t] += 0.5 * steps[:, t - 1]
+        return steps[:, :40, None], steps[:, 40:]
+
+    return Noise(series(3200, 0), series(500, 1), 1, "mse")
+
+
 TASKS = {
     "adding": adding,
     "order": order,
     "digits": digits,
     "co2": co2,
     "language": language,
+    "noise": noise,
 }
 
 
@@ -271,7 +294,10 @@ def trained(net, task, seed, previous=None, callbacks=None):
     if net.bad_samples:
         x = x.copy()
         x[np.random.default_rng(seed).choice(len(x), net.bad_samples, replace=False), 3] = np.nan
-    y = y if task.classes else y * np.float32(net.targets_times)
+    if not task.classes:
+        y = (y * np.float32(net.targets_times) - np.float32(net.targets_minus)) / np.float32(
+            net.targets_over
+        )
     monitor = GradientNormMonitor()
     watching = [monitor, *clipping] if callbacks is None else [*callbacks, *clipping]
     if net.guard:
@@ -280,7 +306,7 @@ def trained(net, task, seed, previous=None, callbacks=None):
         warnings.simplefilter("ignore")
         epochs = round(net.updates * BATCH / len(x))
         model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=watching)
-    score = task.score(model, net.inputs_times, net.targets_times)
+    score = task.score(model, net)
     if callbacks is not None:
         return score, None
     return score, health_report(model, x[:200], y[:200], monitor, previous=previous)
@@ -299,9 +325,12 @@ def followed(advice, net, task):
     if rate := number(r"earning rate from \S+ to #"):
         return dataclasses.replace(net, rate=rate)
     if "Scale the inputs" in advice:
-        return net if net.inputs_times == 1 else dataclasses.replace(net, inputs_times=1.0)
+        return None if net.inputs_times == 1 else dataclasses.replace(net, inputs_times=1.0)
+    if mean := number(r"Subtract # from the targets"):
+        over = number(r"divide them by #") or 1.0
+        return dataclasses.replace(net, targets_minus=mean, targets_over=over)
     if divisor := number(r"Divide the targets by #"):
-        return dataclasses.replace(net, targets_times=net.targets_times / divisor)
+        return dataclasses.replace(net, targets_over=divisor)
     for mode in ("global_clipnorm", "clipnorm", "clipvalue"):
         if threshold := number(rf"\b{mode}=#"):
             return dataclasses.replace(net, clip=(mode, threshold))
@@ -437,6 +466,14 @@ def print_tables(runs):
             total += counts
             print(f"| {kind} | " + " | ".join(map(str, counts)) + " |")
     print("| all | " + " | ".join(f"**{count:.0f}**" for count in total) + " |")
+    shares = total[2:] / max(1, total[1])
+    shown = ", ".join(
+        f"{name} {share:.0%}" for name, share in zip(COUNTED[2:], shares, strict=True)
+    )
+    print(f"\nOf the sick ones: {shown}.")
+    well = [run for run in runs if run["kind"] in HEALTHY]
+    alarms = sum(run["status"] != "healthy" for run in well)
+    print(f"\nFalse alarms: {alarms} of {len(well)} healthy nets.")
     print("\n| healthy net | score | status | verdicts |")
     print("|---|---|---|---|")
     for kind, of_kind in rows.items():
@@ -457,8 +494,10 @@ def counted(run):
         return np.array([1, *[0] * (len(COUNTED) - 1)])
     named = re.search(SICK[run["kind"]][1], f"{history[0]['verdicts'][0]} {history[0]['advice']}")
     cured = [any(h["score"] >= aim for h in history[1 : n + 1]) for n in (1, 2, 3)]
-    advice = [h["advice"] for h in history if h["advice"]]
-    circles = len(advice) != len(set(advice))
+    # A circle comes back to an advice after another one, whatever its numbers.
+    advice = [" ".join(h["advice"].split()[:3]) for h in history if h["advice"]]
+    changed = [now for now, before in zip(advice, ["", *advice], strict=False) if now != before]
+    circles = len(changed) != len(set(changed))
     return np.array([1, 1, bool(named), *cured, circles, run["alone"] >= aim])
 
 

@@ -89,8 +89,8 @@ def test_of_saturated_gates():
         LayerSettings.of(layers.LSTM(2, normalization=n).cell) for n in (None, "layer")
     )
     for scale, of_layer, first in (
-        (None, plain, "Scale the inputs to a variance of one."),
-        (50.0, plain, "Scale the inputs to a variance of one: the root"),
+        (None, plain, "Scale the inputs to a mean of zero and a variance of one."),
+        (50.0, plain, "Scale the inputs to a mean of zero and a variance of one: their"),
         (1.0, plain, 'Take normalization="layer"'),
         (1.0, normalized, "Start anew from smaller"),
     ):
@@ -113,6 +113,26 @@ def test_of_a_high_rate():
     assert "0.1 of what it is" in steps()[0]
     assert steps(scale_of_targets=1e3)[0].startswith("Divide the targets by 1e+03")
     assert steps(scale_of_inputs=1e3)[0].startswith("Scale the inputs")
+
+
+def test_numbers_out_of_scale():
+    def scaled(which, scale, mean=None):
+        settings = Settings(**{f"scale_of_{which}": scale, f"mean_of_{which}": mean})
+        return getattr(advice, f"scale_{which}")(settings)
+
+    assert not scaled("targets", 9.9)
+    assert scaled("targets", 500.0, 0.0).startswith("Divide the targets by 500, the root")
+    # Numbers around another one than zero.
+    told = scaled("targets", math.hypot(400, 2), 400.0)
+    assert told.startswith("Subtract 400 from the targets, their mean: a loss")
+    told = scaled("targets", math.hypot(400, 20), 400.0)
+    assert told.startswith(
+        "Subtract 400 from the targets, their mean, and divide them by 20, their"
+    )
+    assert not scaled("inputs", 9.9)
+    assert not scaled("inputs", 0.01)
+    assert "mean is 1e+03, the root of their mean square 1e+03" in scaled("inputs", 1e3, 1e3)
+    assert "mean square 0.0001" in scaled("inputs", 1e-4)
 
 
 def dead_silence(layer, **measured):

@@ -71,9 +71,69 @@ def test_a_language_model_that_sees_the_next_word(steps):
     assert (verdict.code, verdict.severity) == ("LOOKS_AHEAD", "sick")
     assert verdict.layer.startswith("stack")
     assert verdict.numbers["step"] < verdict.numbers["seen"]
+    assert "run in one direction" in verdict.remedy
+    # Padding that a loss ignores, and one-hot words.
+    padded = np.where(np.arange(20) < 15, y, -1)
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    for targets, of in ((padded, loss), (np.eye(9)[y], "categorical_crossentropy")):
+        model = language_model(True, steps)
+        model.compile("adam", of)
+        assert health_report(model, x, targets).verdicts[0].code == "LOOKS_AHEAD"
     for model, targets in (
         (language_model(False, steps), y),
         (language_model(True, steps), y[::-1]),
     ):
         codes = {verdict.code for verdict in health_report(model, x, targets).verdicts}
         assert "LOOKS_AHEAD" not in codes
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_a_forecast_that_sees_the_next_step(backward):
+    """Of one of several numbers, scaled and shifted; of all; and by a convolution."""
+    series = np.random.default_rng(0).normal(size=(8, 16, 3)).astype("float32")
+    x, y = series[:, :-1], series[:, 1:]
+    rnn = layers.GRU(4, return_sequences=True)
+    rnn = layers.Bidirectional(rnn) if backward else rnn
+    padding = "same" if backward else "causal"
+    for layer, targets, remedy in (
+        (rnn, 3 * y[..., 1:2] - 5, "run in one direction"),
+        (rnn, y[..., :2], "run in one direction"),
+        (keras.layers.Conv1D(4, 3, padding=padding), y, 'padding="causal"'),
+    ):
+        outputs = keras.layers.Dense(targets.shape[-1])
+        model = keras.Sequential([keras.Input((15, 3)), layer, outputs])
+        model.compile("adam", "mse")
+        (verdict, *_) = health_report(model, x, targets).verdicts
+        assert (verdict.code == "LOOKS_AHEAD") == backward
+        assert not backward or remedy in verdict.remedy
+
+
+def test_targets_that_the_output_does_not_reach():
+    x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
+    y = np.linspace(-3, 4, 8, dtype="float32")[:, None]
+    for activation, targets, reached in (
+        ("sigmoid", y, False),
+        ("tanh", y, False),
+        ("relu", y, False),
+        ("tanh", y / 4, True),
+        (None, y, True),
+    ):
+        parts = [layers.GRU(4), keras.layers.Dense(1, activation, name="out")]
+        model = keras.Sequential([keras.Input((5, 3)), *parts])
+        model.compile("adam", "mse")
+        notes = health_report(model, x, targets).notes
+        said = [note for note in notes if "the output of out" in note]
+        assert len(said) == (not reached)
+        assert all("from -3 to 4" in note for note in said)
+
+
+def test_a_frozen_layer_is_not_said_to_learn_nothing():
+    x = np.random.default_rng(0).normal(size=(8, 40, 3)).astype("float32")
+    rnn = layers.SimpleRNN(4, recurrent_initializer="zeros", name="rnn")
+    model = keras.Sequential([keras.Input((40, 3)), rnn, keras.layers.Dense(1)])
+    for trainable, code in ((True, "VANISHING"), (False, "HEALTHY")):
+        rnn.trainable = trainable
+        model.compile("adam", "mse")
+        report = health_report(model, x, np.arange(8.0)[:, None])
+        assert report.verdicts[0].code == code
+        assert any("rnn is frozen" in note for note in report.notes) != trainable

@@ -301,6 +301,14 @@ def test_only_what_is_known_to_be_another_is_said_to_be_changed(then, now, said)
     assert first.startswith((*changes, "Nothing", "The loss"))
 
 
+def test_a_loss_that_saw_its_answer_is_not_compared():
+    settings = of_layers(NONE)
+    leaked = reported(settings, ill("LOOKS_AHEAD", "rnn_0"))
+    assert any("saw what it predicts" in said for said in since([], settings, 9.0, leaked))
+    before = dataclasses.replace(reported(settings), loss=0.8981)
+    assert any("0.898: the same." in said for said in since([], settings, 0.8982, before))
+
+
 def test_losses_of_targets_of_another_scale_are_not_compared():
     then, now = (of_layers(NONE, scale_of_targets=scale) for scale in (100.0, 1.0))
     before = reported(then, ill("HEALTHY", None))

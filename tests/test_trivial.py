@@ -81,6 +81,27 @@ def test_steps_that_are_masked_do_not_count(loss, reduction):
     assert found.loss == pytest.approx(model.evaluate(x, y, 12, verbose=0), rel=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
+def test_targets_without_the_last_axis_of_the_output(loss):
+    y = (rng.random((12, 5)) < 0.4).astype("float32")
+    parts = [keras.layers.GRU(4, return_sequences=True), keras.layers.Dense(1, "sigmoid")]
+    found = scored(loss, y, keras.Sequential([keras.Input((5, 3)), *parts]))
+    p = y.mean()
+    entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    assert found.loss == pytest.approx(y.var() if loss == "mse" else entropy, rel=1e-4)
+
+
+def test_labels_that_a_loss_ignores_do_not_count():
+    labels = np.where(rng.random((12, 5)) < 0.5, rng.integers(0, 3, (12, 5)), -1)
+    parts = [keras.layers.GRU(4, return_sequences=True), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5, 3)), *parts])
+    loss = LOSSES.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    found = scored(loss, labels, model)
+    counts = np.bincount(labels[labels >= 0], minlength=3)
+    model.layers[-1].set_weights([np.zeros((4, 3)), np.log(counts)])
+    assert found.loss == pytest.approx(model.evaluate(X, labels, 12, verbose=0), rel=1e-4)
+
+
 def test_targets_that_are_all_the_same():
     dense = keras.Sequential([keras.Input((5, 3)), keras.layers.Dense(3)])
     per_step = np.tile([[0, 1, 2, 1, 0]], (12, 1))
@@ -99,7 +120,11 @@ def test_targets_that_are_all_the_same():
 
 def test_where_there_is_none():
     assert scored("mse", NUMBERS[:1]) is None
-    assert scored(lambda y, p: keras.ops.mean((y - p) ** 2), NUMBERS) is not None
+    # Of a loss that is not one of these no constant is known to be the best.
+    assert scored(lambda y, p: keras.ops.mean((y - p) ** 2), NUMBERS) is None
+    for loss in ("cosine_similarity", "poisson", LOSSES.KLDivergence()):
+        assert scored(loss, np.abs(NUMBERS)) is None
+    assert scored("mse", np.concatenate([NUMBERS, NUMBERS], axis=1)) is None
     # Labels that are no classes of the output.
     assert scored("sparse_categorical_crossentropy", CLASSES + 1) is None
     # A mask of steps, and targets without any.

@@ -77,7 +77,7 @@ class GradientRecord:
 
     @property
     def trend(self):
-        """The first loss, the median of the last tenth, how many are known, and how many updates at
+        """The first loss, the mean of the last tenth, how many are known, and how many updates at
         the end had none; `None` without any."""
         (known,) = np.nonzero(~np.isnan(self.loss))
         if not len(known):
@@ -85,7 +85,7 @@ class GradientRecord:
         losses = self.loss[known].astype("float64")
         last = losses[-max(1, len(losses) // 10) :]
         lost = len(self) - 1 - int(known[-1])
-        return float(losses[0]), float(np.median(last)), len(losses), lost
+        return float(losses[0]), float(np.mean(last)), len(losses), lost
 
     @property
     def median_norm(self):

@@ -6,6 +6,7 @@ later report sees whether it was followed.
 
 import math
 
+from kerasrnn.diagnostics.health.settings import RECURRENT
 from kerasrnn.diagnostics.health.verdict import Advice
 from kerasrnn.updates.clip_in_force import written
 from kerasrnn.updates.suggestion import nothing_to_suggest_from, suggest_clipnorm
@@ -21,6 +22,8 @@ _WORTH = 1.5
 _DEEP = 4
 # Data are scaled if the root of their mean square is at most that.
 _SCALED = 10
+# Inputs are tiny under that; one-hot ones are under one, too.
+_TINY = 1e-3
 # So small that a tanh is a line for them.
 _SMALL = 0.1
 
@@ -52,7 +55,8 @@ def raise_rate(measured, factor, why):
         text = f"Raise the learning rate to {factor:.1g} times what it is: {why}."
         return Advice(text, key="raise the rate")
     highest = _HIGHEST_OF_SGD if settings.optimizer in ("SGD", None) else _HIGHEST
-    to = min(factor * rate, math.sqrt(too_high * rate), highest) or _USUAL_RATE
+    wanted = factor * rate if rate and math.isfinite(factor) else max(_USUAL_RATE, 10 * rate)
+    to = min(wanted, math.sqrt(too_high * rate) or wanted, highest)
     if to <= rate:
         return None
     return Advice(
@@ -106,21 +110,30 @@ def adaptive(settings):
 
 def scale_targets(settings):
     """Targets of a scale of one, where they are larger."""
-    scale = settings.scale_of_targets
-    return bool(scale and scale > _SCALED) and Advice(
-        f"Divide the targets by {scale:.3g}, the root of their mean square: a loss of large "
-        "numbers has large gradients.",
+    scale, mean = settings.scale_of_targets, settings.mean_of_targets or 0.0
+    if not scale or scale <= _SCALED:
+        return None
+    deviation = math.sqrt(max(scale**2 - mean**2, 0.0))
+    if abs(mean) > deviation:
+        how = f"Subtract {mean:.3g} from the targets, their mean"
+        if deviation > _SCALED:
+            how += f", and divide them by {deviation:.3g}, their standard deviation"
+    else:
+        how = f"Divide the targets by {scale:.3g}, the root of their mean square"
+    return Advice(
+        f"{how}: a loss of large numbers has large gradients.",
         "scale of the targets",
         "scale the targets",
     )
 
 
 def scale_inputs(settings):
-    """Inputs of a scale of one, where they are larger and no layer brings them to it."""
-    scale = settings.scale_of_inputs
-    if scale and scale > _SCALED and not settings.normalized:
+    """Inputs of a scale of one, where they are larger, or tiny, and no layer brings them to it."""
+    scale, mean = settings.scale_of_inputs, settings.mean_of_inputs or 0.0
+    if scale and not _TINY < scale < _SCALED and not settings.normalized:
         return Advice(
-            f"Scale the inputs to a variance of one: the root of their mean square is {scale:.3g}.",
+            "Scale the inputs to a mean of zero and a variance of one: their mean is "
+            f"{mean:.3g}, the root of their mean square {scale:.3g}.",
             "scale of the inputs",
             "scale the inputs",
         )
@@ -249,6 +262,7 @@ def of_no_progress(measured, factor, why):
     without = next((one for one in measured.layers.values() if not one.settings.gates), None)
     starts = [start_gates(one, one.settings) for one in measured.layers.values()]
     return listed(
+        less_decay(measured),
         scale_targets(settings),
         scale_inputs(settings),
         connect(measured),
@@ -263,19 +277,45 @@ def of_no_progress(measured, factor, why):
     )
 
 
-def of_a_leak(layer):
-    return [
-        Advice(
-            f"Let {layer} run in one direction, without a Bidirectional or `bidirectional=True`; a "
-            'convolution with padding="causal", attention with `use_causal_mask=True`.',
-            key="let it run in one direction",
-        )
-    ]
+# Weights that have shrunk to less than that share of what they began with hold nothing.
+_SHRUNK = 0.1
+
+
+def less_decay(measured):
+    """Weaker regularizers, where weights have all but vanished in training."""
+    if measured.record is None:
+        return None
+    left = {
+        layer: weights[-1] / weights[0]
+        for layer, weights in measured.record.layer_weights.items()
+        if weights[0] > 0
+    }
+    layer = min(left, key=left.get, default=None)
+    if layer is None or left[layer] >= _SHRUNK:
+        return None
+    return Advice(
+        f"Weaken the regularizers, or the optimizer's weight decay: the weights of {layer} have "
+        f"shrunk to {left[layer]:.1%} of what they began with.",
+        key="weaken the regularizers",
+    )
+
+
+def of_a_leak(measured, layer):
+    kind, _ = (measured.settings.places or {}).get(layer, ("", 0))
+    if "Conv" in kind:
+        step = f'Build {layer} with padding="causal".'
+    elif "Attention" in kind:
+        step = f"Call {layer} with `use_causal_mask=True`."
+    elif kind in (RECURRENT, "Bidirectional", "RNNStack"):
+        step = f"Let {layer} run in one direction, without a Bidirectional or `bidirectional=True`."
+    else:
+        step = f"Have {layer} give its output of a step from this step and earlier ones alone."
+    return [Advice(step, key="let it see no later step")]
 
 
 def of_saturated_gates(of_layer, settings):
     scaled = scale_inputs(settings) or Advice(
-        "Scale the inputs to a variance of one.", key="scale the inputs"
+        "Scale the inputs to a mean of zero and a variance of one.", key="scale the inputs"
     )
     normalized = not of_layer.normalization and Advice(
         'Take normalization="layer"'
@@ -374,12 +414,19 @@ def of_a_cut_way(settings):
     )
 
 
-def of_a_low_rate(measured, factor, why):
+def of_a_low_rate(measured, factor, why, decay=None):
+    """`decay` are the highest and the last rate where a schedule has lowered it far, or `None`."""
     settings = measured.settings
+    slower = decay and Advice(
+        f"Let the learning rate decay more slowly: its schedule took it from {decay[0]:.3g} to "
+        f"{decay[1]:.3g} in this training.",
+        "learning rate",
+        "let the rate decay more slowly",
+    )
     return listed(
         scale_inputs(settings),
         scale_targets(settings),
-        raise_rate(measured, factor, why),
+        slower or raise_rate(measured, factor, why),
         adaptive(settings),
     )
 

@@ -49,6 +49,7 @@ class LayerHealth(NamedTuple):
         bound_over_time: (time,), what can have arrived at h_t, where the output is read at one step
             only and a gradient comes to it; else `None`.
         settings: The `LayerSettings` of its cell.
+        trainable: Whether it has weights that are trained.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class LayerHealth(NamedTuple):
     bound: Any
     bound_over_time: Any
     settings: LayerSettings
+    trainable: bool = True
 
     @property
     def log_radius(self):
@@ -94,6 +96,8 @@ class Measured:
         rates: The learning rates that earlier reports found too low and too high.
         leak: Where `y` is `x` one step later and the model sees that step: the leaking layer, a
             step of its output, and the step of the input it depends on; else `None`.
+        out_of_reach: Where the last layer's activation does not reach all targets: the layer, the
+            activation, the least and the greatest target; else `None`.
         restored: Whether weights are not those that the training of the record ended with.
         exchanges: The `Exchanges` of the recurrent layers; `None` without any.
     """
@@ -113,6 +117,7 @@ class Measured:
     updates: int | None = None
     rates: tuple = (0.0, math.inf)
     leak: tuple | None = None
+    out_of_reach: tuple | None = None
     restored: bool = False
     exchanges: Exchanges | None = None
 
@@ -125,15 +130,25 @@ class Measured:
         """J at the batch without its penalties, as that of the trivial predictor is."""
         return self.loss - self.penalties
 
+    def _under(self, share):
+        """Whether J at the batch is under a share of the trivial predictor's. Where that cannot be
+        scored, half of what the training began with stands for it, where that is known."""
+        if self.loss is None or (self.trivial is None and self.record is None):
+            return False
+        if self.trivial is not None:
+            return self.of_data < share * self.trivial.loss
+        trend = self.record.trend
+        return trend is not None and 0 < self.loss < share * trend[0] / 2
+
     @property
     def better(self):
         """Whether the model does better at the batch than the trivial predictor."""
-        return self.trivial is not None and self.of_data < _BETTER * self.trivial.loss
+        return self._under(_BETTER)
 
     @property
     def well(self):
         """Whether the model has, beside the trivial predictor, hardly any loss left."""
-        return self.trivial is not None and self.of_data < WELL * self.trivial.loss
+        return self._under(WELL)
 
     @property
     def falls(self):
@@ -142,8 +157,10 @@ class Measured:
 
     @property
     def learns(self):
-        """Whether it has learned, or does better than that predictor and its loss still falls."""
-        return self.learned or (self.better and self.falls)
+        """Whether it has learned; or does better than that predictor and its loss still falls, by
+        an optimizer whose steps do not shrink with the gradients."""
+        adaptive = self.settings.optimizer not in ("SGD", None)
+        return self.learned or (self.better and self.falls and adaptive)
 
     @property
     def settled(self):
@@ -154,7 +171,7 @@ class Measured:
     @property
     def learned(self):
         """Whether the model does far better at the batch than the trivial predictor."""
-        return self.trivial is not None and self.of_data < _FAR_BETTER * self.trivial.loss
+        return self._under(_FAR_BETTER)
 
 
 def measure(model, x, y, record=None):
@@ -180,6 +197,7 @@ def measure(model, x, y, record=None):
     if broken := cause_at(model, x, y, loss, reach):
         return Measured(record, loss, cause=broken, **known)
     known["leak"] = _leak(model, x, y)
+    known["out_of_reach"] = _out_of_reach(model, y)
     known["trivial"] = trivial = trivial_predictor(model, x, y, prediction)
     # Tracing clears what layers added to the loss; the passes over the batch fill it again.
     slow = _in_the_plain_loop(model, x)
@@ -193,13 +211,16 @@ def measure(model, x, y, record=None):
 _OF_BATCH = 2, 12
 
 
+# Numbers that are another's, scaled and shifted, have that correlation with them.
+_THE_SAME = 1 - 1e-6
+
+
 def _leak(model, x, y):
     """Where a model that predicts the next step sees it."""
-    if not (tf.is_tensor(x) and tf.is_tensor(y) and x.shape.rank >= 2):
+    if not (tf.is_tensor(x) and tf.is_tensor(y) and x.shape.rank >= 2 and y.shape.rank >= 2):
         return None
     x, y = np.asarray(x), np.asarray(y)
-    y = y[..., 0] if y.ndim == x.ndim + 1 and y.shape[-1] == 1 else y
-    if x.shape != y.shape or x.shape[1] < 3 or not np.array_equal(x[:, 1:], y[:, :-1]):
+    if x.shape[:2] != y.shape[:2] or x.shape[1] < 3 or not _is_next_step(x, y):
         return None
     samples, steps = _OF_BATCH
     for batch in (x[:samples, :steps], x[:samples]):
@@ -209,6 +230,62 @@ def _leak(model, x, y):
             # A model of one length, or an output that keeps no step with its input.
             continue
     return None
+
+
+def _is_next_step(x, y):
+    """Whether one of the targets is one of the inputs a step later: tokens, but for padding of the
+    targets, or numbers, scaled and shifted or not."""
+    inputs, targets = (_columns(part) for part in (x[:, 1:], y[:, :-1]))
+    for target in targets:
+        # Labels that a loss ignores are under zero, as -1 or -100.
+        kept = target >= 0 if np.issubdtype(target.dtype, np.integer) else slice(None)
+        if any(_is_the_same(one[kept], target[kept]) for one in inputs):
+            return True
+    return False
+
+
+def _columns(part):
+    """The features over all samples and steps, one array each; of one-hot tokens their numbers."""
+    if part.ndim == 2:
+        return [part.ravel()]
+    rows = part.reshape(-1, math.prod(part.shape[2:]))
+    one_hot = rows.shape[1] > 1 and ((rows == 0) | (rows == 1)).all() and (rows.sum(1) == 1).all()
+    return [rows.argmax(1)] if one_hot else list(rows.T)
+
+
+def _is_the_same(one, other):
+    if len(one) < 2 or np.array_equal(one, other):
+        return len(one) >= 2
+    if np.ptp(one) == 0 or np.ptp(other) == 0 or np.issubdtype(other.dtype, np.integer):
+        return False
+    return abs(np.corrcoef(one, other)[0, 1]) > _THE_SAME
+
+
+# What activations give lies between these.
+_RANGES = {
+    "sigmoid": (0, 1),
+    "hard_sigmoid": (0, 1),
+    "softmax": (0, 1),
+    "tanh": (-1, 1),
+    "softsign": (-1, 1),
+    "relu": (0, math.inf),
+    "softplus": (0, math.inf),
+}
+
+
+def _out_of_reach(model, y):
+    """Numbers to be predicted that the last layer of a model cannot give."""
+    layers = getattr(model, "layers", [])
+    activation = (
+        getattr(getattr(layers[-1], "activation", None), "__name__", None) if layers else ""
+    )
+    if activation not in _RANGES or not (tf.is_tensor(y) and y.dtype.is_floating):
+        return None
+    least, most = float(tf.reduce_min(y)), float(tf.reduce_max(y))
+    low, high = _RANGES[activation]
+    if low <= least and most <= high:
+        return None
+    return layers[-1].name, activation, least, most
 
 
 def _updates(model):
@@ -289,6 +366,7 @@ def _layer_health(flow, run, gates):
         bound,
         None if bound is None else _over_time(flow, run, bound),
         LayerSettings.of(run.cell),
+        bool(run.cell.trainable_variables),
     )
 
 

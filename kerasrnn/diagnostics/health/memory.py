@@ -30,6 +30,7 @@ class Exchange(NamedTuple):
         loss, exchanged: J as it is and with the exchange, regularizers left out.
         error: The standard error of their difference over the batch.
         stays: Whether the loss stays as it was, and the batch is large enough to tell.
+        at_last: Whether it is that of each sample's last step alone.
     """
 
     back: int
@@ -37,6 +38,12 @@ class Exchange(NamedTuple):
     exchanged: float
     error: float
     stays: bool
+    at_last: bool = False
+
+    @property
+    def what(self):
+        """Which loss it is, in words."""
+        return "the loss of the samples' last steps" if self.at_last else "the loss"
 
     @property
     def rise(self):
@@ -105,7 +112,7 @@ class Exchanges:
         stays = abs(after - before) + _ERRORS * error <= least
         if run.layer.return_sequences and self._weights is None and not stays:
             return None
-        return Exchange(back, before, after, error, stays)
+        return Exchange(back, before, after, error, stays, self._weights is not None)
 
     def _predicted(self, run, back):
         """What the model gives with the exchange, and how many samples it has changed."""

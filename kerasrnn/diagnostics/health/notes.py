@@ -24,7 +24,15 @@ def notes(measured):
         for path, layer in measured.layers.items()
         if layer.lyapunov is not None and (note := _on_eigenvalues(path, layer))
     ]
-    whole = _on_training, _on_the_batch, _on_the_monitor, _on_the_clip, _on_the_end
+    whole = (
+        _on_training,
+        _on_frozen_layers,
+        _on_the_range,
+        _on_the_batch,
+        _on_the_monitor,
+        _on_the_clip,
+        _on_the_end,
+    )
     on_growth = [
         note
         for path, layer in measured.layers.items()
@@ -43,6 +51,24 @@ def _on_training(measured):
             "compiled anew."
         )
     return None
+
+
+def _on_frozen_layers(measured):
+    frozen = [path for path, layer in measured.layers.items() if not layer.trainable]
+    if not frozen:
+        return None
+    return f"{', '.join(frozen)} {'are' if frozen[1:] else 'is'} frozen (trainable=False)."
+
+
+def _on_the_range(measured):
+    if measured.out_of_reach is None:
+        return None
+    layer, activation, least, most = measured.out_of_reach
+    return (
+        f"the targets reach from {least:.3g} to {most:.3g}, and the output of {layer}, by its "
+        f"activation {activation!r}, does not: scale them into its range, or take an activation "
+        "that reaches them."
+    )
 
 
 def _on_the_batch(measured):
@@ -125,14 +151,19 @@ def _on_memory(measured, path):
         if told is None or not told.matters:
             return f"{said}does well all the same."
         return (
-            f"{said}does well all the same, and with what lies further back: where that is another "
-            f"sample's, the loss goes from {told.loss:.3g} to {told.exchanged:.3g}."
+            f"{said}does well all the same, and with what lies further back: where that is "
+            f"another sample's, {told.what} goes from {told.loss:.3g} to {told.exchanged:.3g}."
+        )
+    beside = ""
+    if measured.trivial and not told.at_last:
+        beside = (
+            f", while always predicting {measured.trivial.what} has {measured.trivial.loss:.3g}"
         )
     return (
         f"in {path} the gradient vanishes after {told.back} steps, and the net does well without "
-        "what lies further back: where that is another sample's, the loss goes from "
-        f"{told.loss:.3g} to {told.exchanged:.3g}, while always predicting {measured.trivial.what} "
-        f"has {measured.trivial.loss:.3g}. What a longer memory might add, this does not show."
+        f"what lies further back: where that is another sample's, {told.what} goes from "
+        f"{told.loss:.3g} to {told.exchanged:.3g}{beside}. What a longer memory might add, this "
+        "does not show."
     )
 
 

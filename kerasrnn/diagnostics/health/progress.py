@@ -135,7 +135,7 @@ def _on_changes(settings, before):
     changed = [
         f"{name} {_said(then[name])} → {_said(now[name])}"
         for name in now
-        if _changed(now[name], then[name])
+        if _changed(now[name], then[name]) and _said(now[name]) != _said(then[name])
     ]
     if changed:
         yield f"Changed: {'; '.join(changed)}."
@@ -157,13 +157,16 @@ def _on_loss(settings, loss, previous):
             f"The loss is another one, {settings.loss} and not {previous.settings.loss}: its "
             "values are not compared."
         )
+    if any(verdict.code == "LOOKS_AHEAD" for verdict in previous.verdicts):
+        return "The loss before was that of a model that saw what it predicts: it is not compared."
     if not _same_scale(settings.scale_of_targets, previous.settings.scale_of_targets):
         return "The targets are of another scale: the losses are not compared."
     then = previous.loss
     if not (math.isfinite(loss) and math.isfinite(then)):
         better = "better" if math.isfinite(loss) else "no better"
     else:
-        better = "better" if loss < then else "worse" if loss > then else "the same"
+        same = f"{loss:.3g}" == f"{then:.3g}"
+        better = "the same" if same else "better" if loss < then else "worse"
     return f"The loss at the batch went from {then:.3g} to {loss:.3g}: {better}."
 
 

@@ -44,7 +44,7 @@ class HealthReport:
         penalties: The part of it that regularizers and `add_loss` add.
         trivial: The `TrivialPredictor` there, (loss, what), which predicts the mean of `y` or the
             class frequencies; `None` where none can be scored.
-        trend: The loss at the first update of the training, the median over the last tenth of those
+        trend: The loss at the first update of the training, the mean over the last tenth of those
             that are known, how many these are, and how many updates at the end had NaN; `None`
             where no monitor knows it.
         settings: What is set in model and training.
@@ -199,7 +199,8 @@ def health_report(model, x, y, monitor=None, previous=None):
         ValueError: The model is not compiled, the batch is empty, all masked or none of arrays, x
             and y differ in their samples, y is missing though the loss needs it, `monitor` has
             recorded nothing or another model, or `previous` is of a task with other inputs or
-        targets. TypeError: `monitor` is no `GradientNormMonitor`, or `previous` no `HealthReport`.
+            targets.
+        TypeError: `monitor` is no `GradientNormMonitor`, or `previous` no `HealthReport`.
 
     Source: Pascanu, Mikolov & Bengio (2013), section 2.1, for gradients that vanish and explode;
     Vogt et al. (2020) for the Lyapunov exponent that is set against the spectral radius; Lu, Shin,

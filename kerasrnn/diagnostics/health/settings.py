@@ -76,6 +76,7 @@ class Settings(NamedTuple):
         scale_of_inputs, scale_of_targets: The root mean square of the numbers in them that are
             finite; `None` of those that are no floats.
         layers: The `LayerSettings` of each recurrent layer's cell, by its path.
+        mean_of_inputs, mean_of_targets: The mean of these numbers, or `None`.
         normalized: Whether the first layer that changes the inputs brings them to a scale.
         places: By the path of each layer, what tells it from the others in a net that is built
             again, where its name may be another: RECURRENT or its class, and its number among them.
@@ -96,6 +97,8 @@ class Settings(NamedTuple):
     connected: int = 0
     places: Any = None
     normalized: bool = False
+    mean_of_inputs: float | None = None
+    mean_of_targets: float | None = None
 
     def of_cells(self, name):
         """What each recurrent layer has of a setting, in their order."""
@@ -157,6 +160,8 @@ def of_model(model, x, y, record):
         _connections(model),
         _places(model),
         _normalized(model),
+        _mean(x),
+        _mean(y),
     )
 
 
@@ -169,12 +174,22 @@ def _shapes(batch):
     return tuple(tuple(part.shape[1:]) for part in tree.flatten(batch) if part is not None)
 
 
-def _scale(batch):
+def _finite_numbers(batch):
+    """Of each part of floats those that are finite."""
     parts = [np.asarray(part) for part in tree.flatten(batch) if part is not None]
     parts = [part for part in parts if np.issubdtype(part.dtype, np.floating)]
     finite = [part[np.isfinite(part)].astype("float64") for part in parts]
-    squares = [np.mean(part**2) for part in finite if part.size]
+    return [part for part in finite if part.size]
+
+
+def _scale(batch):
+    squares = [np.mean(part**2) for part in _finite_numbers(batch)]
     return float(np.sqrt(np.mean(squares))) if squares else None
+
+
+def _mean(batch):
+    means = [np.mean(part) for part in _finite_numbers(batch)]
+    return float(np.mean(means)) if means else None
 
 
 def _normalized(model):

@@ -29,9 +29,10 @@ def trivial_predictor(model, x, y, output):
     of the targets, whichever has the lower loss, of a classification the frequencies of the
     classes.
 
-    `output` is what the model gives for x; steps that it masks do not count. `None` where it cannot
-    be told: targets or outputs of several parts, a `compute_loss` of the user's own, or targets
-    that are all the same, which every constant fits.
+    `output` is what the model gives for x; steps that it masks and labels that the loss ignores do
+    not count. `None` where it cannot be told: targets or outputs of several parts, a loss or
+    `compute_loss` of the user's own or of another kind, or targets that are all the same, which
+    every constant fits.
     """
     if not (tf.is_tensor(y) and type(model).compute_loss is keras.Model.compute_loss):
         return None
@@ -40,15 +41,18 @@ def trivial_predictor(model, x, y, output):
         return None
     weights = mask_weights(model, output)
     targets = np.asarray(y, "float64")
+    if (*targets.shape, 1) == tuple(output.shape) and not _is_sparse(loss):
+        # As Keras's losses take them.
+        targets = targets[..., None]
     if weights is not None:
         if targets.shape[: len(weights.shape)] != tuple(weights.shape):
             return None
         targets = targets[np.asarray(weights) > 0]
     scores = []
     for constant, what in _constants(loss, targets, output.shape[-1]):
-        prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
         with left_as_it_was(model):
             try:
+                prediction = tf.broadcast_to(tf.cast(constant, output.dtype), tf.shape(output))
                 score = model.compute_loss(x, y, prediction, weights, training=False)
             except (ValueError, tf.errors.InvalidArgumentError):
                 # Of shapes that the model's loss brings together in a way of its own.
@@ -70,27 +74,41 @@ def _loss_of(model):
     return keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
 
 
+# Losses that the mean or the median of the targets makes least, or the frequencies of the classes.
+_OF_NUMBERS = ["meansquarederror", "meanabsoluteerror", "huber", "logcosh"]
+_OF_CLASSES = ["binarycrossentropy", "categoricalcrossentropy", "sparsecategoricalcrossentropy"]
+
+
 def _name(loss):
-    return getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
+    """Of one of Keras's; of any other its class or function says nothing."""
+    kind = loss if hasattr(loss, "__name__") else type(loss)
+    of_keras = kind.__module__.startswith("keras.")
+    return kind.__name__.replace("_", "").lower() if of_keras else ""
+
+
+def _is_sparse(loss):
+    return _name(loss).startswith("sparse")
 
 
 def _rows(loss, y):
     """The targets of all samples and steps, one per row; labels are one number each."""
-    labels = y.ndim == 1 or _name(loss) == "sparsecategoricalcrossentropy"
-    return y.reshape(-1, 1 if labels else y.shape[-1])
+    return y.reshape(-1, 1 if y.ndim == 1 or _is_sparse(loss) else y.shape[-1])
 
 
 def _constants(loss, y, outputs):
     """What may be predicted for every sample and step, (outputs,), each with its name."""
     name, rows = _name(loss), _rows(loss, y)
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    if "crossentropy" not in name:
+    if name in _OF_NUMBERS:
         mean, median = np.mean(rows, axis=0), np.median(rows, axis=0)
         return [(mean, "the mean of `y`"), (median, "the median of `y`")]
+    if name not in _OF_CLASSES:
+        return []
     share = np.mean(rows, axis=0)
-    if name.startswith("sparse"):
+    if _is_sparse(loss):
         labels = rows.astype("int64").ravel()
-        if config.get("ignore_class") is not None or labels.min() < 0 or labels.max() >= outputs:
+        labels = labels[labels != config.get("ignore_class")]
+        if not len(labels) or labels.min() < 0 or labels.max() >= outputs:
             return []
         share = np.bincount(labels, minlength=outputs) / len(labels)
     share = np.clip(share, _EPSILON, 1 - _EPSILON)

@@ -9,7 +9,8 @@ from kerasrnn.updates.record import percent
 @severity("attention")
 def clip_too_tight(measured):
     """A clip with a fixed threshold cut more than half of the updates; in a net that has learned,
-    or does better than the best constant and whose loss still falls, that is a note."""
+    or whose optimizer is not SGD and whose loss, under 90% of that of the best constant, still
+    falls, that is a note."""
     record = measured.record
     if record is None or not record.finite.all() or not record.clips_too_often:
         return []

@@ -20,7 +20,7 @@ _HIGH = 0.3
 # or one by that share right before the loss jumps to that many times its first and last value,
 _JUMPS, _JUMP = 0.1, 10
 # or if the loss ends over that many times its first value while layers move by ten times RATIO.
-_ENDS = 2
+_ENDS = 1.2
 # A rate that is lowered is to move the layer that moved most by that.
 _TARGET = 1e-2
 # It is too low if layers move by less than a tenth of RATIO while the loss falls by less than that
@@ -33,11 +33,11 @@ def learning_rate(measured):
     """The learning rate is too high: gradient norms or the loss climb over a hundredfold, for good,
     up to the first Inf or NaN or the end; or an update changes a layer by more than twice its
     weights, or half of the updates by over 30% of them; or one by over 10% right before the loss
-    jumps to over ten times its first and last value; or the loss ends over twice its first value
-    while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or more the
-    loss falls by less than 10% while gradients stay, and half of the updates change no layer by
-    over 1e-4 of its weights. A ratio of update to weight of about 1e-3 is healthy (Karpathy,
-    CS231n, "Ratio of weights:updates")."""
+    jumps to over ten times its first and last value; or the loss ends over 1.2 times its first
+    value while half of the updates change a layer by over 1%. Or it is too low: in 20 updates or
+    more the loss falls by less than 10%, and not to under 90% of that of the best constant, while
+    gradients stay, and half of the updates change no layer by over 1e-4 of its weights. A ratio of
+    update to weight of about 1e-3 is healthy (Karpathy, CS231n, "Ratio of weights:updates")."""
     record = measured.record
     if record is None or not record.stable.any() or explodes_at_once(record):
         return []
@@ -120,8 +120,9 @@ def _too_low(measured, record):
     # Of the layer that moves most: in others gradients may vanish, which is no matter of the rate.
     ratio, norms = float(np.median(_largest_ratios(record))), record.global_norm
     stay = np.median(norms[-third:]) > max(VANISHED, np.median(norms[:third]) / 2)
-    learned = measured.learned
-    if ratio >= RATIO / 10 or abs(first - last) > _FALLS * abs(first) or not stay or learned:
+    if ratio >= RATIO / 10 or abs(first - last) > _FALLS * abs(first) or not stay:
+        return []
+    if measured.better:
         return []
     numbers = {
         "too": "low",
@@ -135,10 +136,25 @@ def _too_low(measured, record):
         f"while the gradients stayed; an update changes a layer by {ratio:.1g} of its weights, "
         f"where about {RATIO:g} is healthy."
     )
+    # By which a rate is raised that moves nothing is not known: to a usual one.
+    factor = RATIO / ratio if ratio else math.inf
     why = f"this brings the ratio of update to weight to about {RATIO:g}"
-    factor = RATIO / ratio if ratio else 1e3
-    steps = advice.of_a_low_rate(measured, factor, why)
+    decay = _decay(record)
+    steps = advice.of_a_low_rate(measured, factor, why if ratio else "so far nothing moves", decay)
     return [Verdict.of("LEARNING_RATE", None, numbers, meaning, steps)]
+
+
+# A schedule has lowered a rate if its highest is so many times the lowest.
+_DECAYED = 100
+
+
+def _decay(record):
+    """The highest and the last learning rate of a training whose schedule lowered it far; else
+    `None`."""
+    known = record.rate[np.isfinite(record.rate)]
+    if not len(known) or known.max() <= _DECAYED * known[-1]:
+        return None
+    return float(known.max()), float(known[-1])
 
 
 # Weights that started at zero have a ratio of their own until they are that share of usual.

@@ -6,7 +6,7 @@ from kerasrnn.diagnostics.health.verdict import Verdict, severity
 
 @severity("sick")
 def looks_ahead(measured):
-    """`y` is `x` one step later, and the model sees that step when it predicts it."""
+    """A target is an input one step later, and the model sees that step when it predicts it."""
     if measured.leak is None:
         return []
     layer, at, seen = measured.leak
@@ -16,4 +16,4 @@ def looks_ahead(measured):
         "not known yet."
     )
     numbers = {"step": at, "seen": seen}
-    return [Verdict.of("LOOKS_AHEAD", layer, numbers, meaning, advice.of_a_leak(layer))]
+    return [Verdict.of("LOOKS_AHEAD", layer, numbers, meaning, advice.of_a_leak(measured, layer))]

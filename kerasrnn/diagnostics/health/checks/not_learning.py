@@ -6,14 +6,14 @@ from kerasrnn.diagnostics.health.verdict import Verdict, severity
 
 # A model has learned nothing if after so many updates its loss is over that share of the trivial
 # predictor's.
-_MANY, _NO_BETTER = 100, 0.9
+_MANY, _NO_BETTER = 100, 0.95
 # Layers that move by less than three times RATIO may move faster, but not by more than tenfold.
 _SLOW, _FASTER = 3 * RATIO, 10
 
 
 @severity("attention", alone=True)
 def not_learning(measured):
-    """After 100 updates or more the loss is over 90% of what the best constant prediction has, and
+    """After 100 updates or more the loss is over 95% of what the best constant prediction has, and
     nothing else is wrong."""
     record, trivial = measured.record, measured.trivial
     updates = (measured.updates or 0) if record is None else len(record)
@@ -24,8 +24,8 @@ def not_learning(measured):
     ratio = typical_ratio(record) if record else None
     meaning = (
         f"after {updates} updates the loss at this batch is {measured.of_data:.3g}, and "
-        f"{trivial.loss:.3g} if {trivial.what} is predicted for every sample: nothing is learned "
-        "yet, though gradients arrive."
+        f"{trivial.loss:.3g} if {trivial.what} is predicted for every sample: hardly "
+        "anything is learned yet, though gradients arrive."
     )
     numbers = {"loss": measured.of_data, "trivial_loss": trivial.loss, "update_ratio": ratio}
     # Without a monitor nothing is known of the rate.

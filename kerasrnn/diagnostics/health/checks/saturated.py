@@ -14,6 +14,8 @@ def saturated(measured):
     sigmoid is less than a hundredth of its largest, but for those by which a cell remembers."""
     of_layers = []
     for path, layer in measured.layers.items():
+        if not layer.trainable:
+            continue
         shares = {n: g.saturated for n, g in layer.gates.items() if g.saturated > _SATURATED}
         if not shares:
             continue

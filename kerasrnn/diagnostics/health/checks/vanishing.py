@@ -27,7 +27,7 @@ def vanishing(measured):
     return _vanishing_in_training(measured.record) + [
         _vanishing_layer(measured, path, layer)
         for path, layer in measured.layers.items()
-        if path not in dead and vanishes(layer, layer.slope)
+        if path not in dead and layer.trainable and vanishes(layer, layer.slope)
         if not harmless(measured, path)
     ]
 
@@ -114,10 +114,10 @@ def _vanishing_layer(measured, path, layer):
 
 def _on_exchange(measured, told):
     """Whether what lies beyond matters, in a sentence."""
-    went = "Where what lies there is another sample's, the loss goes from "
+    went = f"Where what lies there is another sample's, {told.what} goes from "
     went += f"{told.loss:.3g} to {told.exchanged:.3g}"
     if told.matters:
         return f"{went}: it matters."
-    if measured.learned:
-        return f"{went}, give or take {told.error:.2g}: too little to tell whether it matters."
-    return f"{went}: so far the net makes nothing of it."
+    if told.stays:
+        return f"{went}: so far the net makes nothing of it."
+    return f"{went}, give or take {told.error:.2g}: too little to tell whether it matters."
