@@ -91,6 +91,18 @@ SNIPPETS = {n: s for n, s in SNIPPETS.items() if s and n != "docs/lecture.zh.md"
 QUICK = ["README.md", "docs/coming-from.md", "docs/directions.md", "docs/masks.md"]
 
 
+def words(text):
+    """The text without its numbers, whose last digits differ from machine to machine."""
+    return re.sub(r"[-+]?[\d.]+(e[-+]?\d+)?", "#", text).split()
+
+
+def test_what_a_report_prints_stands_in_the_docs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(SNIPPETS["docs/verdicts.md"][0], {})
+    (shown,) = re.findall(r"```text\n(.*?)```", PAGES["docs/verdicts.md"], re.S)
+    assert words(capsys.readouterr().out)[: len(words(shown))] == words(shown)
+
+
 # Some show what it is for, the lecture a net that nothing can train.
 @pytest.mark.filterwarnings("ignore:DivergenceGuard")
 @pytest.mark.parametrize("name", slow_but(QUICK, SNIPPETS))
