@@ -264,7 +264,11 @@ def test_a_rate_is_not_too_low_without_gradients_or_after_few_updates():
 
 def test_a_rate_that_a_schedule_took_away_and_one_that_is_zero():
     decays = 0.1 * 0.9 ** np.arange(100)
-    (verdict,) = verdicts_on(recorded(EVER, ratio=1e-7, loss=1.0, rate=decays))
+    decaying = recorded(EVER, ratio=1e-7, loss=1.0, rate=decays)
+    said = "the schedule took the learning rate from 0.1 to 2.95e-06"
+    assert notes(Measured(record=decaying))[0].startswith(said)
+    assert not notes(Measured(record=recorded(EVER, rate=0.1 * 0.92 ** np.arange(100))))
+    (verdict,) = verdicts_on(decaying)
     assert verdict.remedy.startswith(
         "Let the learning rate decay more slowly: its schedule took it"
     )

@@ -4,7 +4,7 @@ import math
 
 from kerasrnn.diagnostics.health.advice import raise_rate
 from kerasrnn.diagnostics.health.checks.exploding import explodes, harmful, jump
-from kerasrnn.diagnostics.health.checks.learning_rate import RATIO, typical_ratio
+from kerasrnn.diagnostics.health.checks.learning_rate import RATIO, decay_of, typical_ratio
 from kerasrnn.diagnostics.health.checks.vanishing import back, exchange, harmless, vanishes
 from kerasrnn.diagnostics.health.measured import WELL
 from kerasrnn.updates.record import percent
@@ -31,6 +31,7 @@ def notes(measured):
         _on_the_batch,
         _on_the_monitor,
         _on_the_clip,
+        _on_the_schedule,
         _on_the_end,
     )
     on_growth = [
@@ -102,6 +103,16 @@ def _on_the_clip(measured):
     if by_verdict or record.clip_rate < _OFTEN:
         return None
     return f"{record.clip} fired on {percent(record.fired)} of the updates, each a shorter step."
+
+
+def _on_the_schedule(measured):
+    decay = measured.record and decay_of(measured.record)
+    if not decay:
+        return None
+    return (
+        f"the schedule took the learning rate from {decay[0]:.3g} to {decay[1]:.3g}; for half of "
+        "the updates it was under a hundredth of its highest, and hardly anything was learned."
+    )
 
 
 def _on_the_end(measured):

@@ -139,20 +139,20 @@ def _too_low(measured, record):
     # By which a rate is raised that moves nothing is not known: to a usual one.
     factor = RATIO / ratio if ratio else math.inf
     why = f"this brings the ratio of update to weight to about {RATIO:g}"
-    decay = _decay(record)
+    decay = decay_of(record)
     steps = advice.of_a_low_rate(measured, factor, why if ratio else "so far nothing moves", decay)
     return [Verdict.of("LEARNING_RATE", None, numbers, meaning, steps)]
 
 
-# A schedule has lowered a rate if its highest is so many times the lowest.
+# A schedule has lowered a rate far if its highest is so many times the median.
 _DECAYED = 100
 
 
-def _decay(record):
-    """The highest and the last learning rate of a training whose schedule lowered it far; else
-    `None`."""
+def decay_of(record):
+    """The highest and the last learning rate of a training whose schedule had lowered it far by
+    half of the updates; else `None`."""
     known = record.rate[np.isfinite(record.rate)]
-    if not len(known) or known.max() <= _DECAYED * known[-1]:
+    if not len(known) or known.max() <= _DECAYED * np.median(known):
         return None
     return float(known.max()), float(known[-1])
 
