@@ -25,7 +25,7 @@ class Report:
         size: Its bytes.
         difference: The largest difference of its outputs to the model's on the inputs of the check,
             divided by the largest output where that is above 1.
-        bound: The difference from which on nothing would have been written; `None` for int8.
+        bound: The difference from which on nothing would have been written.
         dynamic: What the file leaves open, of "batch" and "time".
         shapes: The shapes of the inputs by their names, `None` where a size is open.
 
@@ -39,7 +39,7 @@ class Report:
     operations: dict
     size: int
     difference: float
-    bound: float | None
+    bound: float
     dynamic: tuple
     shapes: dict
 
@@ -51,12 +51,11 @@ class Report:
 
     def __repr__(self):
         left_open = " and ".join(self.dynamic) or "nothing"
-        allowed = "" if self.bound is None else f" (allowed {self.bound:g})"
         named = [f"{k} x {v}" if v > 1 else k for k, v in self.operations.items()]
         inputs = [f"\n  input {name}: {shape}" for name, shape in self.shapes.items()]
         return (
             f"Report of the {self.format} file: {self.size:,} bytes, {left_open} open, largest "
-            f"difference {self.difference:.1e}{allowed}{''.join(inputs)}\n"
+            f"difference {self.difference:.1e} (allowed {self.bound:g}){''.join(inputs)}\n"
             f"  operations: {', '.join(named)}"
         )
 
