@@ -169,6 +169,13 @@ def test_an_operation_that_litert_has_not_is_named(tmp_path, capfd):
             {"quantize": "int8", "length": 3, "data": np.zeros((2, 4, 3))},
         ),
         ("`data` is for quantize='int8'", {"data": np.zeros((2, 3, 3))}),
+        *(
+            (
+                "`data` must hold finite numbers.*Received: x with array",
+                {"quantize": "int8", "length": 3, "data": np.full((2, 3, 3), value)},
+            )
+            for value in (np.nan, "a")
+        ),
     ],
 )
 def test_bad_arguments(message, arguments, tmp_path):
@@ -196,6 +203,8 @@ def test_models_it_does_not_take(tmp_path):
         export_litert(keras.Sequential([layers.GRU(2)]), path)
     with pytest.raises(ValueError, match=r"must compute in float32.*bfloat16"):
         export_litert(sequence(layers.GRU(2, dtype="mixed_bfloat16")), path)
+    with pytest.raises(ValueError, match=r"must compute in float32.*float64"):
+        export_litert(sequence(layers.GRU(2, dtype="float64")), path)
     texts = keras.Input((), dtype="string", name="texts")
     vectorize = keras.layers.TextVectorization(vocabulary=["a"], output_sequence_length=4)
     embedded = keras.layers.Embedding(4, 2)(vectorize(texts))

@@ -153,8 +153,9 @@ def test_what_cannot_keep_its_states(tmp_path):
     with pytest.raises(ValueError, match=r"`stateful` must be True or False.*stateful='file'"):
         exported(of_cell("gru"), tmp_path, stateful="file")
     memoryless = sequence(keras.layers.Dense(2), keras.layers.Dropout(0.5))
-    with pytest.raises(ValueError, match=r"without states.*stateful=True, sequential"):
-        exported(memoryless, tmp_path, stateful=True)
+    for stateful in (False, True):
+        with pytest.raises(ValueError, match=r"must have states.*Received: sequential"):
+            exported(memoryless, tmp_path, stateful=stateful)
     assert list(tmp_path.iterdir()) == []
 
 

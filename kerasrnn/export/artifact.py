@@ -11,6 +11,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from kerasrnn.arguments import boolean
 from kerasrnn.files import Address, located, replacing_file
 
 
@@ -105,10 +106,12 @@ def directory_for(path, overwrite):
 
     Raises:
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
-        TypeError, ValueError: it is no path.
+        NotADirectoryError: it lies below a file.
+        TypeError, ValueError: it is no path, or `overwrite` no boolean.
     """
-    place = located("path", path).resolve()
-    if not overwrite and place.exists() and not (place.is_dir() and not any(place.iterdir())):
+    place = _below_directories(path)
+    is_free = not place.exists() or (place.is_dir() and not any(place.iterdir()))
+    if not boolean("overwrite", overwrite) and not is_free:
         raise FileExistsError(
             "`path` must name a new or empty directory; choose another or pass overwrite=True. "
             f"Received: path={str(place)!r}, which exists"
@@ -122,17 +125,29 @@ def file_for(path, suffix, overwrite):
     Raises:
         FileExistsError: `path` exists, and `overwrite` is `False`.
         IsADirectoryError: it is a directory.
-        TypeError, ValueError: it is no path, or has another suffix.
+        NotADirectoryError: it lies below a file.
+        TypeError, ValueError: it is no path, or has another suffix, or `overwrite` is no boolean.
     """
-    place = located("path", path).resolve()
+    place = _below_directories(path)
     if not place.name.endswith(suffix):
         raise ValueError(f"`path` must end in {suffix!r}. Received: path={path!r}")
     if place.exists() and place.is_dir():
         raise IsADirectoryError(f"`path` must name a file. Received: path={path!r}, a directory")
-    if place.exists() and not overwrite:
+    if not boolean("overwrite", overwrite) and place.exists():
         raise FileExistsError(
             "`path` must name a new file; choose another or pass overwrite=True. "
             f"Received: path={str(place)!r}, which exists"
+        )
+    return place
+
+
+def _below_directories(path):
+    place = located("path", path).resolve()
+    # Behind an address there may be no directories.
+    above = [] if isinstance(place, Address) else place.parents
+    if file := next((one for one in above if one.exists() and not one.is_dir()), None):
+        raise NotADirectoryError(
+            f"`path` must lie in directories. Received: path={path!r}, below the file {file}"
         )
     return place
 

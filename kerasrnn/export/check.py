@@ -123,6 +123,20 @@ def _difference(expected, received):
     return float(apart) if np.isfinite(apart) else np.inf
 
 
+def loaded(format, load):
+    """What `load()` gives, the runtime of a format with what was written.
+
+    Raises:
+        ExportError: it does not load.
+    """
+    try:
+        return load()
+    except Exception as error:
+        raise ExportError(
+            f"The {format} file does not load; it was not put into its place. {_first_lines(error)}"
+        ) from error
+
+
 def checked(format, cases, run, bound):
     """Runs what was written on all cases.
 

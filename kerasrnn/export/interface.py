@@ -118,8 +118,12 @@ class Interface:
                     "export_saved_model does, and the layers behind the TextVectorization are a "
                     f"model without it. Received: the input {name!r} of strings"
                 )
+        refused = {"float16", "bfloat16"}
+        if not format.startswith("saved_model"):
+            # Of their recurrent nodes and of the products runtimes have those of float32 alone.
+            refused.add("float64")
         for layer in layers_in(model):
-            if layer.compute_dtype in ("float16", "bfloat16"):
+            if layer.compute_dtype in refused:
                 raise ValueError(
                     f"`model` must compute in float32 for the format {format}: build it under "
                     "keras.config.set_dtype_policy('float32') and give it the weights by "

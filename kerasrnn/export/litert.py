@@ -20,7 +20,7 @@ from kerasrnn.export.artifact import (
     needed,
     reported,
 )
-from kerasrnn.export.check import ExportError, cases, checked
+from kerasrnn.export.check import ExportError, cases, checked, loaded
 from kerasrnn.export.interface import (
     SAVE_OPTIONS,
     Interface,
@@ -70,7 +70,7 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         ImportError: ai-edge-litert is not installed; the message has the line for pip.
         FileExistsError: `path` exists, and `overwrite` is `False`.
         ValueError: the model is not built, stateful (`export_streaming` gives the states a way in
-            and out), of a class of the user's own, takes strings or computes in half precision; an
+            and out), of a class of the user's own, takes strings or does not compute in float32; an
             argument is outside its range.
         ExportError: the converter refuses the model, or the file does not run or does not give
             what the model gives.
@@ -160,7 +160,7 @@ class Runner:
     def __init__(self, content):
         self.content = content
         module = needed("ai_edge_litert.interpreter", "litert")
-        self.interpreter = module.Interpreter(model_content=content)
+        self.interpreter = loaded("litert", lambda: module.Interpreter(model_content=content))
 
     def run(self, signature, arrays):
         return self.interpreter.get_signature_runner(signature)(**arrays)
@@ -229,6 +229,10 @@ def _calibration(interface, specs, quantize, data):
         )
     arrays = dict(zip(names, map(np.asarray, arrays), strict=True))
     for name, v in arrays.items():
+        if v.dtype.kind not in "fiub" or not np.isfinite(v).all():
+            raise ValueError(
+                f"`data` must hold finite numbers. Received: {name} with {reprlib.repr(v)}"
+            )
         if v.shape[1:] != tuple(specs[name].shape[1:]) or not len(v):
             raise ValueError(
                 f"`data` must have the shape of what the file takes, here {specs[name].shape} of "

@@ -74,7 +74,7 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
         FileExistsError: there is something at `path`, and `overwrite` is `False`.
         ValueError: the model looks ahead, or has a layer without a step, which the message names;
             it is not built, takes strings or computes in half precision; `format` is unknown;
-            `stateful` with "onnx", or for a model without states.
+            the model has no states; `stateful` with "onnx".
         ExportError: the file does not run, or does not give what the model gives.
 
     Example:
@@ -101,10 +101,11 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
         interface = Interface(model, f"{format}, step by step")
         batch = _rows(model) if stateful else None
         stepwise = Stepwise(interface, batch)
-        if stateful and not stepwise.states:
+        if not stepwise.states:
             raise ValueError(
-                "`stateful` must be False for a model without states, whose step depends on "
-                f"nothing before it. Received: stateful={stateful!r}, {model.name}"
+                "`model` must have states that go from step to step, of a recurrent layer or a "
+                "causal Conv1D; without them each step is a sequence of its own for the other "
+                f"exporters. Received: {model.name}"
             )
         served = StatesInside(stepwise) if stateful else StatesOutside(stepwise)
         operations = writer.write(served)
