@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # model.export(format="litert") of a recurrent layer of Keras that returns its sequence writes a file without an
-# error or a warning, and the interpreter of ai-edge-litert refuses it, since the outputs are collected in a list of
-# tensors, for which it wants the Flex delegate of TensorFlow. A batch that the Input fixes makes no difference; it
-# is any batch in the file.
+# error or a Python warning, and the interpreter of ai-edge-litert refuses it: the outputs are collected in a list of
+# tensors, for which it wants the Flex delegate of TensorFlow. A line in the converter's log says so, which
+# TF_CPP_MIN_LOG_LEVEL hides. A batch that the Input fixes makes no difference; it is any batch in the file.
 # Seen with keras 3.15.1, tensorflow 2.21.0, ai-edge-litert 2.3.0, Python 3.11:
 #   any: batch -1, Select TensorFlow op(s); fixed: batch -1, Select TensorFlow op(s)
 set -euo pipefail
