@@ -242,6 +242,10 @@ def per_step(units=128):
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         step = interpreter.get_signature_runner("step")
         runs["step, LiteRT"] = lambda: step(**arrays)
+        path = export_streaming(net, folder / "d.tflite", format="litert", stateful=True)
+        keeping = Interpreter(model_path=str(path), num_threads=1)
+        step_on = keeping.get_signature_runner("step")
+        runs["step, LiteRT, states inside"] = lambda: step_on(x=arrays["x"])
         files = export_streaming(net, folder / "c", format="onnx")
         session = onnx_files.Runner((files / "step.onnx").read_bytes()).session
         runs["step, ONNX"] = lambda: session.run(None, arrays)
@@ -255,7 +259,7 @@ def per_step(units=128):
 
             return once
 
-        turns = take_turns([timed(run) for run in runs.values()], 7)
+        turns = take_turns([timed(run) for run in runs.values()], 15)
     print("| step of two LSTM(128), batch 1 | microseconds | of the first |\n|---|---|---|")
     for i, name in enumerate(runs):
         micro = 1e6 * statistics.median(turn[i] for turn in turns.seconds)

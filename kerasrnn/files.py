@@ -90,11 +90,14 @@ def located(name, value):
 
     Raises:
         TypeError: it is no path.
-        ValueError: it is no address that TensorFlow knows, or one that has lost a slash.
+        ValueError: it is empty, no address that TensorFlow knows, or one that has lost a slash.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"`{name}` must be a path. Received: {name}={value!r}")
     text = os.fspath(value)
+    if not text:
+        # For pathlib that is the folder one is in.
+        raise ValueError(f"`{name}` must name a place. Received: {name}={value!r}")
     address = _ADDRESS.match(text)
     if not address:
         return pathlib.Path(value)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrnn.export import Artifact, RemoteArtifact, Report
-from kerasrnn.export.artifact import file_for, file_in_place, needed, reported
+from kerasrnn.export.artifact import directory_for, file_for, file_in_place, needed, reported
 from kerasrnn.files import Address
 
 REPORT = Report("onnx", {"GRU": 2, "Scan": 1}, 2048, 1e-7, 1e-5, (), {"x": (2, 3)})
@@ -64,10 +64,36 @@ def test_an_address_of_a_file(tmp_path):
         file_for(place.url, ".onnx", overwrite=False)
 
 
-@pytest.mark.parametrize("path", [3, None])
-def test_what_is_no_path(path):
-    with pytest.raises(TypeError, match="`path` must be a path"):
-        file_for(path, ".onnx", overwrite=False)
+PLACES = (lambda path, overwrite: file_for(path, ".onnx", overwrite), directory_for)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_path(place):
+    for path in (3, None):
+        with pytest.raises(TypeError, match="`path` must be a path"):
+            place(path, False)
+    with pytest.raises(ValueError, match=r"`path` must name a place. Received: path=''"):
+        place("", True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_lies_below_a_file(place, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file" / "net.onnx", tmp_path / "file" / "a" / "net.onnx"):
+        with pytest.raises(
+            NotADirectoryError, match=r"must lie in directories.*below the file .*e"
+        ):
+            place(path, True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_whether_to_overwrite_is_a_boolean(place, tmp_path):
+    path, rule = tmp_path / "net.onnx", r"`overwrite` must be True or False.*overwrite='no'"
+    with pytest.raises(ValueError, match=rule):
+        place(path, "no")
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=rule):
+        place(path, "no")
 
 
 def test_a_runtime_that_is_not_there_is_one_line_for_pip():

@@ -4,7 +4,14 @@ import pytest
 from exported import sequence, tokens
 
 from kerasrnn import layers
-from kerasrnn.export.check import ExportError, cases, checked, largest_difference, samples
+from kerasrnn.export.check import (
+    ExportError,
+    cases,
+    checked,
+    largest_difference,
+    loaded,
+    samples,
+)
 
 ONE = np.ones((2, 3), "float32")
 
@@ -46,6 +53,14 @@ def test_checked_gives_the_largest_and_refuses_more():
 
     with pytest.raises(ExportError, match=r"does not run on .*x \(2, 3\).*no such kernel"):
         checked("onnx", pairs, fails, 0.1)
+
+
+def test_what_does_not_load():
+    def load():
+        raise TypeError("No Op registered for MulNoNan")
+
+    with pytest.raises(ExportError, match=r"onnx file does not load; it was not .* for MulNoNan"):
+        loaded("onnx", load)
 
 
 def test_samples_are_padded_first_and_then_have_gaps():

@@ -100,6 +100,24 @@ def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     np.testing.assert_allclose(y, want, atol=0.1 * max(1, abs(want).max()))
 
 
+def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
+    """The largest difference on the first rows of `data`, by the largest output above 1."""
+    model = randomized(sequence(layers.MinGRU(8), keras.layers.Dense(2)))
+    model.set_weights([4 * w for w in model.get_weights()])
+    data = rng.normal(size=(32, 5, 3)).astype("float32")
+    options = {"length": 5, "quantize": "int8", "data": data}
+    path, again = (export_litert(model, tmp_path / f"{i}.tflite", **options) for i in range(2))
+    assert path.read_bytes() == again.read_bytes()
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    costs = []
+    for row in data[:8]:
+        want = np.array(model(row[None]))
+        (y,) = run(x=row[None]).values()
+        costs.append(abs(y - want).max() / max(1, abs(want).max()))
+    assert path.report.difference == pytest.approx(max(costs), rel=1e-3)
+    assert path.report.bound == 0.2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"go_backwards": True}, {"zero_output_for_mask": True}])
 @pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM, layers.GRU])
@@ -151,6 +169,13 @@ def test_an_operation_that_litert_has_not_is_named(tmp_path, capfd):
             {"quantize": "int8", "length": 3, "data": np.zeros((2, 4, 3))},
         ),
         ("`data` is for quantize='int8'", {"data": np.zeros((2, 3, 3))}),
+        *(
+            (
+                "`data` must hold finite numbers.*Received: x with array",
+                {"quantize": "int8", "length": 3, "data": np.full((2, 3, 3), value)},
+            )
+            for value in (np.nan, "a")
+        ),
     ],
 )
 def test_bad_arguments(message, arguments, tmp_path):
@@ -178,6 +203,8 @@ def test_models_it_does_not_take(tmp_path):
         export_litert(keras.Sequential([layers.GRU(2)]), path)
     with pytest.raises(ValueError, match=r"must compute in float32.*bfloat16"):
         export_litert(sequence(layers.GRU(2, dtype="mixed_bfloat16")), path)
+    with pytest.raises(ValueError, match=r"must compute in float32.*float64"):
+        export_litert(sequence(layers.GRU(2, dtype="float64")), path)
     texts = keras.Input((), dtype="string", name="texts")
     vectorize = keras.layers.TextVectorization(vocabulary=["a"], output_sequence_length=4)
     embedded = keras.layers.Embedding(4, 2)(vectorize(texts))

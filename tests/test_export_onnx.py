@@ -163,6 +163,8 @@ def test_what_it_refuses(tmp_path):
     )
     with pytest.raises(ValueError, match=r"must not be stateful.*stateful layers kept"):
         export_onnx(stateful, path)
+    with pytest.raises(ValueError, match=r"compute in float32.*wide, which computes in float64"):
+        export_onnx(sequence(layers.GRU(2, dtype="float64", name="wide")), path)
     with pytest.raises(ValueError, match=r"`path` must end in '.onnx'"):
         export_onnx(sequence(layers.GRU(2)), tmp_path / "net")
     path.write_bytes(b"mine")

@@ -25,8 +25,9 @@ from kerasrnn.export.check import ExportError
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL
 
 
-def exported(model, folder, format="saved_model"):
-    return export_streaming(model, folder / ("s.tflite" if format == "litert" else "s"), format)
+def exported(model, folder, format="saved_model", **options):
+    path = folder / ("s.tflite" if format == "litert" else "s")
+    return export_streaming(model, path, format, **options)
 
 
 def runner(path, format):
@@ -49,19 +50,19 @@ def runner(path, format):
     }
 
 
-def steps(run, arrays):
+def steps(run, arrays, stateful=False):
     """What comes out at each step but for the states."""
     batch, length = next(iter(arrays.values())).shape[:2]
-    states = run("initial_state", {"batch": np.array(batch, "int32")})
+    states = {} if stateful else run("initial_state", {"batch": np.array(batch, "int32")})
     for t in range(length):
         outputs = run("step", {name: x[:, t] for name, x in arrays.items()} | states)
         states = {name: outputs.pop(name) for name in states}
         yield outputs
 
 
-def assert_steps_are_the_whole(model, run, arrays):
+def assert_steps_are_the_whole(model, run, arrays, stateful=False):
     expected = outputs_of(model, arrays)
-    shown = list(steps(run, arrays))
+    shown = list(steps(run, arrays, stateful))
     names = sorted(shown[0])
     for name, want in zip(names, expected, strict=True):
         ys = [outputs[name] for outputs in shown]
@@ -93,8 +94,77 @@ def test_the_other_formats_in_short(format, tmp_path, rng):
     assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
 
 
+@pytest.mark.parametrize("format", slow_but(["litert"], ["saved_model", "litert"]))
+@pytest.mark.parametrize("name", slow_but(["lru", "stack"], MODELS))
+def test_a_file_keeps_its_states(name, format, tmp_path, rng):
+    model = randomized(MODELS[name]())
+    path = exported(model, tmp_path, format, stateful=True)
+    assert path.report.difference <= 1e-5
+    assert path.report.dynamic == ("time",)
+    assert path.report.shapes.keys() == {part.name for part in model.inputs}
+    assert not any("FLEX" in kind or kind == "CUSTOM" for kind in path.report.operations)
+    run = runner(path, format)
+    for _ in range(2):
+        assert_steps_are_the_whole(model, run, inputs_of(model, 1, 9, rng), stateful=True)
+        run("reset", {})
+
+
+@pytest.mark.parametrize("format", ["saved_model", "litert"])
+def test_rows_of_a_file_that_keeps_its_states(format, tmp_path, rng):
+    """Each loading has states of its own, for as many rows as the Input says, and for no others."""
+    gru = layers.GRU(4, stateful=True, initial_state="learned", name="gru")
+    model = keras.Sequential([keras.Input(batch_shape=(2, None, 3), name="x"), gru])
+    randomized(model)
+    path = exported(model, tmp_path, format, stateful=True)
+    assert path.report.shapes == {"x": (2, 3)}
+    first, second = runner(path, format), runner(path, format)
+    arrays = inputs_of(model, 2, 6, rng)
+    early = list(steps(first, {"x": arrays["x"][:, :3]}, stateful=True))
+    list(steps(second, {"x": rng.normal(size=(2, 4, 3)).astype("float32")}, stateful=True))
+    late = list(steps(first, {"x": arrays["x"][:, 3:]}, stateful=True))
+    gru.reset_state()
+    (want,) = outputs_of(model, arrays)
+    (received,) = (early + late)[-1].values()
+    np.testing.assert_allclose(received, want, atol=1e-5)
+    (learned,) = (w for w in model.weights if "initial" in w.path)
+    for served in (first, second):
+        start = served("reset", {})
+        np.testing.assert_allclose(start["gru_h"], np.tile(np.ravel(learned), (2, 1)), atol=1e-6)
+    for rows in (1, 3):
+        with pytest.raises((RuntimeError, tf.errors.InvalidArgumentError)):
+            first("step", {"x": np.ones((rows, 3), "float32")})
+
+
+@pytest.mark.parametrize("format", ["saved_model", "litert", "onnx"])
+def test_states_of_another_batch(format, tmp_path, rng):
+    """One row is not taken for all rows."""
+    model = randomized(of_cell("gru"))
+    run = runner(exported(model, tmp_path, format), format)
+    for rows, of_states in ((3, 1), (1, 3), (3, 2)):
+        states = run("initial_state", {"batch": np.array(of_states, "int32")})
+        rule = r"must have as many rows as `x`" if format == "saved_model" else "[Rr]eshape|RESHAPE"
+        with pytest.raises(Exception, match=rule):
+            run("step", {"x": np.ones((rows, 3), "float32"), **states})
+
+
+def test_what_cannot_keep_its_states(tmp_path):
+    with pytest.raises(ValueError, match=r"`stateful` must be False with format='onnx'.*True"):
+        exported(of_cell("gru"), tmp_path, "onnx", stateful=True)
+    with pytest.raises(ValueError, match=r"`stateful` must be True or False.*stateful='file'"):
+        exported(of_cell("gru"), tmp_path, stateful="file")
+    memoryless = sequence(keras.layers.Dense(2), keras.layers.Dropout(0.5))
+    for stateful in (False, True):
+        with pytest.raises(ValueError, match=r"must have states.*Received: sequential"):
+            exported(memoryless, tmp_path, stateful=stateful)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "stateful"),
+    slow_but([("saved_model", False)], [("saved_model", False), ("litert", True)]),
+)
 @pytest.mark.parametrize("length", [200, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_many_steps(length, tmp_path, rng):
+def test_many_steps(length, format, stateful, tmp_path, rng):
     model = randomized(
         sequence(
             layers.LSTM(8, return_sequences=True),
@@ -102,8 +172,9 @@ def test_many_steps(length, tmp_path, rng):
             layers.GRU(8, return_sequences=True),
         )
     )
-    path = exported(model, tmp_path)
-    assert_steps_are_the_whole(model, runner(path, "saved_model"), inputs_of(model, 2, length, rng))
+    path = exported(model, tmp_path, format, stateful=stateful)
+    arrays = inputs_of(model, 1 if stateful else 2, length, rng)
+    assert_steps_are_the_whole(model, runner(path, format), arrays, stateful)
 
 
 def test_names_and_signature(tmp_path):
@@ -229,9 +300,12 @@ def test_bad_arguments(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["full", "mine.txt"]
 
 
-@pytest.mark.parametrize("format", ["saved_model", "litert", "onnx"])
-def test_a_difference_leaves_nothing(format, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("format", "stateful"),
+    [("saved_model", False), ("litert", False), ("onnx", False), ("litert", True)],
+)
+def test_a_difference_leaves_nothing(format, stateful, tmp_path, monkeypatch):
     monkeypatch.setitem(export_streaming.__globals__, "BOUND", -1.0)
     with pytest.raises(ExportError, match="must give what the model gives"):
-        exported(sequence(layers.RNN(TwiceCell(2))), tmp_path, format)
+        exported(sequence(layers.RNN(TwiceCell(2))), tmp_path, format, stateful=stateful)
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from kerasrnn.arguments import boolean
 from kerasrnn.files import Address, located, replacing_file
 
 
@@ -25,7 +26,7 @@ class Report:
         size: Its bytes.
         difference: The largest difference of its outputs to the model's on the inputs of the check,
             divided by the largest output where that is above 1.
-        bound: The difference from which on nothing would have been written; `None` for int8.
+        bound: The difference from which on nothing would have been written.
         dynamic: What the file leaves open, of "batch" and "time".
         shapes: The shapes of the inputs by their names, `None` where a size is open.
 
@@ -39,7 +40,7 @@ class Report:
     operations: dict
     size: int
     difference: float
-    bound: float | None
+    bound: float
     dynamic: tuple
     shapes: dict
 
@@ -51,12 +52,11 @@ class Report:
 
     def __repr__(self):
         left_open = " and ".join(self.dynamic) or "nothing"
-        allowed = "" if self.bound is None else f" (allowed {self.bound:g})"
         named = [f"{k} x {v}" if v > 1 else k for k, v in self.operations.items()]
         inputs = [f"\n  input {name}: {shape}" for name, shape in self.shapes.items()]
         return (
             f"Report of the {self.format} file: {self.size:,} bytes, {left_open} open, largest "
-            f"difference {self.difference:.1e}{allowed}{''.join(inputs)}\n"
+            f"difference {self.difference:.1e} (allowed {self.bound:g}){''.join(inputs)}\n"
             f"  operations: {', '.join(named)}"
         )
 
@@ -106,10 +106,12 @@ def directory_for(path, overwrite):
 
     Raises:
         FileExistsError: `path` exists, is not an empty directory, and `overwrite` is `False`.
-        TypeError, ValueError: it is no path.
+        NotADirectoryError: it lies below a file.
+        TypeError, ValueError: it is no path, or `overwrite` no boolean.
     """
-    place = located("path", path).resolve()
-    if not overwrite and place.exists() and not (place.is_dir() and not any(place.iterdir())):
+    place = _below_directories(path)
+    is_free = not place.exists() or (place.is_dir() and not any(place.iterdir()))
+    if not boolean("overwrite", overwrite) and not is_free:
         raise FileExistsError(
             "`path` must name a new or empty directory; choose another or pass overwrite=True. "
             f"Received: path={str(place)!r}, which exists"
@@ -123,17 +125,29 @@ def file_for(path, suffix, overwrite):
     Raises:
         FileExistsError: `path` exists, and `overwrite` is `False`.
         IsADirectoryError: it is a directory.
-        TypeError, ValueError: it is no path, or has another suffix.
+        NotADirectoryError: it lies below a file.
+        TypeError, ValueError: it is no path, or has another suffix, or `overwrite` is no boolean.
     """
-    place = located("path", path).resolve()
+    place = _below_directories(path)
     if not place.name.endswith(suffix):
         raise ValueError(f"`path` must end in {suffix!r}. Received: path={path!r}")
     if place.exists() and place.is_dir():
         raise IsADirectoryError(f"`path` must name a file. Received: path={path!r}, a directory")
-    if place.exists() and not overwrite:
+    if not boolean("overwrite", overwrite) and place.exists():
         raise FileExistsError(
             "`path` must name a new file; choose another or pass overwrite=True. "
             f"Received: path={str(place)!r}, which exists"
+        )
+    return place
+
+
+def _below_directories(path):
+    place = located("path", path).resolve()
+    # Behind an address there may be no directories.
+    above = [] if isinstance(place, Address) else place.parents
+    if file := next((one for one in above if one.exists() and not one.is_dir()), None):
+        raise NotADirectoryError(
+            f"`path` must lie in directories. Received: path={path!r}, below the file {file}"
         )
     return place
 

@@ -123,6 +123,20 @@ def _difference(expected, received):
     return float(apart) if np.isfinite(apart) else np.inf
 
 
+def loaded(format, load):
+    """What `load()` gives, the runtime of a format with what was written.
+
+    Raises:
+        ExportError: it does not load.
+    """
+    try:
+        return load()
+    except Exception as error:
+        raise ExportError(
+            f"The {format} file does not load; it was not put into its place. {_first_lines(error)}"
+        ) from error
+
+
 def checked(format, cases, run, bound):
     """Runs what was written on all cases.
 
@@ -130,7 +144,7 @@ def checked(format, cases, run, bound):
         format: Its name, for messages.
         cases: Pairs of dictionaries of arrays: the inputs, and the outputs of the model.
         run: `run(inputs)` gives the outputs, by the same names.
-        bound: The largest difference that is let through, or `None`.
+        bound: The largest difference that is let through.
 
     Returns:
         The largest difference.
@@ -149,7 +163,7 @@ def checked(format, cases, run, bound):
                 f"into its place. {_first_lines(error)}"
             ) from error
         difference = largest_difference(expected, received)
-        if bound is not None and not difference <= bound:
+        if not difference <= bound:
             raise ExportError(
                 f"The {format} file must give what the model gives, up to {bound:g}; it was not "
                 f"put into its place. Received: a difference of {difference:.3g} on random inputs "

@@ -118,8 +118,12 @@ class Interface:
                     "export_saved_model does, and the layers behind the TextVectorization are a "
                     f"model without it. Received: the input {name!r} of strings"
                 )
+        refused = {"float16", "bfloat16"}
+        if not format.startswith("saved_model"):
+            # Of their recurrent nodes and of the products runtimes have those of float32 alone.
+            refused.add("float64")
         for layer in layers_in(model):
-            if layer.compute_dtype in ("float16", "bfloat16"):
+            if layer.compute_dtype in refused:
                 raise ValueError(
                     f"`model` must compute in float32 for the format {format}: build it under "
                     "keras.config.set_dtype_policy('float32') and give it the weights by "
@@ -172,10 +176,10 @@ class Interface:
             for name, shape in shapes.items()
         }
 
-    def specs_of_any_batch(self):
-        """As `specs`, of a model whose batch size may be another."""
+    def specs_of_batch(self, batch=None):
+        """As `specs`, of a model whose batch size may be another; `None` for any."""
         return {
-            name: tf.TensorSpec([None, *part.shape[1:]], part.dtype, name)
+            name: tf.TensorSpec([batch, *part.shape[1:]], part.dtype, name)
             for name, part in self.inputs.items()
         }
 
@@ -252,6 +256,19 @@ def as_signature(function, names):
         return dict(zip(names, tree.flatten(outputs), strict=True))
 
     return tf.function(call, autograph=False).get_concrete_function(**specs)
+
+
+def as_module(functions):
+    """A `tf.Module` of functions without variables, each under its name.
+
+    Args:
+        functions: For each by name a function from named tensors to named tensors, and the
+            `tf.TensorSpec`s of what it takes, by name.
+    """
+    module = tf.Module()
+    for name, (function, specs) in functions.items():
+        setattr(module, name, as_signature(*frozen(function, specs)))
+    return module
 
 
 def check_stateless(model):

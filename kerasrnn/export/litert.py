@@ -20,14 +20,13 @@ from kerasrnn.export.artifact import (
     needed,
     reported,
 )
-from kerasrnn.export.check import ExportError, cases, checked
+from kerasrnn.export.check import ExportError, cases, checked, loaded
 from kerasrnn.export.interface import (
     SAVE_OPTIONS,
     Interface,
-    as_signature,
+    as_module,
     check_stateless,
     convertible,
-    frozen,
     input_structure,
 )
 from kerasrnn.recurrence import carried, loop
@@ -71,7 +70,7 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         ImportError: ai-edge-litert is not installed; the message has the line for pip.
         FileExistsError: `path` exists, and `overwrite` is `False`.
         ValueError: the model is not built, stateful (`export_streaming` gives the states a way in
-            and out), of a class of the user's own, takes strings or computes in half precision; an
+            and out), of a class of the user's own, takes strings or does not compute in float32; an
             argument is outside its range.
         ExportError: the converter refuses the model, or the file does not run or does not give
             what the model gives.
@@ -97,7 +96,10 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
     specs = interface.specs(batch, length)
     calibration = _calibration(interface, specs, quantize, data)
 
-    content = converted(model, {SIGNATURE: (interface.call, specs)}, quantize, calibration)
+    run_pass = _step_by_step if quantize == "int8" else carried.run
+    with recurrence.through(run_pass), convertible(model):
+        module = as_module({SIGNATURE: (interface.call, specs)})
+    content = converted(model.name, module, [SIGNATURE], quantize, calibration)
     runner = Runner(content)
     pairs = cases(model, specs, interface.of_arrays)
     if quantize == "int8":
@@ -111,27 +113,22 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
     return reported(place, Report.of("litert", *of_file, specs))
 
 
-def converted(model, functions, quantize=None, calibration=()):
+def converted(model_name, module, names, quantize=None, calibration=()):
     """The bytes of a LiteRT file.
 
     Args:
-        model: The Keras model that the functions call.
-        functions: For each signature by name a function from named tensors to named tensors, and
-            the `tf.TensorSpec`s of what it takes, by name.
+        model_name: The model's name, for messages.
+        module: A `tf.Module`.
+        names: Those of its concrete functions that are to be signatures.
         quantize, calibration: As `export_litert` has them.
 
     Raises:
         ExportError: the converter refuses one.
     """
-    module = tf.Module()
-    for name, (function, specs) in functions.items():
-        run_pass = _step_by_step if quantize == "int8" else carried.run
-        with recurrence.through(run_pass), convertible(model):
-            setattr(module, name, as_signature(*frozen(function, specs)))
     with tempfile.TemporaryDirectory() as folder:
-        signatures = {name: getattr(module, name) for name in functions}
+        signatures = {name: getattr(module, name) for name in names}
         tf.saved_model.save(module, folder, signatures, SAVE_OPTIONS)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=names)
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -148,7 +145,7 @@ def converted(model, functions, quantize=None, calibration=()):
             operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
             operations = operations or "the converter's own error, which says nothing more"
             raise ExportError(
-                f"LiteRT has no builtin operations for all that {model.name} does; nothing was "
+                f"LiteRT has no builtin operations for all that {model_name} does; nothing was "
                 f"written. Received: {operations}"
             ) from error
 
@@ -163,7 +160,7 @@ class Runner:
     def __init__(self, content):
         self.content = content
         module = needed("ai_edge_litert.interpreter", "litert")
-        self.interpreter = module.Interpreter(model_content=content)
+        self.interpreter = loaded("litert", lambda: module.Interpreter(model_content=content))
 
     def run(self, signature, arrays):
         return self.interpreter.get_signature_runner(signature)(**arrays)
@@ -232,6 +229,10 @@ def _calibration(interface, specs, quantize, data):
         )
     arrays = dict(zip(names, map(np.asarray, arrays), strict=True))
     for name, v in arrays.items():
+        if v.dtype.kind not in "fiub" or not np.isfinite(v).all():
+            raise ValueError(
+                f"`data` must hold finite numbers. Received: {name} with {reprlib.repr(v)}"
+            )
         if v.shape[1:] != tuple(specs[name].shape[1:]) or not len(v):
             raise ValueError(
                 f"`data` must have the shape of what the file takes, here {specs[name].shape} of "

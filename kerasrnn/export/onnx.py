@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kerasrnn import recurrence
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
-from kerasrnn.export.check import cases, checked
+from kerasrnn.export.check import cases, checked, loaded
 from kerasrnn.export.interface import (
     Interface,
     check_stateless,
@@ -47,7 +47,7 @@ def export_onnx(model, path, overwrite=False):
         ImportError: onnx or onnxruntime is not installed; the message has the line for pip.
         FileExistsError: `path` exists, and `overwrite` is `False`.
         ValueError: the model is not built, stateful (`export_streaming` gives the states a way in
-            and out), of a class of the user's own, takes strings or computes in half precision.
+            and out), of a class of the user's own, takes strings or does not compute in float32.
         ExportError: the model has an operation that is not written to ONNX, or the file does not
             run or does not give what the model gives.
 
@@ -151,7 +151,8 @@ class Runner:
 
     def __init__(self, content):
         runtime = needed("onnxruntime", "onnx")
-        self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = {"providers": ["CPUExecutionProvider"]}
+        self.session = loaded("onnx", lambda: runtime.InferenceSession(content, **options))
 
     def run(self, arrays):
         names = [output.name for output in self.session.get_outputs()]

@@ -128,6 +128,7 @@ class Stepwise:
     """A model's step.
 
     Attributes:
+        batch: The number of rows; `None` for any.
         inputs: The `tf.TensorSpec`s of one step of the inputs, (batch, ...), by their names.
         states: Those of the states, (batch, ...), by their names: the name of the layer, or its
             path where several have the name, and that of the state, as "lstm_h".
@@ -135,18 +136,19 @@ class Stepwise:
 
     Args:
         interface: The model's `Interface`.
+        batch: The number of rows; `None` for any.
 
     Raises:
         ValueError: a layer is not causal, or has no step; an input has no time.
     """
 
-    def __init__(self, interface):
-        self.interface = interface
+    def __init__(self, interface, batch=None):
+        self.interface, self.batch = interface, batch
         model = interface.model
         check_steps(model)
         self.outputs = interface.outputs
         self.inputs = {
-            name: tf.TensorSpec([None, *part.shape[2:]], part.dtype, name)
+            name: tf.TensorSpec([batch, *part.shape[2:]], part.dtype, name)
             for name, part in self._with_time(model).items()
         }
         self._names = _names_of_cells(model)
@@ -160,7 +162,7 @@ class Stepwise:
         after = look.get_concrete_function(self.inputs).structured_outputs
         self._initial = calls.initial
         self.states = {
-            name: tf.TensorSpec([None, *state.shape[1:]], state.dtype, name)
+            name: tf.TensorSpec([batch, *state.shape[1:]], state.dtype, name)
             for name, state in after.items()
         }
 
@@ -188,9 +190,26 @@ class Stepwise:
 
     def step(self, tensors):
         """The outputs and the new states by name, for one step of the inputs and the states."""
+        tensors = self._of_one_batch(tensors)
         calls = _Calls(self, {name: tensors[name] for name in self.states})
         outputs = self._run({name: tensors[name] for name in self.inputs}, calls)
         return outputs | {name: tf.identity(state) for name, state in calls.after.items()}
+
+    def _of_one_batch(self, tensors):
+        """The tensors, or where the step runs an error if one has other rows than the first input:
+        a state of one row would serve all rows, and in silence."""
+        first = next(iter(self.inputs))
+        batch = tf.shape(tensors[first])[0]
+        checked = {first: tensors[first]}
+        for name, value in tensors.items():
+            if name == first:
+                continue
+            rule = f"`{name}` must have as many rows as `{first}`. Received: rows of both"
+            equal = tf.debugging.assert_equal(tf.shape(value)[0], batch, rule)
+            # LiteRT and ONNX have no assertions; TensorFlow leaves out such a reshape.
+            with tf.control_dependencies([equal]):
+                checked[name] = tf.reshape(value, [batch, *value.shape[1:]])
+        return checked
 
     def _run(self, inputs, calls):
         model = self.interface.model

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from kerasrnn.arguments import one_of
+from kerasrnn.arguments import boolean, one_of
 from kerasrnn.export import litert, onnx
 from kerasrnn.export.artifact import (
     Report,
@@ -22,28 +22,32 @@ from kerasrnn.export.interface import (
     SAVE_OPTIONS,
     Interface,
     as_arrays,
-    as_signature,
     as_tensors,
-    frozen,
 )
 from kerasrnn.export.saved_model import operations_of
+from kerasrnn.export.step_signatures import StatesInside, StatesOutside
 from kerasrnn.export.stepwise import Stepwise, stateless
 from kerasrnn.files import replacing_directory
 
 BOUND = 1e-5
-_BATCH = {"batch": tf.TensorSpec([], "int32", "batch")}
 
 
-def export_streaming(model, path, format="saved_model", overwrite=False):
+def export_streaming(model, path, format="saved_model", overwrite=False, stateful=False):
     """Writes a causal model so that it runs one time step at a time.
 
     The signature `step` takes one step of each input under its own name, (batch, ...), and the
     states by name, and gives the outputs by the names of their layers and the new states by the
-    same names; `initial_state` gives the states to start from for a number of rows, `batch`. There
-    is no loop in it. A model that returns the last output alone gives at every step what
-    it would give if the sequence ended there. A masked step leaves the states as they are and
-    repeats the output, which then is a state, too; a causal convolution has its last inputs as one.
+    same names; `initial_state` gives the states to start from for a number of rows, `batch`. States
+    of other rows than the inputs are an error where the file runs. There is no loop in it. A model
+    that returns the last output alone gives at every step what it would give if the sequence ended
+    there. A masked step leaves the states as they are and repeats the output, which then is a
+    state, too; a causal convolution has its last inputs as one.
     A stateful model is written as if it were not: the states are the caller's.
+
+    With `stateful=True` they are the file's, whatever the model is: variables that last from call
+    to call, for as many rows as the model's `Input` says, or one. `step` takes the inputs and gives
+    the outputs alone, and `reset`, which takes nothing, puts the initial states back and gives
+    them by name. What loads the file holds one set of states, and another loading another.
 
     Before it takes its place the file runs in its runtime, step by step over random sequences of
     two batches and lengths, and has to give what the model gives of the whole ones: the difference,
@@ -59,6 +63,7 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
             `step.onnx` and `initial_state.onnx`: there a state comes out with "_next" behind its
             name, since no two tensors of an ONNX graph have one name.
         overwrite: Whether to replace what stands at `path`.
+        stateful: Whether the file keeps the states, which "onnx" cannot.
 
     Returns:
         The path, an `Artifact` (a `pathlib.Path`), or a `RemoteArtifact` (a string) where `path` is
@@ -68,7 +73,8 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
         ImportError: the runtime of the format is not installed; the message has the line for pip.
         FileExistsError: there is something at `path`, and `overwrite` is `False`.
         ValueError: the model looks ahead, or has a layer without a step, which the message names;
-            it is not built, takes strings or computes in half precision; `format` is unknown.
+            it is not built, takes strings or computes in half precision; `format` is unknown;
+            the model has no states; `stateful` with "onnx".
         ExportError: the file does not run, or does not give what the model gives.
 
     Example:
@@ -86,34 +92,53 @@ def export_streaming(model, path, format="saved_model", overwrite=False):
     ['gru_h', 'y']
     """
     one_of(FORMATS, "format", format)
+    if boolean("stateful", stateful) and format == "onnx":
+        raise ValueError(
+            "`stateful` must be False with format='onnx', since an ONNX graph keeps nothing from "
+            f"call to call: its states go in and come out. Received: stateful={stateful!r}"
+        )
     with FORMATS[format](path, overwrite) as writer:
         interface = Interface(model, f"{format}, step by step")
-        stepwise = Stepwise(interface)
-        operations = writer.write(stepwise)
+        batch = _rows(model) if stateful else None
+        stepwise = Stepwise(interface, batch)
+        if not stepwise.states:
+            raise ValueError(
+                "`model` must have states that go from step to step, of a recurrent layer or a "
+                "causal Conv1D; without them each step is a sequence of its own for the other "
+                f"exporters. Received: {model.name}"
+            )
+        served = StatesInside(stepwise) if stateful else StatesOutside(stepwise)
+        operations = writer.write(served)
         with stateless(model):
-            pairs = cases(model, interface.specs_of_any_batch(), interface.of_arrays)
-        difference = checked(format, pairs, _whole(stepwise, writer.run), BOUND)
+            pairs = cases(model, interface.specs_of_batch(batch), interface.of_arrays)
+        difference = checked(format, pairs, _whole(served, writer.run), BOUND)
         report = Report(
             format,
             operations,
             writer.size(),
             difference,
             BOUND,
-            ("batch", "time"),
-            {name: tuple(spec.shape) for name, spec in (stepwise.inputs | stepwise.states).items()},
+            ("time",) if stateful else ("batch", "time"),
+            {name: tuple(spec.shape) for name, spec in served.taken.items()},
         )
     return reported(writer.place, report)
 
 
-def _whole(stepwise, run):
+def _rows(model):
+    """The batch of a model's inputs; 1 where they leave it open."""
+    return next((part.shape[0] for part in model.inputs if part.shape[0] is not None), 1)
+
+
+def _whole(served, run):
     """`run(signature, arrays)` over whole sequences, with the outputs of one call of the model."""
+    stepwise = served.stepwise
     ranks = dict(
         zip(stepwise.outputs, (len(y.shape) for y in stepwise.interface.model.outputs), strict=True)
     )
 
     def whole(inputs):
         batch, length = next(iter(inputs.values())).shape[:2]
-        states = run("initial_state", {"batch": np.array(batch, "int32")})
+        states = served.start(run, batch)
         steps = []
         for t in range(length):
             outputs = run("step", {name: x[:, t] for name, x in inputs.items()} | states)
@@ -127,35 +152,25 @@ def _whole(stepwise, run):
     return whole
 
 
-def _functions(stepwise):
-    """The functions of both signatures, and what they take."""
-    return {
-        "step": (stepwise.step, stepwise.inputs | stepwise.states),
-        "initial_state": (stepwise.initial_state, _BATCH),
-    }
-
-
 class _SavedModel:
     """Writes a SavedModel, and runs it."""
 
     def __init__(self, place, directory):
         self.place, self.directory = place, directory
 
-    def write(self, stepwise):
-        module = tf.Module()
-        for name, (function, specs) in _functions(stepwise).items():
-            setattr(module, name, as_signature(*frozen(function, specs)))
-        signatures = {name: getattr(module, name) for name in ("step", "initial_state")}
+    def write(self, served):
+        module = served.module()
+        signatures = {name: getattr(module, name) for name in served.names}
         tf.saved_model.save(module, str(self.directory), signatures, SAVE_OPTIONS)
         # Held, or its functions are gone.
         self.loaded = tf.saved_model.load(str(self.directory))
-        served = self.loaded.signatures
+        loaded = self.loaded.signatures
         specs = {
-            name: (served[name].structured_input_signature[1], served[name].structured_outputs)
+            name: (loaded[name].structured_input_signature[1], loaded[name].structured_outputs)
             for name in signatures
         }
         write_signature(self.directory, specs)
-        return operations_of(served["step"])
+        return operations_of(loaded["step"])
 
     def run(self, signature, arrays):
         return as_arrays(self.loaded.signatures[signature](**as_tensors(arrays)))
@@ -170,8 +185,9 @@ class _LiteRT:
     def __init__(self, place, file):
         self.place, self.file = place, file
 
-    def write(self, stepwise):
-        content = litert.converted(stepwise.interface.model, _functions(stepwise))
+    def write(self, served):
+        name = served.stepwise.interface.model.name
+        content = litert.converted(name, served.module(), list(served.names))
         self.file.write(content)
         self.runner = litert.Runner(content)
         return self.runner.operations()
@@ -189,11 +205,12 @@ class _ONNX:
     def __init__(self, place, directory):
         self.place, self.directory = place, directory
 
-    def write(self, stepwise):
+    def write(self, served):
         self.directory.mkdir()
         self.runners, specs = {}, {}
-        for name, (function, inputs) in _functions(stepwise).items():
-            proto, outputs = onnx.written(stepwise.interface.model, function, inputs)
+        model = served.stepwise.interface.model
+        for name, (function, inputs) in served.functions().items():
+            proto, outputs = onnx.written(model, function, inputs)
             file = self.directory / f"{name}.onnx"
             file.write_bytes(proto.SerializeToString())
             self.runners[name] = onnx.Runner(file.read_bytes())
