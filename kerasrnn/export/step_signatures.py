@@ -42,8 +42,7 @@ class StatesOutside:
 class StatesInside:
     """The signatures of a step whose states are variables; attributes as those of `StatesOutside`.
 
-    The rows are fixed: from variables whose shape it learns as it runs, LiteRT computes wrong
-    numbers, or ends the process.
+    The rows are fixed, for LiteRT runs reliably on variables of a fixed shape alone.
     """
 
     names = ("step", "reset")
