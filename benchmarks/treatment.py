@@ -2,7 +2,7 @@
 reported on, changed as the first advice says, and trained anew, up to three times. Where a report
 says no more than that the loss still falls, it is trained twice as long.
 
-    python benchmarks/treatment.py                        # all; some three hours on two cores
+    python benchmarks/treatment.py                        # all; an hour on one core
     python benchmarks/treatment.py --tasks adding --seeds 0
 
 Every finished patient is a line of runs/treatment.jsonl; what stands there is not run again, so
@@ -474,14 +474,15 @@ def print_tables(runs):
     well = [run for run in runs if run["kind"] in HEALTHY]
     alarms = sum(run["status"] != "healthy" for run in well)
     print(f"\nFalse alarms: {alarms} of {len(well)} healthy nets.")
-    print("\n| healthy net | score | status | verdicts |")
-    print("|---|---|---|---|")
-    for kind, of_kind in rows.items():
-        for run in of_kind if kind in HEALTHY else []:
-            name = f"{run['task']}, {kind}, {run['seed']}"
-            print(
-                f"| {name} | {run['score']:.2f} | {run['status']} | {', '.join(run['verdicts'])} |"
-            )
+    print("\n| healthy net | scores, by seed | verdicts |")
+    print("|---|---|---|")
+    by_net = collections.defaultdict(list)
+    for run in well:
+        by_net[f"{run['task']}, {run['kind']}"].append(run)
+    for name, of_net in by_net.items():
+        scores = ", ".join(f"{run['score']:.2f}" for run in of_net)
+        found = dict.fromkeys(code for run in of_net for code in run["verdicts"])
+        print(f"| {name} | {scores} | {', '.join(found)} |")
 
 
 COUNTED = "nets", "sick", "named first", "cured in 1", "2", "3", "circles", "Keras alone"
