@@ -9,7 +9,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import Own
+from exported import Own, sequence
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
@@ -364,3 +364,19 @@ def test_a_model_of_a_class_of_its_own(tmp_path):
     model = Own()
     model(np.ones((1, 4, 3), "float32"))
     assert export_saved_model(model, tmp_path / "artifact").report.difference <= 1e-5
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_it(tmp_path, rng):
+    """TensorFlow's saved_model_cli; the test of a TF1 session is the quick one."""
+    model = sequence(layers.LRU(4))
+    path = export_saved_model(model, tmp_path / "net")
+    x = rng.normal(size=(2, 7, 3)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    command = [pathlib.Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", path]
+    command += ["--tag_set", "serve", "--signature_def", "serving_default"]
+    command += ["--inputs", f"x={tmp_path / 'x.npy'}", "--outdir", tmp_path / "served"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (served,) = (tmp_path / "served").iterdir()
+    np.testing.assert_allclose(np.load(served), model(x), atol=1e-5)
