@@ -39,6 +39,7 @@ def in_words(steps):
         (layers.SimpleRNN(2, recurrent_initializer="glorot_uniform"), {}, "orthogonal", "LRU"),
         (layers.SimpleRNN(2), {"scale_of_inputs": 0.5}, "to a tenth", "variance"),
         (layers.SimpleRNN(2), {"scale_of_inputs": 0.05}, "LSTM", "cale the inputs"),
+        (layers.SimpleRNN(2, "relu"), {"scale_of_inputs": 0.5}, "LSTM", "to a tenth"),
         (layers.SimpleRNN(2), {"scale_of_inputs": 50.0}, "variance of one", "Chrono("),
         (layers.LSTM(2), {}, "Chrono(T_max=100)", "LSTM"),
         (layers.LSTM(2, bias_initializer=Chrono(50)), {}, "Chrono(T_max=100)", "LSTM"),

@@ -233,7 +233,7 @@ def test_what_layers_add_to_the_loss_is_no_symbol():
         [keras.Input((STEPS, 3)), layers.LSTM(3, activity_regularizer="l2", name="lstm")]
     )
     model.compile("sgd", "mse")
-    report = health_report(model, X, np.zeros((4, 3)))
+    report = health_report(model, X, np.linspace(-0.9, 0.9, 12).reshape(4, 3))
     assert report.notes == [UNTRAINED]
     assert float(model.losses[0]) > 0
     explain(model)
@@ -335,7 +335,7 @@ def test_a_model_that_cannot_be_traced():
     model(X)
     with pytest.raises(ValueError, match=r"cannot be traced on `x`.*one by one"):
         explain(model, X)
-    assert health_report(model, X, np.zeros((4, 1))).notes == [UNTRAINED]
+    assert health_report(model, X, np.linspace(-0.9, 0.9, 4)[:, None]).notes == [UNTRAINED]
 
 
 def test_a_table_for_a_prompt():

@@ -53,6 +53,8 @@ def test_checked_gives_the_largest_and_refuses_more():
 
     with pytest.raises(ExportError, match=r"does not run on .*x \(2, 3\).*no such kernel"):
         checked("onnx", pairs, fails, 0.1)
+    with pytest.raises(ExportError, match="was run on nothing"):
+        checked("onnx", [], fails, 0.1)
 
 
 def test_what_does_not_load():

@@ -169,6 +169,10 @@ def test_an_operation_that_litert_has_not_is_named(tmp_path, capfd):
             {"quantize": "int8", "length": 3, "data": np.zeros((2, 4, 3))},
         ),
         ("`data` is for quantize='int8'", {"data": np.zeros((2, 3, 3))}),
+        (
+            "`data` must hold at least as many rows as the file takes at once, 8.*x: 5",
+            {"quantize": "int8", "length": 4, "batch": 8, "data": np.zeros((5, 4, 3))},
+        ),
         *(
             (
                 "`data` must hold finite numbers.*Received: x with array",

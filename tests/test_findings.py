@@ -262,6 +262,13 @@ def test_a_rate_is_not_too_low_without_gradients_or_after_few_updates():
         assert verdicts(measured)[0].code == code
 
 
+def test_a_rate_is_lowered_to_a_thousandth_at_most():
+    """However far an update threw a net that has blown up."""
+    for ratio, to in ((5.0, "0.002"), (2.6e3, "0.001")):
+        (verdict, *_) = verdicts_on(recorded(EVER, ratio=ratio, rate=1.0))
+        assert f"from 1 to {to}:" in verdict.remedy
+
+
 def test_a_rate_that_a_schedule_took_away_and_one_that_is_zero():
     decays = 0.1 * 0.9 ** np.arange(100)
     decaying = recorded(EVER, ratio=1e-7, loss=1.0, rate=decays)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow import slow_but
 from small import BATCH, LABELS, SGD, TOKENS, At, assert_same, fit
 
 from kerasrnn import layers
@@ -81,12 +82,11 @@ MODELS = {
 }
 CASES = [
     *(("plain", name) for name in SETS),
-    *((name, "all") for name in MODELS if name not in ("plain", "XLA")),
-    pytest.param("XLA", "all", marks=pytest.mark.slow),
+    *((name, "all") for name in MODELS if name != "plain"),
 ]
 
 
-@pytest.mark.parametrize(("model", "callbacks"), CASES)
+@pytest.mark.parametrize(("model", "callbacks"), slow_but([("plain", "all")], CASES))
 def test_the_same_callbacks_are_traced_once(model, callbacks):
     """Epoch by epoch, with fits without callbacks in between; the last labels are others."""
 
@@ -204,7 +204,10 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    slow_but([nothing, freeze, compile_again, schedule, another_monitor], CHANGES),
+)
 def test_what_was_changed_counts_from_the_next_fit_on(change):
     """With the callbacks, and after it without them, and as if nothing had been kept."""
 
@@ -384,6 +387,7 @@ def test_compile_drops_the_step():
     assert step() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_memory_does_not_grow(same):
     """Neither with the same callbacks nor with new ones that are all kept."""

@@ -265,9 +265,9 @@ def test_what_a_model_keeps_beside_weights(random_weights):
     normalization.adapt(X)
     words, x = keras.Input((1,), dtype="string", name="w"), keras.Input((6, 4), name="x")
     y = K.GRU(2)(K.Embedding(9, 3, mask_zero=True)(text(words)))
-    z = K.LSTM(2)(K.BatchNormalization()(normalization(x)))
+    z = K.LSTM(2)(K.BatchNormalization(name="batch")(normalization(x)))
     model = keras.Model({"w": words, "x": x}, [y, z], name="texts")
-    model.get_layer("batch_normalization").moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+    model.get_layer("batch").moving_mean.assign([1.0, 2.0, 3.0, 4.0])
     ours = from_keras(model)
     assert_same(model, ours, {"w": tf.constant([["a d"], ["e"], ["b a c"]]), "x": tf.constant(X)})
     assert ours.name == "texts"

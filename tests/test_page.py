@@ -6,6 +6,7 @@ from known_nets import X, Y, compiled, plain, simple, stack
 from kerasrnn import layers
 from kerasrnn.diagnostics import health_report
 from kerasrnn.diagnostics.health import page
+from kerasrnn.diagnostics.health.verdict import grouped, in_other_layers
 
 
 class Page(html.parser.HTMLParser):
@@ -39,8 +40,9 @@ def test_the_page_stands_alone(tmp_path):
     # A name is text, never markup.
     assert "b>a" in seen.words
     text = " ".join("".join(seen.words).split())
-    for verdict in stack().verdicts:
-        for sentence in (verdict.meaning, verdict.remedy):
+    for verdict, others in grouped(stack().verdicts):
+        same = [in_other_layers(others)] if others else []
+        for sentence in (verdict.meaning, verdict.remedy, *same):
             assert sentence[1:].replace("`", "") in text
 
 

@@ -111,13 +111,13 @@ class GRUCell(Cell):
 
     def step(self, x, states, product):
         (h,) = states
-        x_zr, x_g = self.split(x, "zr", "g")
+        x_z, x_r, x_g = self.split(x, "z", "r", "g")
 
         if self.reset_after:
-            u_zr, u_g = self.split(product("zrg", h), "zr", "g")
+            u_z, u_r, u_g = self.split(product("zrg", h), "z", "r", "g")
         else:
-            u_zr = product("zr", h)
-        z, r = self.split(self.recurrent_activation(x_zr + u_zr), "z", "r")
+            u_z, u_r = self.split(product("zr", h), "z", "r")
+        z, r = self.recurrent_activation(x_z + u_z), self.recurrent_activation(x_r + u_r)
         g = self.activation(x_g + (r * u_g if self.reset_after else product("g", r * h)))
         g = product.drop(g)
         if self.update_gate == "write":

@@ -152,7 +152,9 @@ def checked(format, cases, run, bound):
     Raises:
         ExportError: a case does not run, or differs by more.
     """
-    worst = 0.0
+    worst, cases = 0.0, list(cases)
+    if not cases:
+        raise ExportError(f"The {format} file was run on nothing; it was not put into its place.")
     for inputs, expected in cases:
         shapes = ", ".join(f"{name} {v.shape}" for name, v in inputs.items())
         try:

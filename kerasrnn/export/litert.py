@@ -239,6 +239,13 @@ def _calibration(interface, specs, quantize, data):
                 f"{name}. Received: an array of the shape {v.shape}"
             )
     rows = next(iter(specs.values())).shape[0] or 1
+    lengths = set(map(len, arrays.values()))
+    if len(lengths) > 1 or min(lengths) < rows:
+        raise ValueError(
+            f"`data` must hold at least as many rows as the file takes at once, {rows}, and as "
+            "many for each input. "
+            f"Received: {', '.join(f'{n}: {len(v)}' for n, v in arrays.items())}"
+        )
     count = min(map(len, arrays.values())) // rows
     return [
         {

@@ -228,7 +228,8 @@ def of_a_layer_that_vanishes(measured, layer, exchange=None):
         not measured.learned and scale_targets(settings),
         take_gates(layer),
         (of_layer.gain is None or of_layer.gain < 1) and start_recurrent(of_layer),
-        _may_be_smaller(settings)
+        of_layer.activation == "tanh"
+        and _may_be_smaller(settings)
         and Advice(
             "Scale the inputs down, to a tenth: tanh passes a gradient on where its argument is "
             "small, and swallows it where it is large.",

@@ -23,6 +23,8 @@ _JUMPS, _JUMP = 0.1, 10
 _ENDS = 1.2
 # A rate that is lowered is to move the layer that moved most by that.
 _TARGET = 1e-2
+# But to no less than that share: what an update changes of a net that has blown up is no measure.
+_LOWEST = 1e-3
 # It is too low if layers move by less than a tenth of RATIO while the loss falls by less than that
 # share and gradients stay, over at least so many updates.
 _FALLS, _UPDATES = 0.1, 20
@@ -60,7 +62,7 @@ def too_high(measured, record):
     said, ratio = _why_too_high(record, ratios, losses)
     if said is None:
         return []
-    factor = min(0.1, _TARGET / ratio) if ratio else 0.1
+    factor = min(0.1, max(_LOWEST, _TARGET / ratio)) if ratio else 0.1
     why = f"an update that changes a layer by {RATIO:g} to {_TARGET:g} of its weights is healthy, "
     why += f"not one by {ratio:.2g}"
     numbers = {"too": "high", "update_ratio": ratio, "rate": measured.settings.rate}
