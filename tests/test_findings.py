@@ -394,6 +394,25 @@ def test_what_a_net_does_without_is_settled_once_its_loss_stands():
         assert any("does well without" in note for note in notes(measured)) == (code == "HEALTHY")
 
 
+def test_what_stands_for_a_trivial_predictor_that_cannot_be_scored():
+    """Half of the loss that the training began with, where a monitor knows it."""
+    layer = layer_health(slope=-1.0)
+    record = recorded(norms(100), loss=np.r_[2.0, np.ones(99)])
+    for loss, with_record, code in (
+        (0.91, True, "VANISHING"),
+        (0.89, True, "HEALTHY"),
+        (0.01, False, "VANISHING"),
+        (-0.5, True, "VANISHING"),
+    ):
+        measured = Measured(
+            record=record if with_record else None,
+            loss=loss,
+            layers={"rnn": layer},
+            exchanges=lambda path, back: Exchange(back, 0.8, 0.8, 0.0, True),
+        )
+        assert verdicts(measured)[0].code == code
+
+
 def test_the_growth_that_harms_a_net_by_what_it_has_learned():
     trivial = TrivialPredictor(1.0, "the mean of `y`")
     for loss, growth, code in (

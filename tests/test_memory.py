@@ -209,6 +209,17 @@ def test_of_outputs_per_step_the_last_is_scored():
     for x, loss in ((X, told.loss), (other, told.exchanged)):
         expected = np.mean((every.predict(x, verbose=0)[:, -1] - y[:, -1]) ** 2)
         assert loss == pytest.approx(expected, rel=1e-4)
+    assert told.at_last
+    assert not exchange(net(simple()), X, NEAR, 5).at_last
+
+
+def test_steps_that_the_output_masks_do_not_count():
+    """As they do not in the loss of the model."""
+    x = X.copy()
+    x[:, 30:] = 0
+    every = net(keras.layers.Masking(), simple(return_sequences=True, go_backwards=True))
+    told = exchange(every, x, X[:, :, :1], TIME - 15)
+    assert told.loss == pytest.approx(every.evaluate(x, X[:, :, :1], BATCH, verbose=0), rel=1e-4)
 
 
 def test_one_direction_of_two():

@@ -111,7 +111,7 @@ def _on_the_schedule(measured):
         return None
     return (
         f"the schedule took the learning rate from {decay[0]:.3g} to {decay[1]:.3g}; for half of "
-        "the updates it was under a hundredth of its highest, and hardly anything was learned."
+        "the updates it was under a hundredth of its highest, by which a net hardly learns."
     )
 
 

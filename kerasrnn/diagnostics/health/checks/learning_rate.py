@@ -138,7 +138,7 @@ def _too_low(measured, record):
         f"while the gradients stayed; an update changes a layer by {ratio:.1g} of its weights, "
         f"where about {RATIO:g} is healthy."
     )
-    # By which a rate is raised that moves nothing is not known: to a usual one.
+    # By how much to raise a rate that moves nothing is not known; it becomes a usual one.
     factor = RATIO / ratio if ratio else math.inf
     why = f"this brings the ratio of update to weight to about {RATIO:g}"
     decay = decay_of(record)
