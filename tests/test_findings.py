@@ -394,6 +394,28 @@ def test_what_a_net_does_without_is_settled_once_its_loss_stands():
         assert any("does well without" in note for note in notes(measured)) == (code == "HEALTHY")
 
 
+def test_penalties_count_for_nothing_in_what_was_learned():
+    trivial = TrivialPredictor(1.0, "the mean of `y`")
+    for penalties, code in ((0.0, "EXPLODING"), (1.0, "HEALTHY")):
+        layer = layer_health(slope=math.log(1100) / 99)
+        of_batch = {"loss": 1.4, "penalties": penalties, "trivial": trivial}
+        assert verdicts(Measured(layers={"rnn": layer}, **of_batch))[0].code == code
+
+
+def test_the_trend_counts_what_has_no_loss():
+    losses = np.r_[np.linspace(2, 1, 20), np.full(3, np.nan)]
+    first, last, known, lost = recorded(norms(23), loss=losses).trend
+    assert (first, known, lost) == (2.0, 20, 3)
+    assert last == pytest.approx(losses[18:20].mean(), rel=1e-6)
+
+
+def test_a_frozen_layer_has_no_gates_to_learn():
+    layer = layer_health(low=0.9)
+    for trainable, code in ((True, "SATURATED"), (False, "HEALTHY")):
+        frozen = layer._replace(trainable=trainable)
+        assert verdicts(Measured(layers={"rnn": frozen}))[0].code == code
+
+
 def test_what_stands_for_a_trivial_predictor_that_cannot_be_scored():
     """Half of the loss that the training began with, where a monitor knows it."""
     layer = layer_health(slope=-1.0)

@@ -127,6 +127,11 @@ def freeze(model, callbacks):
     model.get_layer("first").trainable = False
 
 
+def freeze_a_variable(model, callbacks):
+    # The last of those that are trained, so that all together stay in their order.
+    model.trainable_variables[-1].trainable = False
+
+
 def scale(model, callbacks):
     model.get_layer("scale").factor = 3.0
 
@@ -198,7 +203,17 @@ def nothing(model, callbacks):
 
 
 CHANGES = [
-    *(freeze, scale, compile_again, other_optimizer, momentum, schedule, clipnorm, eager),
+    *(
+        freeze,
+        freeze_a_variable,
+        scale,
+        compile_again,
+        other_optimizer,
+        momentum,
+        schedule,
+        clipnorm,
+        eager,
+    ),
     *(executions, xla, train_step, compute_loss, another_layer),
     *(another_monitor, a_clip_more, products, nothing),
 ]
@@ -206,7 +221,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(
     "change",
-    slow_but([nothing, freeze, compile_again, schedule, another_monitor], CHANGES),
+    slow_but([nothing, freeze_a_variable, compile_again, schedule, another_monitor], CHANGES),
 )
 def test_what_was_changed_counts_from_the_next_fit_on(change):
     """With the callbacks, and after it without them, and as if nothing had been kept."""

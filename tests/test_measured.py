@@ -108,6 +108,18 @@ def test_a_forecast_that_sees_the_next_step(backward):
         assert not backward or remedy in verdict.remedy
 
 
+def test_a_forecast_of_something_like_the_next_step():
+    """However near to it, another quantity may be known at its time."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 16, 1)).astype("float32")
+    like = x[:, 1:] + 0.1 * rng.normal(size=(8, 15, 1)).astype("float32")
+    rnn = layers.Bidirectional(layers.GRU(4, return_sequences=True))
+    model = keras.Sequential([keras.Input((15, 1)), rnn, keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    codes = {verdict.code for verdict in health_report(model, x[:, :-1], like).verdicts}
+    assert "LOOKS_AHEAD" not in codes
+
+
 def test_targets_that_the_output_does_not_reach():
     x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
     y = np.linspace(-3, 4, 8, dtype="float32")[:, None]

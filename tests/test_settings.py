@@ -70,6 +70,8 @@ def test_whether_a_layer_brings_the_inputs_to_a_scale():
         assert report.settings.normalized == normalized
         advised = any("Scale the inputs" in step for v in report.verdicts for step in v.steps)
         assert not (advised and normalized)
+    behind = keras.Sequential([keras.layers.Dense(2), keras.layers.LayerNormalization()])
+    assert not health_report(compiled(behind, layers.GRU(3)), large, Y).settings.normalized
     inside = keras.Sequential([keras.layers.LayerNormalization(), keras.layers.Dense(2)])
     assert health_report(compiled(inside, layers.GRU(3)), large, Y).settings.normalized
 
