@@ -203,18 +203,8 @@ def nothing(model, callbacks):
 
 
 CHANGES = [
-    *(
-        freeze,
-        freeze_a_variable,
-        scale,
-        compile_again,
-        other_optimizer,
-        momentum,
-        schedule,
-        clipnorm,
-        eager,
-    ),
-    *(executions, xla, train_step, compute_loss, another_layer),
+    *(freeze, freeze_a_variable, scale, compile_again, other_optimizer, momentum, schedule),
+    *(clipnorm, eager, executions, xla, train_step, compute_loss, another_layer),
     *(another_monitor, a_clip_more, products, nothing),
 ]
 
