@@ -206,9 +206,11 @@ class Stepwise:
                 continue
             rule = f"`{name}` must have as many rows as `{first}`. Received: rows of both"
             equal = tf.debugging.assert_equal(tf.shape(value)[0], batch, rule)
-            # LiteRT and ONNX have no assertions; TensorFlow leaves out such a reshape.
+            # TensorFlow leaves out such a reshape with all that it waits for, so that the value waits
+            # for itself; LiteRT and ONNX have no assertions.
             with tf.control_dependencies([equal]):
-                checked[name] = tf.reshape(value, [batch, *value.shape[1:]])
+                value = tf.identity(value)
+            checked[name] = tf.reshape(value, [batch, *value.shape[1:]])
         return checked
 
     def _run(self, inputs, calls):
