@@ -3,10 +3,11 @@
     python benchmarks/parts.py
 
 One layer with `return_sequences=True`, as in recurrent_layers.py. Beside a step of `fit` stand,
-each run by itself on the same parts of the batch: the forward and the backward program; the products
-in them, as a program that does nothing else; the products with the inputs and those with the states
-for the gradients of the kernels. What all products take is the limit: activations, what is kept and
-copies come on top. The last two columns are of the first step: tracing, and the compilation of programs.
+each run by itself on the same parts of the batch: the forward and the backward program; the
+products in them, as a program that does nothing else; the products with the inputs, and those with
+the states for the gradients of the kernels. What all products take is the limit: activations, what
+is kept and copies come on top. The last two columns are of the first step: tracing, and the
+compilation of programs.
 """
 
 import functools
