@@ -108,8 +108,8 @@ def test_compilations_of_a_fit(rng, monkeypatch, take_path):
     fit([(8, 20), (8, 20), (5, 20)])
     # The two layers share, and so does the last, smaller batch.
     assert len(shapes) == 1
-    fit([(8, steps) for steps in range(65, 97)])
-    assert len(shapes) == 1 + 4
+    fit([(size, steps) for size in (32, 20, 9, 31, 17) for steps in range(66, 126, 3)])
+    assert len(shapes) == 1 + 1
 
 
 def test_traces_of_a_fit(rng, monkeypatch):
@@ -137,11 +137,23 @@ def test_traces_of_a_fit(rng, monkeypatch):
     assert traces() == [2] * 4
 
 
-def test_lengths_share_a_few_programs():
-    rounded = {steps: int(programs.rounded_up(tf.constant(steps))) for steps in range(1, 2049)}
-    assert all(steps <= up < steps + max(8, steps / 8 + 1) for steps, up in rounded.items())
-    assert len({rounded[steps] for steps in range(100, 200)}) == 9
-    assert len(set(rounded.values())) < 60
+def test_powers_of_two():
+    received = [int(programs.power_of_two(tf.constant(n))) for n in range(1, 4097)]
+    assert received == [1 << (n - 1).bit_length() for n in range(1, 4097)]
+
+
+def test_batches_of_unknown_size_share_a_few_programs():
+    def rows(size, **options):
+        cut = {"masked": False, "keep": True, "cores": 2, "columns": 512} | options
+        parts, rows = programs._cut(None, tf.constant(size), **cut)
+        assert parts * int(rows) >= size
+        return int(rows)
+
+    assert {rows(size) for size in range(3, 33)} == {4, 8, 16}
+    assert {rows(size, masked=True) for size in range(3, 65)} == {8, 16}
+    assert {rows(size, keep=False) for size in (1, 2)} == {1}
+    # Where a part is full, no row more.
+    assert [rows(size) for size in (34, 100, 128)] == [17, 50, 64]
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ TOO_FEW = "too few for compiling to pay"
 _MOST_PARTS = 4
 # Columns of the kernels up to which a step takes hardly longer for 16 rows than for one.
 _SMALL = 128
+# Steps to which a shorter sequence of unknown length is filled up.
+_LEAST_STEPS = 32
+# Rows of a part from which on it is not filled up to share a program; below it costs little.
+_FULL = 16
 # A function of the user's own has no name by which a program of its own could be kept.
 _ACTIVATIONS = {
     f
@@ -156,8 +160,9 @@ class _Batch:
 
         columns = len(self.cell.gates) * self.cell.units
         parts, rows = _cut(sequences.shape[0], size, mask is not None, keep, cores, columns)
-        # A program is compiled per length: rounded up, batches of many lengths share a few.
-        length = steps if sequences.shape[1] else rounded_up(steps)
+        # A program is compiled per length: rounded up, batches of many lengths share a few. It runs
+        # no step more for that, and takes memory alone.
+        length = steps if sequences.shape[1] else power_of_two(tf.maximum(steps, _LEAST_STEPS))
         fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
         if not fits:
             more = [0, parts * rows - size]
@@ -258,7 +263,8 @@ def _cut(known, size, masked, keep, cores, columns):
     # The last batch of an epoch shares its programs with the others more often than not.
     least = 16 if small else 8 if masked else 4
     least = tf.where(size <= 2, single, least)
-    return parts, tf.maximum(-(-size // parts), least)
+    rows = tf.maximum(-(-size // parts), least)
+    return parts, tf.where(rows < _FULL, power_of_two(rows), rows)
 
 
 def _cores():
@@ -335,8 +341,7 @@ def _unmasked(mask, together):
     return start, stop[..., 0]
 
 
-def rounded_up(steps):
-    """To the next multiple of an eighth of the power of two below, and of 8."""
-    power = tf.cast(tf.math.log(tf.cast(steps, "float64")) / math.log(2.0), "int32")
-    unit = tf.bitwise.left_shift(1, tf.maximum(power - 3, 3))
-    return (steps + unit - 1) // unit * unit
+def power_of_two(n):
+    """The least that is not below `n`, of a positive integer."""
+    bits = tf.math.ceil(tf.math.log(tf.cast(n, "float64")) / math.log(2.0) - 1e-9)
+    return tf.bitwise.left_shift(1, tf.cast(bits, "int32"))
