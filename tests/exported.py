@@ -88,6 +88,15 @@ def two_inputs():
     return keras.Model({"b": b, "a": a}, {"sum": shared(a) + shared(b), "last": layers.LSTM(2)(a)})
 
 
+def joined_masks():
+    """A functional model, which has the masks that its layers make and join as operations."""
+    x, mask = keras.Input((None, 3), name="x"), keras.Input((None,), dtype="bool", name="mask")
+    y = keras.layers.Masking()(x)
+    y = keras.layers.Concatenate(axis=2)([y, keras.layers.Dense(2)(x)])
+    y = layers.GRU(4, return_sequences=True)(keras.layers.Add()([y, y]))
+    return keras.Model([x, mask], layers.LSTM(3, return_sequences=True)(y, mask=mask))
+
+
 # Those that look back alone.
 CAUSAL = {
     "stack": lambda: tokens(
@@ -122,6 +131,15 @@ CAUSAL = {
         keras.layers.TimeDistributed(keras.layers.Dense(3, activation="silu")),
     ),
     "inputs": two_inputs,
+    "functional": joined_masks,
+    "axes": lambda: sequence(
+        keras.layers.Conv1D(4, 1, padding="causal"),
+        keras.layers.PReLU(shared_axes=[1]),
+        keras.layers.BatchNormalization(axis=2),
+        layers.GRU(3),
+        keras.layers.LayerNormalization(axis=1),
+        keras.layers.PReLU(),
+    ),
 }
 # The others.
 AHEAD = {
@@ -179,8 +197,8 @@ def inputs_of(model, batch, length, rng):
 def outputs_of(model, arrays):
     """What a model gives, flat; eager, on its own paths."""
     x = {part.name: arrays[part.name] for part in model.inputs}
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) or not isinstance(model.input, dict | list):
         (x,) = x.values()
-    elif not isinstance(model.input, dict):
+    elif isinstance(model.input, list):
         x = list(x.values())
     return [np.array(y) for y in keras.tree.flatten(model(x, training=False))]

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import inspect
 import keyword
 import re
 
@@ -15,7 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasrnn import recurrence
 from kerasrnn.diagnostics.looking import shadowed
-from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
+from kerasrnn.inside import layers_in, stateful_layers
 from kerasrnn.layers import RNN
 
 # Those of what is served alone, some of which TensorFlow cannot save without its variables.
@@ -187,26 +188,66 @@ class Interface:
 @contextlib.contextmanager
 def convertible(model):
     """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside, and
-    its TimeDistributed layers take all steps as rows of one batch."""
+    its TimeDistributed layers as `over_rows` has it."""
     # The seam of test_recurrent_layers_of_keras_run_an_inner_loop.
-    stock, distributed = [], []
-    for layer in layers_in(model):
-        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN):
-            stock.append((layer, _inner_loop(layer)))
-        # What a mask would mean to the states in there is Keras's to say.
-        if isinstance(layer, keras.layers.TimeDistributed) and not recurrent_paths(layer):
-            distributed.append((layer, _over_rows(layer)))
-    with shadowed("inner_loop", stock), shadowed("call", distributed):
+    stock = [
+        (layer, _inner_loop(layer))
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN)
+    ]
+    with shadowed("inner_loop", stock), over_rows(model):
+        yield
+
+
+@contextlib.contextmanager
+def over_rows(model):
+    """Has the TimeDistributed layers of a model take all steps as rows of one batch, inside: what
+    Keras has for an unknown number of steps runs no loop, and so no recurrent layer.
+
+    Raises:
+        ValueError: a stateful layer in one, whose states would go on from step to step, of an
+            unknown number of steps.
+    """
+    distributed = [
+        (layer, _over_rows(layer))
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.TimeDistributed)
+    ]
+    with shadowed("call", distributed):
         yield
 
 
 def _over_rows(layer):
     def call(original, inputs, training=None, mask=None):
-        batch_and_time, of_row = tf.shape(inputs)[:2], inputs.shape[2:]
-        y = layer.layer(tf.reshape(inputs, [-1, *of_row]))
-        return tf.reshape(y, tf.concat([batch_and_time, y.shape[1:]], 0))
+        if stateful := stateful_layers(layer):
+            if inputs.shape[1] is not None:
+                return original(inputs, training=training, mask=mask)
+            raise ValueError(
+                "`model` must fix the number of steps of a TimeDistributed with a stateful layer, "
+                f"keras.Input((steps, ...)). Received: {layer.name}, with {stateful[0].name}"
+            )
+        # As Keras has it: what has no such argument is not told.
+        taken = inspect.signature(layer.layer.call).parameters
+        options = {"training": training} if "training" in taken else {}
+        if mask is not None and "mask" in taken:
+            options["mask"] = _as_rows(mask)
+        y = layer.layer.call(_as_rows(inputs), **options)
+        steps = tf.shape(inputs)[:2]
+        of_row = y.shape[1:]
+        y = tf.reshape(y, tf.concat([steps, tf.shape(y)[1:] if None in of_row else of_row], 0))
+        y.set_shape([*inputs.shape[:2], *of_row])
+        return y
 
     return call
+
+
+def _as_rows(x):
+    """All steps of x, (batch, time, ...), as rows of one batch."""
+    if None not in x.shape[2:]:
+        return tf.reshape(x, [-1, *x.shape[2:]])
+    rows = tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
+    rows.set_shape([None, *x.shape[2:]])
+    return rows
 
 
 def _inner_loop(layer):

@@ -15,6 +15,7 @@ from kerasrnn.export.interface import (
     check_input_names,
     check_model,
     input_structure,
+    over_rows,
 )
 from kerasrnn.files import replacing_directory
 from kerasrnn.inside import kept_states, layers_in
@@ -87,7 +88,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
     class_names = _checked_class_names(class_names, served)
     with left_as_it_was(served), replacing_directory(place) as unfinished:
         reset_state(served)
-        served.export(str(unfinished), verbose=False)
+        with over_rows(served):
+            served.export(str(unfinished), verbose=False)
         loaded = tf.saved_model.load(str(unfinished))
         serve = loaded.signatures[SIGNATURE]
         inputs = _specs(serve, served)

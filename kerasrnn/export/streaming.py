@@ -25,8 +25,9 @@ from kerasrnn.export.interface import (
     as_tensors,
 )
 from kerasrnn.export.saved_model import operations_of
+from kerasrnn.export.step_rules import stateless
 from kerasrnn.export.step_signatures import StatesInside, StatesOutside
-from kerasrnn.export.stepwise import Stepwise, stateless
+from kerasrnn.export.stepwise import Stepwise
 from kerasrnn.files import replacing_directory
 
 BOUND = 1e-5
@@ -132,9 +133,6 @@ def _rows(model):
 def _whole(served, run):
     """`run(signature, arrays)` over whole sequences, with the outputs of one call of the model."""
     stepwise = served.stepwise
-    ranks = dict(
-        zip(stepwise.outputs, (len(y.shape) for y in stepwise.interface.model.outputs), strict=True)
-    )
 
     def whole(inputs):
         batch, length = next(iter(inputs.values())).shape[:2]
@@ -145,7 +143,7 @@ def _whole(served, run):
             states = {name: outputs[name] for name in states}
             steps.append([outputs[name] for name in stepwise.outputs])
         return {
-            name: np.stack(ys, 1) if ranks[name] > 2 else ys[-1]
+            name: np.stack(ys, 1) if name in stepwise.sequences else ys[-1]
             for name, ys in zip(stepwise.outputs, zip(*steps, strict=True), strict=True)
         }
 
