@@ -97,6 +97,29 @@ def joined_masks():
     return keras.Model([x, mask], layers.LSTM(3, return_sequences=True)(y, mask=mask))
 
 
+def of_sentences():
+    """Of five words each, of which some are masked."""
+    words = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(4, 3, mask_zero=True)(words)
+    sentence = keras.Model(words, layers.Bidirectional(layers.GRU(2))(embedded))
+    text = keras.Input((None, 5), dtype="int32", name="text")
+    y = keras.layers.TimeDistributed(sentence)(text)
+    # A convolution over the words, and not over the sentences.
+    z = keras.layers.TimeDistributed(keras.layers.Embedding(4, 3))(text)
+    z = keras.layers.TimeDistributed(keras.layers.Conv1D(3, 2, padding="causal"))(z)
+    z = keras.layers.TimeDistributed(keras.layers.LSTM(4))(z)
+    return keras.Model(text, layers.LSTM(3, return_sequences=True)(y + z))
+
+
+def steps_of_steps():
+    """Both of any number, with a mask of the inner ones."""
+    x = keras.Input((None, None, 3), name="x")
+    y = keras.layers.TimeDistributed(keras.layers.LSTM(4, return_sequences=True))(
+        keras.layers.Masking()(x)
+    )
+    return keras.Model(x, keras.layers.TimeDistributed(layers.RNNStack("gru", 3, 2))(y))
+
+
 # Those that look back alone.
 CAUSAL = {
     "stack": lambda: tokens(
@@ -132,6 +155,7 @@ CAUSAL = {
     ),
     "inputs": two_inputs,
     "functional": joined_masks,
+    "sentences": of_sentences,
     "axes": lambda: sequence(
         keras.layers.Conv1D(4, 1, padding="causal"),
         keras.layers.PReLU(shared_axes=[1]),
@@ -143,6 +167,7 @@ CAUSAL = {
 }
 # The others.
 AHEAD = {
+    "steps of steps": steps_of_steps,
     "bidirectional": lambda: tokens(
         layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
         layers.Bidirectional(layers.GRU(3, update_gate="write"), merge_mode="gate"),
