@@ -332,6 +332,7 @@ def test_bad_arguments(tmp_path):
 )
 def test_a_difference_leaves_nothing(format, stateful, tmp_path, monkeypatch):
     monkeypatch.setitem(export_streaming.__globals__, "BOUND", -1.0)
+    model = sequence(layers.RNN(TwiceCell(2)))
     with pytest.raises(ExportError, match="must give what the model gives"):
-        exported(sequence(layers.RNN(TwiceCell(2))), tmp_path, format, stateful=stateful)
+        exported(model, tmp_path / "new" / "deep", format, stateful=stateful)
     assert list(tmp_path.iterdir()) == []

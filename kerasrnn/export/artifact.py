@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.arguments import boolean
-from kerasrnn.files import Address, located, replacing_file
+from kerasrnn.files import Address, directories, located, replacing_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +157,11 @@ def file_in_place(place):
     """A buffer whose bytes take the place of the file `place` once the block has gone well."""
     content = io.BytesIO()
     yield content
-    if not isinstance(place, Address):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(place) as file:
-        file.write(content.getvalue())
+    with contextlib.ExitStack() as made:
+        if not isinstance(place, Address):
+            made.enter_context(directories(place.parent))
+        with replacing_file(place) as file:
+            file.write(content.getvalue())
 
 
 def needed(module, extra):
