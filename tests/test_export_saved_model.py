@@ -333,6 +333,7 @@ def test_the_signature_is_written_beside_it(model, vectorize, tmp_path):
         (["a", "b", "c"], "two names"),
         ("ab", "must be a list of strings"),
         ([1, 2], "must be a list of strings"),
+        (["a", "a"], "must differ from each other"),
     ],
 )
 def test_class_names_that_are_none(names, rule, small, tmp_path):

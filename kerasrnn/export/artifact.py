@@ -51,11 +51,11 @@ class Report:
         return cls(format, operations, size, difference, bound, left_open(specs), shapes)
 
     def __repr__(self):
-        left_open = " and ".join(self.dynamic) or "nothing"
+        dynamic = " and ".join(self.dynamic) or "nothing"
         named = [f"{k} x {v}" if v > 1 else k for k, v in self.operations.items()]
         inputs = [f"\n  input {name}: {shape}" for name, shape in self.shapes.items()]
         return (
-            f"Report of the {self.format} file: {self.size:,} bytes, {left_open} open, largest "
+            f"Report of the {self.format} file: {self.size:,} bytes, {dynamic} open, largest "
             f"difference {self.difference:.1e} (allowed {self.bound:g}){''.join(inputs)}\n"
             f"  operations: {', '.join(named)}"
         )

@@ -19,6 +19,10 @@ from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.inside import layers_in, stateful_layers
 from kerasrnn.layers import RNN
 
+# What a file with one function calls it.
+SIGNATURE = "serving_default"
+# The difference to a model in float32 that is let through.
+BOUND = 1e-5
 # Those of what is served alone, some of which TensorFlow cannot save without its variables.
 SAVE_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
@@ -94,19 +98,21 @@ class Interface:
 
     Args:
         model: A Keras model.
-        format: The name of the format, for messages.
+        format: "saved_model", "litert" or "onnx".
+        in_steps: Whether it is to run one time step at a time.
 
     Raises:
         TypeError, ValueError: it is none, not built, no functional or Sequential model, or has
             inputs whose names or dtypes the format cannot bear.
     """
 
-    def __init__(self, model, format):
+    def __init__(self, model, format, in_steps=False):
         check_model(model)
         check_input_names(model)
+        named = f"{format}, step by step" if in_steps else format
         if not getattr(model, "inputs", None):
             raise ValueError(
-                f"`model` must be a functional or Sequential model for the format {format}; one of "
+                f"`model` must be a functional or Sequential model for the format {named}; one of "
                 "your own class goes into one as a layer: keras.Model(x, model(x)) with x = "
                 f"keras.Input(...). Received: {model.name}, a {type(model).__name__}"
             )
@@ -115,18 +121,18 @@ class Interface:
         for name, part in self.inputs.items():
             if part.dtype == "string":
                 raise ValueError(
-                    f"`model` must take numbers for the format {format}, which carries no strings; "
+                    f"`model` must take numbers for the format {named}, which carries no strings; "
                     "export_saved_model does, and the layers behind the TextVectorization are a "
                     f"model without it. Received: the input {name!r} of strings"
                 )
         refused = {"float16", "bfloat16"}
-        if not format.startswith("saved_model"):
+        if format != "saved_model":
             # Of their recurrent nodes and of the products runtimes have those of float32 alone.
             refused.add("float64")
         for layer in layers_in(model):
             if layer.compute_dtype in refused:
                 raise ValueError(
-                    f"`model` must compute in float32 for the format {format}: build it under "
+                    f"`model` must compute in float32 for the format {named}: build it under "
                     "keras.config.set_dtype_policy('float32') and give it the weights by "
                     f"set_weights(model.get_weights()). Received: {layer.name}, which computes in "
                     f"{layer.compute_dtype}"

@@ -19,6 +19,7 @@ from kerasrnn.export.artifact import (
 )
 from kerasrnn.export.check import cases, checked
 from kerasrnn.export.interface import (
+    BOUND,
     SAVE_OPTIONS,
     Interface,
     as_arrays,
@@ -29,8 +30,6 @@ from kerasrnn.export.step_rules import stateless
 from kerasrnn.export.step_signatures import StatesInside, StatesOutside
 from kerasrnn.export.stepwise import Stepwise
 from kerasrnn.files import replacing_directory
-
-BOUND = 1e-5
 
 
 def export_streaming(model, path, format="saved_model", overwrite=False, stateful=False):
@@ -99,7 +98,7 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
             f"call to call: its states go in and come out. Received: stateful={stateful!r}"
         )
     with FORMATS[format](path, overwrite) as writer:
-        interface = Interface(model, f"{format}, step by step")
+        interface = Interface(model, format, in_steps=True)
         batch = _rows(model) if stateful else None
         stepwise = Stepwise(interface, batch)
         if not stepwise.states:
