@@ -98,16 +98,17 @@ def joined_masks():
 
 
 def of_sentences():
-    """Of five words each, of which some are masked."""
-    words = keras.Input((5,), dtype="int32")
+    """Of three words each, of which some are masked."""
+    words = keras.Input((3,), dtype="int32")
     embedded = keras.layers.Embedding(4, 3, mask_zero=True)(words)
-    sentence = keras.Model(words, layers.Bidirectional(layers.GRU(2))(embedded))
-    text = keras.Input((None, 5), dtype="int32", name="text")
+    sentence = keras.Model(words, layers.GRU(4)(embedded))
+    text = keras.Input((None, 3), dtype="int32", name="text")
     y = keras.layers.TimeDistributed(sentence)(text)
     # A convolution over the words, and not over the sentences.
     z = keras.layers.TimeDistributed(keras.layers.Embedding(4, 3))(text)
     z = keras.layers.TimeDistributed(keras.layers.Conv1D(3, 2, padding="causal"))(z)
-    z = keras.layers.TimeDistributed(keras.layers.LSTM(4))(z)
+    z = keras.layers.TimeDistributed(keras.layers.Dense(4))(z)
+    z = keras.layers.TimeDistributed(keras.layers.GlobalMaxPooling1D())(z)
     return keras.Model(text, layers.LSTM(3, return_sequences=True)(y + z))
 
 
@@ -117,7 +118,7 @@ def steps_of_steps():
     y = keras.layers.TimeDistributed(keras.layers.LSTM(4, return_sequences=True))(
         keras.layers.Masking()(x)
     )
-    return keras.Model(x, keras.layers.TimeDistributed(layers.RNNStack("gru", 3, 2))(y))
+    return keras.Model(x, keras.layers.TimeDistributed(layers.Bidirectional(layers.GRU(2)))(y))
 
 
 # Those that look back alone.

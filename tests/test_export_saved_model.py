@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, randomized, sequence
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
@@ -55,7 +56,7 @@ def small():
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 
 
-@pytest.mark.parametrize("name", ["sentences", "steps of steps"])
+@pytest.mark.parametrize("name", slow_but(["sentences"], ["sentences", "steps of steps"]))
 def test_recurrent_layers_at_each_step(name, tmp_path, rng):
     """Keras itself writes no TimeDistributed around a recurrent layer of any number of steps."""
     model = randomized((CAUSAL | AHEAD)[name]())

@@ -56,7 +56,9 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
     Args:
         model: A built functional or Sequential model in float32 of recurrent layers, of this
             package or Keras's, of any cell, in stacks and connections; causal `Conv1D`, `Dense`,
-            `Embedding`, normalization over the last axis, dropout, activations, sums and products.
+            `Embedding`, normalization over the features, dropout, activations, sums and products,
+            masks, and `TimeDistributed`, whose layer starts anew at each step. The length that an
+            `Input` fixes does not matter.
         path: For "saved_model" and "onnx" a directory to write, for "litert" a file whose name ends
             in ".tflite"; or an address that `tf.io.gfile` knows.
         format: "saved_model"; "litert", one file with both signatures; or "onnx", the files
