@@ -44,6 +44,21 @@ def masked(*parts):
     return sequence(keras.layers.Masking(), *parts)
 
 
+def of_two_inputs():
+    a, b = (keras.Input((None, FEATURES), name=name) for name in "ab")
+    both = [
+        layers.GRU(UNITS, return_sequences=True)(a),
+        layers.LSTM(UNITS, return_sequences=True)(b),
+    ]
+    joined = keras.layers.Concatenate()(both)
+    return keras.Model([a, b], layers.GRU(UNITS)(joined))
+
+
+def returning_states():
+    x = keras.Input((None, FEATURES), name="x")
+    return keras.Model(x, layers.LSTM(UNITS, return_state=True)(keras.layers.Masking()(x)))
+
+
 def rows():
     """Functions that make a model, by name."""
     made = {}
@@ -86,17 +101,41 @@ def rows():
         keras.layers.Bidirectional(keras.layers.LSTM(UNITS, return_sequences=True)),
         keras.layers.GRU(UNITS),
     )
+    made["functional, two inputs"] = of_two_inputs
+    made["lstm, mask, return_state"] = returning_states
+    made["TimeDistributed Dense, lstm"] = lambda: sequence(
+        keras.layers.TimeDistributed(keras.layers.Dense(UNITS, activation="relu")),
+        layers.LSTM(UNITS, return_sequences=True),
+    )
+    made["causal Conv1D, gru"] = lambda: sequence(
+        keras.layers.Conv1D(UNITS, 3, padding="causal", activation="relu"),
+        layers.GRU(UNITS, return_sequences=True),
+    )
     return made
 
 
 def inputs(model):
-    x = RNG.normal(size=(BATCH, TIME, FEATURES)).astype("float32")
-    for row, length in enumerate((TIME, 13, 7)):
-        x[row, length:] = 0
+    """Arrays by the names of the model's inputs, and its outputs in their order."""
+    arrays = {}
+    for part in model.inputs:
+        x = RNG.normal(size=(BATCH, TIME, FEATURES)).astype("float32")
+        for row, length in enumerate((TIME, 13, 7)):
+            x[row, length:] = 0
+        arrays[part.name] = x
     reset(model)
-    expected = np.array(model(x))
+    expected = outputs(model, arrays)
     reset(model)
-    return x, expected
+    return arrays, expected
+
+
+def outputs(model, arrays):
+    x = list(arrays.values())
+    return [np.array(y) for y in keras.tree.flatten(model(x if len(x) > 1 else x[0]))]
+
+
+def in_order(outputs):
+    """Those of one model have names whose order is theirs."""
+    return [outputs[name] for name in sorted(outputs)]
 
 
 def reset(model):
@@ -107,25 +146,26 @@ def reset(model):
 
 def keras_file(model, folder):
     model.save(folder / "net.keras")
-    x, expected = inputs(model)
-    return expected, np.array(keras.models.load_model(folder / "net.keras")(x))
+    arrays, expected = inputs(model)
+    return expected, outputs(keras.models.load_model(folder / "net.keras"), arrays)
 
 
 def saved_model(model, folder):
     path = export_saved_model(model, folder / "net")
-    x, expected = inputs(model)
+    arrays, expected = inputs(model)
     serve = tf.saved_model.load(path).signatures["serving_default"]
-    return expected, serve(x=tf.constant(x))["output_0"]
+    return expected, in_order(serve(**{name: tf.constant(x) for name, x in arrays.items()}))
 
 
 def tf1(model, folder):
     path = export_saved_model(model, folder / "net")
-    x, expected = inputs(model)
+    arrays, expected = inputs(model)
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
         signature = loaded.signature_def["serving_default"]
-        feeds = {signature.inputs["x"].name: x}
-        return expected, session.run(signature.outputs["output_0"].name, feeds)
+        feeds = {signature.inputs[name].name: x for name, x in arrays.items()}
+        names = {name: output.name for name, output in signature.outputs.items()}
+        return expected, in_order(session.run(names, feeds))
 
 
 def streaming(format):
@@ -138,30 +178,32 @@ def streaming(format):
 
 def litert(model, folder):
     path = export_litert(model, folder / "net.tflite")
-    x, expected = inputs(model)
+    arrays, expected = inputs(model)
     run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
-    return expected, *run(x=x).values()
+    return expected, in_order(run(**arrays))
 
 
 def litert_int8(model, folder):
-    data = RNG.normal(size=(64, TIME, FEATURES)).astype("float32")
+    shape = (64, TIME, FEATURES)
+    data = [RNG.normal(size=shape).astype("float32") for _ in model.inputs]
     options = {"quantize": "int8", "data": data, "length": TIME}
     return export_litert(model, folder / "net.tflite", **options).report.difference
 
 
 def onnx(model, folder):
     path = export_onnx(model, folder / "net.onnx")
-    x, expected = inputs(model)
-    return expected, *onnx_files.Runner(path.read_bytes()).run({"x": x}).values()
+    arrays, expected = inputs(model)
+    return expected, in_order(onnx_files.Runner(path.read_bytes()).run(arrays))
 
 
 def openvino_from_onnx(model, folder):
     path = export_onnx(model, folder / "net.onnx")
-    x, expected = inputs(model)
+    arrays, expected = inputs(model)
     # Else it computes in bfloat16 where the processor can.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
-    return expected, compiled({"x": x})[0]
+    outputs = compiled(arrays)
+    return expected, in_order({one.any_name: outputs[one] for one in compiled.outputs})
 
 
 COLUMNS = {
@@ -190,8 +232,7 @@ def entry(run, make):
         except Exception as error:
             return reason(error)
     if isinstance(result, tuple):
-        expected, received = result
-        result = largest_difference({"y": expected}, {"y": received})
+        result = largest_difference(*(dict(enumerate(one)) for one in result))
     return f"{result:.0e}"
 
 

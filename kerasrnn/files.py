@@ -169,6 +169,21 @@ def replacing_file(path, unfinished=None):
         os.replace(unfinished, path)
 
 
+@contextlib.contextmanager
+def directories(path):
+    """Makes the directory `path`, a `pathlib.Path`, and those above it that are missing; of these
+    none is left where the block fails, but for one in which somebody else has put something."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for one in missing:
+                one.rmdir()
+        raise
+
+
 def _copy_and_rename(file, unfinished, address):
     address.parent.mkdir(exist_ok=True)
     unfinished = unfinished or Address(f"{address.url}.{secrets.token_hex(8)}")
@@ -198,8 +213,10 @@ def replacing_directory(path):
             _remove(path)
             _copy_directory(new, path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+    with (
+        directories(path.parent),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch,
+    ):
         new, old = pathlib.Path(scratch, "new"), pathlib.Path(scratch, "old")
         yield new
         try:

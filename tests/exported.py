@@ -88,6 +88,39 @@ def two_inputs():
     return keras.Model({"b": b, "a": a}, {"sum": shared(a) + shared(b), "last": layers.LSTM(2)(a)})
 
 
+def joined_masks():
+    """A functional model, which has the masks that its layers make and join as operations."""
+    x, mask = keras.Input((None, 3), name="x"), keras.Input((None,), dtype="bool", name="mask")
+    y = keras.layers.Masking()(x)
+    y = keras.layers.Concatenate(axis=2)([y, keras.layers.Dense(2)(x)])
+    y = layers.GRU(4, return_sequences=True)(keras.layers.Add()([y, y]))
+    return keras.Model([x, mask], layers.LSTM(3, return_sequences=True)(y, mask=mask))
+
+
+def of_sentences():
+    """Of three words each, of which some are masked."""
+    words = keras.Input((3,), dtype="int32")
+    embedded = keras.layers.Embedding(4, 3, mask_zero=True)(words)
+    sentence = keras.Model(words, layers.GRU(4)(embedded))
+    text = keras.Input((None, 3), dtype="int32", name="text")
+    y = keras.layers.TimeDistributed(sentence)(text)
+    # A convolution over the words, and not over the sentences.
+    z = keras.layers.TimeDistributed(keras.layers.Embedding(4, 3))(text)
+    z = keras.layers.TimeDistributed(keras.layers.Conv1D(3, 2, padding="causal"))(z)
+    z = keras.layers.TimeDistributed(keras.layers.Dense(4))(z)
+    z = keras.layers.TimeDistributed(keras.layers.GlobalMaxPooling1D())(z)
+    return keras.Model(text, layers.LSTM(3, return_sequences=True)(y + z))
+
+
+def steps_of_steps():
+    """Both of any number, with a mask of the inner ones."""
+    x = keras.Input((None, None, 3), name="x")
+    y = keras.layers.TimeDistributed(keras.layers.LSTM(4, return_sequences=True))(
+        keras.layers.Masking()(x)
+    )
+    return keras.Model(x, keras.layers.TimeDistributed(layers.Bidirectional(layers.GRU(2)))(y))
+
+
 # Those that look back alone.
 CAUSAL = {
     "stack": lambda: tokens(
@@ -122,9 +155,20 @@ CAUSAL = {
         keras.layers.TimeDistributed(keras.layers.Dense(3, activation="silu")),
     ),
     "inputs": two_inputs,
+    "functional": joined_masks,
+    "sentences": of_sentences,
+    "axes": lambda: sequence(
+        keras.layers.Conv1D(4, 1, padding="causal"),
+        keras.layers.PReLU(shared_axes=[1]),
+        keras.layers.BatchNormalization(axis=2),
+        layers.GRU(3),
+        keras.layers.LayerNormalization(axis=1),
+        keras.layers.PReLU(),
+    ),
 }
 # The others.
 AHEAD = {
+    "steps of steps": steps_of_steps,
     "bidirectional": lambda: tokens(
         layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
         layers.Bidirectional(layers.GRU(3, update_gate="write"), merge_mode="gate"),
@@ -179,8 +223,8 @@ def inputs_of(model, batch, length, rng):
 def outputs_of(model, arrays):
     """What a model gives, flat; eager, on its own paths."""
     x = {part.name: arrays[part.name] for part in model.inputs}
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) or not isinstance(model.input, dict | list):
         (x,) = x.values()
-    elif not isinstance(model.input, dict):
+    elif isinstance(model.input, list):
         x = list(x.values())
     return [np.array(y) for y in keras.tree.flatten(model(x, training=False))]

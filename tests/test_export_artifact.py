@@ -1,3 +1,4 @@
+import os
 import pathlib
 import pickle
 import subprocess
@@ -54,6 +55,20 @@ def test_a_file_takes_its_place_at_the_end(tmp_path):
         file.write(b"whole")
     assert place.read_bytes() == b"whole"
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_file_that_cannot_be_written_leaves_no_directory(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def write():
+        with file_in_place(tmp_path / "new" / "deep" / "net.onnx") as file:
+            file.write(b"whole")
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_of_a_file(tmp_path):

@@ -24,7 +24,7 @@ from kerasrnn.export.check import ExportError
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 
 
-@pytest.mark.parametrize("name", slow_but(["lru", "bidirectional", "inputs"], MODELS))
+@pytest.mark.parametrize("name", slow_but(["lru", "bidirectional", "inputs", "sentences"], MODELS))
 def test_the_file_gives_what_the_model_gives(name, tmp_path, rng):
     model = randomized(MODELS[name]())
     path = export_litert(model, tmp_path / "net.tflite")

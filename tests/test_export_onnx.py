@@ -22,7 +22,7 @@ from kerasrnn.export.check import ExportError
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 NODES = {"LSTM", "GRU", "RNN", "Scan", "If"}
-FEW = ["simple_rnn", "lru", "reset", "bidirectional", "around"]
+FEW = ["simple_rnn", "lru", "reset", "bidirectional", "around", "sentences"]
 
 
 def session(path):

@@ -9,7 +9,8 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import Own, sequence
+from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, randomized, sequence
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.export import export_saved_model
@@ -53,6 +54,36 @@ def model(vectorize, random_weights):
 def small():
     """Where it is all about what comes into which place."""
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+
+
+@pytest.mark.parametrize("name", slow_but(["sentences"], ["sentences", "steps of steps"]))
+def test_recurrent_layers_at_each_step(name, tmp_path, rng):
+    """Keras itself writes no TimeDistributed around a recurrent layer of any number of steps."""
+    model = randomized((CAUSAL | AHEAD)[name]())
+    path = export_saved_model(model, tmp_path / "artifact")
+    assert path.report.dynamic == ("batch", "time")
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    for batch, length in ((2, 7), (3, 1)):
+        arrays = inputs_of(model, batch, length, rng)
+        (y,) = serve(**{name: tf.constant(x) for name, x in arrays.items()}).values()
+        np.testing.assert_allclose(y, *outputs_of(model, arrays), atol=1e-5)
+
+
+def test_states_that_go_on_at_each_step(tmp_path, rng):
+    """With a number of steps Keras writes them, without it nobody does."""
+
+    def counting(steps):
+        x = keras.Input((steps, 5, 3), batch_size=2, name="x")
+        y = keras.layers.TimeDistributed(layers.GRU(4, stateful=True, name="counts"))(x)
+        return randomized(keras.Model(x, y))
+
+    model, x = counting(4), rng.normal(size=(2, 4, 5, 3)).astype("float32")
+    path = export_saved_model(model, tmp_path / "artifact")
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    np.testing.assert_allclose(serve(x=tf.constant(x))["output_0"], model(x), atol=1e-5)
+    with pytest.raises(ValueError, match=r"must fix the number of steps.*with counts"):
+        export_saved_model(counting(None), tmp_path / "open")
+    assert [one.name for one in tmp_path.iterdir()] == ["artifact"]
 
 
 def test_takes_raw_strings_in_a_process_without_this_package(model, vectorize, tmp_path):
@@ -303,6 +334,7 @@ def test_the_signature_is_written_beside_it(model, vectorize, tmp_path):
         (["a", "b", "c"], "two names"),
         ("ab", "must be a list of strings"),
         ([1, 2], "must be a list of strings"),
+        (["a", "a"], "must differ from each other"),
     ],
 )
 def test_class_names_that_are_none(names, rule, small, tmp_path):

@@ -78,7 +78,9 @@ def assert_steps_are_the_whole(model, run, arrays, stateful=False):
 
 
 @pytest.mark.parametrize("format", slow_but(["saved_model"], ["saved_model", "litert", "onnx"]))
-@pytest.mark.parametrize("name", slow_but(["lru", "stack", "around", "inputs"], MODELS))
+@pytest.mark.parametrize(
+    "name", slow_but(["lru", "around", "inputs", "functional", "sentences"], MODELS)
+)
 def test_step_by_step_is_the_whole(name, format, tmp_path, rng):
     model = randomized(MODELS[name]())
     path = exported(model, tmp_path, format)
@@ -87,11 +89,35 @@ def test_step_by_step_is_the_whole(name, format, tmp_path, rng):
     assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
 
 
+@pytest.mark.parametrize("name", ["stack", "axes"])
 @pytest.mark.parametrize("format", ["litert", "onnx"])
-def test_the_other_formats_in_short(format, tmp_path, rng):
-    model = randomized(CAUSAL["stack"]())
+def test_the_other_formats_in_short(format, name, tmp_path, rng):
+    model = randomized(CAUSAL[name]())
     path = exported(model, tmp_path, format)
     assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
+    # A convolution of one step keeps none.
+    assert not any(0 in shape for shape in path.report.shapes.values())
+
+
+@pytest.mark.parametrize("format", slow_but(["saved_model"], ["saved_model", "litert", "onnx"]))
+def test_a_functional_model_of_a_fixed_length(format, tmp_path, rng):
+    x = keras.Input((9, 3), name="x")
+    y = layers.GRU(4, return_sequences=True, unroll=True)(x)
+    inner = keras.Input((9, 4))
+    y = keras.Model(inner, keras.layers.LSTM(2, return_sequences=True)(inner), name="inner")(y)
+    model = randomized(
+        keras.Model(x, [y, keras.layers.GRU(2, name="last")(keras.layers.Masking()(x))])
+    )
+    path = exported(model, tmp_path, format)
+    arrays = inputs_of(model, 3, 9, rng)
+    shown = list(steps(runner(path, format), arrays))
+    assert len(shown[0]) == 2
+    received = {name: np.stack([step[name] for step in shown], 1) for name in shown[0]}
+    whole, last = outputs_of(model, arrays)
+    np.testing.assert_allclose(received["inner"], whole, atol=1e-5)
+    np.testing.assert_allclose(received["last"][:, -1], last, atol=1e-5)
+    with pytest.raises(ValueError, match="incompatible"):
+        model(arrays["x"][:, :4])
 
 
 @pytest.mark.parametrize("format", slow_but(["litert"], ["saved_model", "litert"]))
@@ -306,6 +332,7 @@ def test_bad_arguments(tmp_path):
 )
 def test_a_difference_leaves_nothing(format, stateful, tmp_path, monkeypatch):
     monkeypatch.setitem(export_streaming.__globals__, "BOUND", -1.0)
+    model = sequence(layers.RNN(TwiceCell(2)))
     with pytest.raises(ExportError, match="must give what the model gives"):
-        exported(sequence(layers.RNN(TwiceCell(2))), tmp_path, format, stateful=stateful)
+        exported(model, tmp_path / "new" / "deep", format, stateful=stateful)
     assert list(tmp_path.iterdir()) == []

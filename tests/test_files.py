@@ -8,7 +8,14 @@ import stat
 import pytest
 import tensorflow as tf
 
-from kerasrnn.files import Address, located, path, replacing_directory, replacing_file
+from kerasrnn.files import (
+    Address,
+    directories,
+    located,
+    path,
+    replacing_directory,
+    replacing_file,
+)
 
 gfile = tf.io.gfile
 
@@ -117,6 +124,35 @@ def test_a_directory_under_others_that_are_missing(tmp_path):
     with replacing_directory(path) as unfinished:
         unfinished.mkdir()
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])
+def test_a_writer_that_raises_leaves_no_missing_directory(tmp_path, error):
+    def write(path):
+        with replacing_directory(path) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "new.txt").write_text("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        write(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+    # What was there stays, empty or not.
+    (tmp_path / "a").mkdir()
+    with pytest.raises(error):
+        write(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+def test_what_others_put_into_a_missing_directory_stays(tmp_path):
+    def write():
+        with directories(tmp_path / "a" / "b" / "c"):
+            (tmp_path / "a" / "b" / "theirs.txt").write_text("theirs")
+            raise Broken
+
+    with pytest.raises(Broken):
+        write()
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "b", "theirs.txt"]
 
 
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])

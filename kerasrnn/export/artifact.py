@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasrnn.arguments import boolean
-from kerasrnn.files import Address, located, replacing_file
+from kerasrnn.files import Address, directories, located, replacing_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Report:
         return cls(format, operations, size, difference, bound, left_open(specs), shapes)
 
     def __repr__(self):
-        left_open = " and ".join(self.dynamic) or "nothing"
+        dynamic = " and ".join(self.dynamic) or "nothing"
         named = [f"{k} x {v}" if v > 1 else k for k, v in self.operations.items()]
         inputs = [f"\n  input {name}: {shape}" for name, shape in self.shapes.items()]
         return (
-            f"Report of the {self.format} file: {self.size:,} bytes, {left_open} open, largest "
+            f"Report of the {self.format} file: {self.size:,} bytes, {dynamic} open, largest "
             f"difference {self.difference:.1e} (allowed {self.bound:g}){''.join(inputs)}\n"
             f"  operations: {', '.join(named)}"
         )
@@ -157,10 +157,11 @@ def file_in_place(place):
     """A buffer whose bytes take the place of the file `place` once the block has gone well."""
     content = io.BytesIO()
     yield content
-    if not isinstance(place, Address):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(place) as file:
-        file.write(content.getvalue())
+    with contextlib.ExitStack() as made:
+        if not isinstance(place, Address):
+            made.enter_context(directories(place.parent))
+        with replacing_file(place) as file:
+            file.write(content.getvalue())
 
 
 def needed(module, extra):

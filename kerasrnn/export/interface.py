@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import inspect
 import keyword
 import re
 
@@ -15,9 +16,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasrnn import recurrence
 from kerasrnn.diagnostics.looking import shadowed
-from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
+from kerasrnn.inside import layers_in, stateful_layers
 from kerasrnn.layers import RNN
 
+# What a file with one function calls it.
+SIGNATURE = "serving_default"
+# The difference to a model in float32 that is let through.
+BOUND = 1e-5
 # Those of what is served alone, some of which TensorFlow cannot save without its variables.
 SAVE_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
@@ -93,19 +98,21 @@ class Interface:
 
     Args:
         model: A Keras model.
-        format: The name of the format, for messages.
+        format: "saved_model", "litert" or "onnx".
+        in_steps: Whether it is to run one time step at a time.
 
     Raises:
         TypeError, ValueError: it is none, not built, no functional or Sequential model, or has
             inputs whose names or dtypes the format cannot bear.
     """
 
-    def __init__(self, model, format):
+    def __init__(self, model, format, in_steps=False):
         check_model(model)
         check_input_names(model)
+        named = f"{format}, step by step" if in_steps else format
         if not getattr(model, "inputs", None):
             raise ValueError(
-                f"`model` must be a functional or Sequential model for the format {format}; one of "
+                f"`model` must be a functional or Sequential model for the format {named}; one of "
                 "your own class goes into one as a layer: keras.Model(x, model(x)) with x = "
                 f"keras.Input(...). Received: {model.name}, a {type(model).__name__}"
             )
@@ -114,18 +121,18 @@ class Interface:
         for name, part in self.inputs.items():
             if part.dtype == "string":
                 raise ValueError(
-                    f"`model` must take numbers for the format {format}, which carries no strings; "
+                    f"`model` must take numbers for the format {named}, which carries no strings; "
                     "export_saved_model does, and the layers behind the TextVectorization are a "
                     f"model without it. Received: the input {name!r} of strings"
                 )
         refused = {"float16", "bfloat16"}
-        if not format.startswith("saved_model"):
+        if format != "saved_model":
             # Of their recurrent nodes and of the products runtimes have those of float32 alone.
             refused.add("float64")
         for layer in layers_in(model):
             if layer.compute_dtype in refused:
                 raise ValueError(
-                    f"`model` must compute in float32 for the format {format}: build it under "
+                    f"`model` must compute in float32 for the format {named}: build it under "
                     "keras.config.set_dtype_policy('float32') and give it the weights by "
                     f"set_weights(model.get_weights()). Received: {layer.name}, which computes in "
                     f"{layer.compute_dtype}"
@@ -187,26 +194,66 @@ class Interface:
 @contextlib.contextmanager
 def convertible(model):
     """Has Keras's own recurrent layers in a model run through `kerasrnn.recurrence`, inside, and
-    its TimeDistributed layers take all steps as rows of one batch."""
+    its TimeDistributed layers as `over_rows` has it."""
     # The seam of test_recurrent_layers_of_keras_run_an_inner_loop.
-    stock, distributed = [], []
-    for layer in layers_in(model):
-        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN):
-            stock.append((layer, _inner_loop(layer)))
-        # What a mask would mean to the states in there is Keras's to say.
-        if isinstance(layer, keras.layers.TimeDistributed) and not recurrent_paths(layer):
-            distributed.append((layer, _over_rows(layer)))
-    with shadowed("inner_loop", stock), shadowed("call", distributed):
+    stock = [
+        (layer, _inner_loop(layer))
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.RNN) and not isinstance(layer, RNN)
+    ]
+    with shadowed("inner_loop", stock), over_rows(model):
+        yield
+
+
+@contextlib.contextmanager
+def over_rows(model):
+    """Has the TimeDistributed layers of a model take all steps as rows of one batch, inside: what
+    Keras has for an unknown number of steps runs no loop, and so no recurrent layer.
+
+    Raises:
+        ValueError: a stateful layer in one, whose states would go on from step to step, of an
+            unknown number of steps.
+    """
+    distributed = [
+        (layer, _over_rows(layer))
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.TimeDistributed)
+    ]
+    with shadowed("call", distributed):
         yield
 
 
 def _over_rows(layer):
     def call(original, inputs, training=None, mask=None):
-        batch_and_time, of_row = tf.shape(inputs)[:2], inputs.shape[2:]
-        y = layer.layer(tf.reshape(inputs, [-1, *of_row]))
-        return tf.reshape(y, tf.concat([batch_and_time, y.shape[1:]], 0))
+        if stateful := stateful_layers(layer):
+            if inputs.shape[1] is not None:
+                return original(inputs, training=training, mask=mask)
+            raise ValueError(
+                "`model` must fix the number of steps of a TimeDistributed with a stateful layer, "
+                f"keras.Input((steps, ...)). Received: {layer.name}, with {stateful[0].name}"
+            )
+        # As Keras has it: what has no such argument is not told.
+        taken = inspect.signature(layer.layer.call).parameters
+        options = {"training": training} if "training" in taken else {}
+        if mask is not None and "mask" in taken:
+            options["mask"] = _as_rows(mask)
+        y = layer.layer.call(_as_rows(inputs), **options)
+        steps = tf.shape(inputs)[:2]
+        of_row = y.shape[1:]
+        y = tf.reshape(y, tf.concat([steps, tf.shape(y)[1:] if None in of_row else of_row], 0))
+        y.set_shape([*inputs.shape[:2], *of_row])
+        return y
 
     return call
+
+
+def _as_rows(x):
+    """All steps of x, (batch, time, ...), as rows of one batch."""
+    if None not in x.shape[2:]:
+        return tf.reshape(x, [-1, *x.shape[2:]])
+    rows = tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))
+    rows.set_shape([None, *x.shape[2:]])
+    return rows
 
 
 def _inner_loop(layer):

@@ -22,7 +22,9 @@ from kerasrnn.export.artifact import (
 )
 from kerasrnn.export.check import ExportError, cases, checked, loaded
 from kerasrnn.export.interface import (
+    BOUND,
     SAVE_OPTIONS,
+    SIGNATURE,
     Interface,
     as_module,
     check_stateless,
@@ -31,9 +33,8 @@ from kerasrnn.export.interface import (
 )
 from kerasrnn.recurrence import carried, loop
 
-SIGNATURE = "serving_default"
 # The largest difference let through, by `quantize`.
-BOUNDS = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
+BOUNDS = {None: BOUND, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
 
 
 def export_litert(model, path, length=None, batch=None, quantize=None, data=None, overwrite=False):

@@ -6,6 +6,7 @@ from kerasrnn import recurrence
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
 from kerasrnn.export.check import cases, checked, loaded
 from kerasrnn.export.interface import (
+    BOUND,
     Interface,
     check_stateless,
     convertible,
@@ -14,7 +15,6 @@ from kerasrnn.export.interface import (
 from kerasrnn.export.onnx_graph import OPSET, Graph
 from kerasrnn.export.onnx_recurrence import Recurrences
 
-BOUND = 1e-5
 # What stands behind the name of a state that comes out.
 NEXT = "_next"
 

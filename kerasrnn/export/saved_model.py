@@ -11,17 +11,18 @@ from kerasrnn.diagnostics.looking import left_as_it_was
 from kerasrnn.export.artifact import Report, directory_for, reported, size_of, write_signature
 from kerasrnn.export.check import cases, checked
 from kerasrnn.export.interface import (
+    BOUND,
+    SIGNATURE,
     as_tensors,
     check_input_names,
     check_model,
     input_structure,
+    over_rows,
 )
 from kerasrnn.files import replacing_directory
 from kerasrnn.inside import kept_states, layers_in
 from kerasrnn.layers.group import reset_state
 
-SIGNATURE = "serving_default"
-BOUND = 1e-5
 # Of what is computed in half precision.
 HALF_BOUND = 5e-2
 
@@ -50,7 +51,7 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
         overwrite: Whether to replace what stands at `path`, whatever it is.
         class_names: What the numbers of the model's one output stand for, a list of strings for
             `signature.json`: as many as its last axis has, or two where it has one, the probability
-            of the second. `None` for an output that is no classes.
+            of the second; no two alike. `None` for an output that is no classes.
 
     Returns:
         The directory, an `Artifact` (a `pathlib.Path`); its address, a `RemoteArtifact` (a string),
@@ -62,8 +63,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
             `TextVectorization` nor a model with inputs.
         ValueError: the model is not built, or has inputs whose names no signature can bear, or
             several inputs behind a `TextVectorization`; the `TextVectorization` has seen no text;
-            `class_names` are not as many as classes; or `path` is an address that TensorFlow does
-            not know.
+            `class_names` are not as many as classes, or two are alike; or `path` is an address that
+            TensorFlow does not know.
         ExportError: the artifact does not run, or does not give what the model gives.
 
     Warns:
@@ -87,7 +88,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
     class_names = _checked_class_names(class_names, served)
     with left_as_it_was(served), replacing_directory(place) as unfinished:
         reset_state(served)
-        served.export(str(unfinished), verbose=False)
+        with over_rows(served):
+            served.export(str(unfinished), verbose=False)
         loaded = tf.saved_model.load(str(unfinished))
         serve = loaded.signatures[SIGNATURE]
         inputs = _specs(serve, served)
@@ -152,6 +154,10 @@ def _checked_class_names(class_names, model):
     if not is_list or any(not isinstance(name, str) for name in class_names):
         raise ValueError(
             f"`class_names` must be a list of strings. Received: class_names={class_names!r}"
+        )
+    if len(set(class_names)) < len(class_names):
+        raise ValueError(
+            f"`class_names` must differ from each other. Received: class_names={class_names!r}"
         )
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:

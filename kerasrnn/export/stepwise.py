@@ -13,115 +13,12 @@ from keras import ops, tree
 from kerasrnn import recurrence
 from kerasrnn.cells.base import Cell
 from kerasrnn.diagnostics.looking import shadowed
-from kerasrnn.export.interface import convertible, unique
-from kerasrnn.inside import layers_in, recurrent_paths, stateful_layers
+from kerasrnn.export.interface import unique
+from kerasrnn.export.step_rules import parts_over_time, running, sequences_of
+from kerasrnn.inside import recurrent_paths
 from kerasrnn.keras_cells import declarations
 from kerasrnn.layers import RNNStack
-from kerasrnn.layers.group import Connected
 from kerasrnn.recurrence import loop
-
-# What treats each step by itself, along the last axis alone.
-_BY_STEP = (
-    keras.layers.InputLayer,
-    keras.layers.Activation,
-    keras.layers.ActivityRegularization,
-    keras.layers.AlphaDropout,
-    keras.layers.Dense,
-    keras.layers.Dropout,
-    keras.layers.ELU,
-    keras.layers.Embedding,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.LeakyReLU,
-    keras.layers.Masking,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-    keras.layers.SpatialDropout1D,
-    keras.layers.TimeDistributed,
-    *(keras.layers.Add, keras.layers.Average, keras.layers.Maximum, keras.layers.Minimum),
-    *(keras.layers.Multiply, keras.layers.Subtract),
-)
-# The same where `axis` says so.
-_BY_LAST_AXIS = (
-    keras.layers.BatchNormalization,
-    keras.layers.Concatenate,
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-    keras.layers.Softmax,
-    keras.layers.UnitNormalization,
-)
-# Operations of `keras.ops` that go number by number, by the names of their classes.
-_NUMBER_BY_NUMBER = {
-    *("Absolute", "Add", "Cast", "Divide", "Elu", "Equal"),
-    *("Exp", "Gelu", "Greater", "GreaterEqual", "LeakyRelu", "Less"),
-    *("LessEqual", "Log", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum"),
-    *("Minimum", "Multiply", "Negative", "NotEqual", "Relu", "Relu6"),
-    *("Sigmoid", "Silu", "Softplus", "Softsign", "Sqrt", "Square"),
-    *("Subtract", "Tanh", "TrueDivide"),
-}
-
-
-def check_steps(model):
-    """Raises a `ValueError` that names the first layer of a model that cannot run step by step."""
-    for layer, reason in _refusals(model):
-        raise ValueError(
-            "`model` must be causal and made of layers whose step needs no other step but through "
-            "their states: recurrent ones forward in time, stacks and connections of them, causal "
-            "Conv1D, Dense, Embedding, normalization of the last axis, dropout, activations. "
-            f"Received: {layer.name} ({type(layer).__name__}), {reason}"
-        )
-
-
-def _refusals(layer):
-    """Pairs of a layer, in a layer, and why it has no step."""
-    if isinstance(layer, keras.Model):
-        parts = getattr(layer, "operations", None) or layer.layers
-        if not getattr(layer, "inputs", None):
-            yield layer, "a model of a class of its own"
-        for part in parts:
-            yield from _refusals(part)
-    elif isinstance(layer, keras.layers.Bidirectional) or getattr(layer, "go_backwards", False):
-        yield layer, "which runs against the time of its input"
-    elif isinstance(layer, Connected):
-        for part in layer.layers:
-            yield from _refusals(part)
-    elif isinstance(layer, keras.layers.Conv1D):
-        if layer.padding != "causal" or layer.strides != (1,):
-            yield layer, f"with padding={layer.padding!r} and strides={layer.strides}"
-    elif isinstance(layer, _BY_LAST_AXIS):
-        axis = tree.flatten(layer.axis)
-        if not set(axis) <= {-1, 2}:
-            yield layer, f"with axis={layer.axis}"
-    elif isinstance(
-        layer, keras.layers.ConvLSTM1D | keras.layers.ConvLSTM2D | keras.layers.ConvLSTM3D
-    ):
-        yield layer, "whose states are as large as its input"
-    elif isinstance(layer, keras.layers.Layer):
-        if not isinstance(layer, keras.layers.RNN | _union(_BY_STEP)):
-            yield layer, "which may look at other steps"
-    elif type(layer).__name__ not in _NUMBER_BY_NUMBER:
-        yield layer, "an operation that may look at other steps"
-
-
-def _union(classes):
-    union = classes[0]
-    for one in classes[1:]:
-        union |= one
-    return union
-
-
-@contextlib.contextmanager
-def stateless(model):
-    """Has the stateful layers of a model, inside, start from their initial states and keep none."""
-    layers = stateful_layers(model)
-    for layer in layers:
-        layer.stateful = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.stateful = True
 
 
 class Stepwise:
@@ -133,6 +30,8 @@ class Stepwise:
         states: Those of the states, (batch, ...), by their names: the name of the layer, or its
             path where several have the name, and that of the state, as "lstm_h".
         outputs: The names of the outputs.
+        sequences: Those of them that have time; of the others a step gives what they would be if
+            the sequence ended there.
 
     Args:
         interface: The model's `Interface`.
@@ -144,14 +43,14 @@ class Stepwise:
 
     def __init__(self, interface, batch=None):
         self.interface, self.batch = interface, batch
-        model = interface.model
-        check_steps(model)
-        self.outputs = interface.outputs
+        _check_time(interface)
+        self.outputs, self.sequences = interface.outputs, sequences_of(interface)
         self.inputs = {
             name: tf.TensorSpec([batch, *part.shape[2:]], part.dtype, name)
-            for name, part in self._with_time(model).items()
+            for name, part in interface.inputs.items()
         }
-        self._names = _names_of_cells(model)
+        self._parts = parts_over_time(interface.model)
+        self._names = _names_of_cells(interface.model)
         calls = _Calls(self)
 
         @tf.function(autograph=False)
@@ -165,23 +64,6 @@ class Stepwise:
             name: tf.TensorSpec([batch, *state.shape[1:]], state.dtype, name)
             for name, state in after.items()
         }
-
-    def _with_time(self, model):
-        tokens = [
-            layer.input
-            for layer in model.layers
-            if isinstance(layer, keras.layers.Embedding) and hasattr(layer, "input")
-        ]
-        for name, part in self.interface.inputs.items():
-            of_steps = "int" in part.dtype or part.dtype == "bool" or part.shape[1:2] == (None,)
-            if len(part.shape) < 3 and not (
-                len(part.shape) == 2 and (of_steps or any(part is one for one in tokens))
-            ):
-                raise ValueError(
-                    "`model` must have inputs with time, (batch, time, ...), to run step by step. "
-                    f"Received: {model.name}, whose input {name!r} has the shape {part.shape}"
-                )
-        return self.interface.inputs
 
     def initial_state(self, tensors):
         """The states at the start, by name, for a dictionary of `batch`, their number of rows."""
@@ -206,32 +88,49 @@ class Stepwise:
                 continue
             rule = f"`{name}` must have as many rows as `{first}`. Received: rows of both"
             equal = tf.debugging.assert_equal(tf.shape(value)[0], batch, rule)
-            # TensorFlow leaves out such a reshape with all that it waits for, so that the value waits
-            # for itself; LiteRT and ONNX have no assertions.
+            # TensorFlow leaves out such a reshape with all that it waits for, so that the value
+            # waits for itself; LiteRT and ONNX have no assertions.
             with tf.control_dependencies([equal]):
                 value = tf.identity(value)
             checked[name] = tf.reshape(value, [batch, *value.shape[1:]])
         return checked
 
     def _run(self, inputs, calls):
-        model = self.interface.model
-        parts = layers_in(model)
-        convolutions = [part for part in parts if isinstance(part, keras.layers.Conv1D)]
-        stacks = [part for part in parts if isinstance(part, RNNStack)]
-        layers = [part for part in parts if isinstance(part, keras.layers.RNN)]
-        with (
-            recurrence.through(calls.run),
-            convertible(model),
-            stateless(model),
-            shadowed("call", [(layer, _without_states(layer)) for layer in layers]),
-            shadowed("call", [(layer, calls.convolution(layer)) for layer in convolutions]),
-            shadowed("last", [(layer, calls.last(layer)) for layer in stacks]),
-        ):
+        shadows = [
+            ("call", keras.layers.Conv1D, calls.convolution),
+            ("call", keras.layers.TimeDistributed, _at_each_step),
+            ("last", RNNStack, calls.last),
+        ]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(running(self.interface.model, calls.run))
+            for name, kind, stand_in in shadows:
+                layers = [part for part in self._parts if isinstance(part, kind)]
+                stack.enter_context(shadowed(name, [(part, stand_in(part)) for part in layers]))
             outputs = self.interface.call(
                 {name: tf.expand_dims(value, 1) for name, value in inputs.items()}
             )
         # A sequence of outputs is of one step.
-        return {name: tf.squeeze(y, 1) if len(y.shape) > 2 else y for name, y in outputs.items()}
+        return {
+            name: tf.squeeze(y, 1) if name in self.sequences else y for name, y in outputs.items()
+        }
+
+
+def _check_time(interface):
+    """Raises a `ValueError` unless all inputs of a model have time."""
+    tokens = [
+        layer.input
+        for layer in interface.model.layers
+        if isinstance(layer, keras.layers.Embedding) and hasattr(layer, "input")
+    ]
+    for name, part in interface.inputs.items():
+        of_steps = "int" in part.dtype or part.dtype == "bool" or part.shape[1:2] == (None,)
+        if len(part.shape) < 3 and not (
+            len(part.shape) == 2 and (of_steps or any(part is one for one in tokens))
+        ):
+            raise ValueError(
+                "`model` must have inputs with time, (batch, time, ...), to run step by step. "
+                f"Received: {interface.model.name}, whose input {name!r} has the shape {part.shape}"
+            )
 
 
 def _names_of_cells(model):
@@ -247,14 +146,12 @@ def _names_of_cells(model):
     return named
 
 
-def _without_states(layer):
+def _at_each_step(layer):
+    """The sequence that a TimeDistributed has at each step has no state from step to step."""
+
     def call(original, *args, **kwargs):
-        if len(args) > 1 or kwargs.get("initial_state") is not None:
-            raise ValueError(
-                "`model` must let its recurrent layers start from their own initial states to run "
-                f"step by step. Received: {layer.name}, which is called with an initial_state"
-            )
-        return original(*args, **kwargs)
+        with recurrence.through(lambda one: loop.run(one._replace(unroll=True))):
+            return original(*args, **kwargs)
 
     return call
 
@@ -329,6 +226,8 @@ class _Calls:
         reach = (size - 1) * rate
 
         def call(original, x):
+            if not reach:
+                return original(x)
             shape = [reach, x.shape[2]]
             name, before = self.take(
                 f"{layer.name}_x",

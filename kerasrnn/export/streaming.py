@@ -19,17 +19,17 @@ from kerasrnn.export.artifact import (
 )
 from kerasrnn.export.check import cases, checked
 from kerasrnn.export.interface import (
+    BOUND,
     SAVE_OPTIONS,
     Interface,
     as_arrays,
     as_tensors,
 )
 from kerasrnn.export.saved_model import operations_of
+from kerasrnn.export.step_rules import stateless
 from kerasrnn.export.step_signatures import StatesInside, StatesOutside
-from kerasrnn.export.stepwise import Stepwise, stateless
+from kerasrnn.export.stepwise import Stepwise
 from kerasrnn.files import replacing_directory
-
-BOUND = 1e-5
 
 
 def export_streaming(model, path, format="saved_model", overwrite=False, stateful=False):
@@ -56,7 +56,9 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
     Args:
         model: A built functional or Sequential model in float32 of recurrent layers, of this
             package or Keras's, of any cell, in stacks and connections; causal `Conv1D`, `Dense`,
-            `Embedding`, normalization over the last axis, dropout, activations, sums and products.
+            `Embedding`, normalization over the features, dropout, activations, sums and products,
+            masks, and `TimeDistributed`, whose layer starts anew at each step. The length that an
+            `Input` fixes does not matter.
         path: For "saved_model" and "onnx" a directory to write, for "litert" a file whose name ends
             in ".tflite"; or an address that `tf.io.gfile` knows.
         format: "saved_model"; "litert", one file with both signatures; or "onnx", the files
@@ -98,7 +100,7 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
             f"call to call: its states go in and come out. Received: stateful={stateful!r}"
         )
     with FORMATS[format](path, overwrite) as writer:
-        interface = Interface(model, f"{format}, step by step")
+        interface = Interface(model, format, in_steps=True)
         batch = _rows(model) if stateful else None
         stepwise = Stepwise(interface, batch)
         if not stepwise.states:
@@ -132,9 +134,6 @@ def _rows(model):
 def _whole(served, run):
     """`run(signature, arrays)` over whole sequences, with the outputs of one call of the model."""
     stepwise = served.stepwise
-    ranks = dict(
-        zip(stepwise.outputs, (len(y.shape) for y in stepwise.interface.model.outputs), strict=True)
-    )
 
     def whole(inputs):
         batch, length = next(iter(inputs.values())).shape[:2]
@@ -145,7 +144,7 @@ def _whole(served, run):
             states = {name: outputs[name] for name in states}
             steps.append([outputs[name] for name in stepwise.outputs])
         return {
-            name: np.stack(ys, 1) if ranks[name] > 2 else ys[-1]
+            name: np.stack(ys, 1) if name in stepwise.sequences else ys[-1]
             for name, ys in zip(stepwise.outputs, zip(*steps, strict=True), strict=True)
         }
 
