@@ -17,7 +17,7 @@ from exported import (
 from slow import slow_but
 
 from kerasrnn import cells, layers
-from kerasrnn.export import export_onnx
+from kerasrnn.export import export_onnx, export_streaming
 from kerasrnn.export.check import ExportError
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
@@ -143,6 +143,48 @@ def test_names_shapes_and_what_is_open(tmp_path):
     }
     assert {one.name: one.shape[-1] for one in run.get_outputs()} == {"last": 2, "sum": 4}
     assert path.report.size == path.stat().st_size
+
+
+def test_names_that_tensors_inside_could_have(tmp_path, rng):
+    """Of inputs and outputs, beside those that the graph numbers itself."""
+    names = [f"{kind}_{i}" for kind in ("constant", "Transpose", "Identity") for i in range(25)]
+    parts = [keras.Input((None, 3), name=name) for name in names]
+    y = layers.GRU(2)(keras.layers.Add()(parts))
+    outputs = {f"Squeeze_{i}": y + i for i in range(25)} | {"constant_1_next": y}
+    model = randomized(keras.Model(parts, outputs))
+    run = session(export_onnx(model, tmp_path / "net.onnx"))
+    assert [one.name for one in run.get_inputs()] == names
+    arrays = inputs_of(model, 2, 5, rng)
+    expected = model([arrays[name] for name in names])
+    for one, received in zip(run.get_outputs(), run.run(None, arrays), strict=True):
+        np.testing.assert_allclose(received, expected[one.name], atol=1e-5)
+
+
+def step_with_output(name):
+    x = keras.Input((None, 3), name="x")
+    y = layers.GRU(4, return_sequences=True, name="gru")(x)
+    return keras.Model(x, keras.layers.Dense(2, name=name)(y))
+
+
+@pytest.mark.parametrize("name", ["y_next", "x_next"])
+def test_an_output_of_a_step_that_ends_as_states_do(name, tmp_path, rng):
+    model = randomized(step_with_output(name))
+    path = export_streaming(model, tmp_path / "step", format="onnx")
+    run = session(path / "step.onnx")
+    assert [one.name for one in run.get_outputs()] == ["gru_h_next", name]
+    arrays = inputs_of(model, 2, 1, rng)
+    x = arrays["x"][:, 0]
+    (y,) = run.run([name], {"x": x, "gru_h": np.zeros((2, 4), "float32")})
+    np.testing.assert_allclose(y[:, None], model(arrays["x"]), atol=1e-5)
+
+
+def test_a_name_for_two_tensors_of_a_step(tmp_path):
+    x = keras.Input((None, 4), name="gru_h_next")
+    of_input = keras.Model(x, layers.GRU(4, name="gru")(x))
+    for model in (step_with_output("gru_h_next"), of_input):
+        with pytest.raises(ValueError, match=r"called as a state with '_next'.*'gru_h_next' twice"):
+            export_streaming(model, tmp_path / "step", format="onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 class Inverse(keras.layers.Layer):

@@ -22,22 +22,25 @@ class Graph:
     Args:
         special: For operations by their names in the TensorFlow graph that are to be written in
             another way, `write(graph, inputs)`, which gives the names of the outputs.
+        reserved: Names that no tensor in here gets, those of inputs and outputs.
         numbers: What numbers the names, of a graph in another those of that one.
     """
 
-    def __init__(self, special=None, numbers=None):
+    def __init__(self, special=None, reserved=(), numbers=None):
         self.helper = needed("onnx.helper", "onnx")
         self.numpy_helper = needed("onnx.numpy_helper", "onnx")
         self.special = special or {}
+        self.reserved = frozenset(reserved)
         self.numbers = numbers or itertools.count()
         self.nodes, self.initializers = [], {}
 
     def inner(self):
         """A graph for a node of this one; it may use what has a name here."""
-        return Graph(numbers=self.numbers)
+        return Graph(reserved=self.reserved, numbers=self.numbers)
 
     def name(self, what):
-        return f"{what}_{next(self.numbers)}"
+        names = (f"{what}_{number}" for number in self.numbers)
+        return next(name for name in names if name not in self.reserved)
 
     def add(self, kind, *inputs, outputs=1, **attributes):
         """Adds a node; returns the name of its output, or a list of several."""

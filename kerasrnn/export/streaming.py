@@ -213,7 +213,7 @@ class _ONNX:
             proto, outputs = onnx.written(model, function, inputs)
             file = self.directory / f"{name}.onnx"
             file.write_bytes(proto.SerializeToString())
-            self.runners[name] = onnx.Runner(file.read_bytes())
+            self.runners[name] = onnx.Runner(file.read_bytes(), served.stepwise.states)
             specs[name] = (inputs, outputs)
             if name == "step":
                 operations = onnx.operations_of(proto)
