@@ -86,6 +86,37 @@ def test_which_node_it_is(name, tmp_path):
     assert nodes(path.report) == expected
 
 
+ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid"]
+GATED = [{"activation": a, "recurrent_activation": r} for a in ACTIVATIONS for r in ACTIVATIONS]
+OF_KIND = {
+    "LSTM": [lambda o=o: layers.LSTM(3, **o) for o in GATED],
+    "GRU": [lambda o=o: layers.GRU(3, **o) for o in GATED],
+    "reset before": [lambda o=o: layers.GRU(3, reset_after=False, **o) for o in GATED],
+    "SimpleRNN": [lambda a=a: layers.SimpleRNN(3, activation=a) for a in ACTIVATIONS],
+    "both": [
+        lambda a=a, b=b: layers.Bidirectional(
+            layers.LSTM(3, activation=a),
+            backward_layer=layers.LSTM(3, recurrent_activation=b, go_backwards=True),
+        )
+        for a, b in zip(ACTIVATIONS, ACTIVATIONS[::-1], strict=True)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", OF_KIND)
+def test_all_activations_that_nodes_have(kind, tmp_path, rng):
+    x = keras.Input((None, 3), name="x")
+    model = randomized(keras.Model(x, [make()(x) for make in OF_KIND[kind]]))
+    # With gates that are not bounded states grow.
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert sum(nodes(path.report).values()) == len(OF_KIND[kind]) * (1 + (kind == "both"))
+    arrays = inputs_of(model, 2, 7, rng)
+    received = session(path).run(model.output_names, arrays)
+    for y, want in zip(received, model(arrays["x"]), strict=True):
+        np.testing.assert_allclose(y, want, atol=1e-5)
+
+
 @pytest.mark.parametrize("option", [None, "go_backwards", "zero_output_for_mask"])
 @pytest.mark.parametrize("name", slow_but(["LSTM"], ["LSTM", "GRU", "SimpleRNN"]))
 def test_masks_of_every_kind(name, option, tmp_path, rng):
