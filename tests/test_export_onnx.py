@@ -9,10 +9,12 @@ from exported import (
     inputs_of,
     of_cell,
     outputs_of,
+    quantized,
     randomized,
     sequence,
     served_elsewhere,
     tokens,
+    with_table,
 )
 from slow import slow_but
 
@@ -226,6 +228,33 @@ class Inverse(keras.layers.Layer):
 def test_an_operation_that_is_not_written_is_named(tmp_path):
     with pytest.raises(ExportError, match=r"Received: Matrix\w+, of .*turned"):
         export_onnx(sequence(Inverse(name="turned")), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_keras_has_quantized(tmp_path, rng):
+    model = quantized("int8")
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert path.report.operations["MatMulInteger"] == 1
+    arrays = inputs_of(model, 2, 7, rng)
+    (y,) = session(path).run(None, arrays)
+    # One step of the activation in int8 more or less, where a number lies between two.
+    np.testing.assert_allclose(y, model(arrays["x"]), atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", ["int4", "float8"])
+def test_a_quantization_that_onnx_has_not_is_named(mode, tmp_path):
+    model = quantized(mode)
+    name = model.layers[-1].name
+    with pytest.raises(
+        ExportError, match=rf"quantized by Keras.*in {name} \({mode}\): export the m"
+    ):
+        export_onnx(model, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"so no table, as an IntegerLookup has.*integer_lookup"):
+        export_onnx(with_table(), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

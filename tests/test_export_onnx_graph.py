@@ -33,6 +33,10 @@ FUNCTIONS = {
     "compared": lambda x, y: tf.cast(tf.equal(x, x) & tf.not_equal(x, y) & (x < 2), tf.float32),
     "finite": lambda x, y: tf.math.is_finite(x / (x - x)) | tf.math.is_nan(x / 0.0),
     "products": lambda x, y: tf.matmul(x, y, transpose_b=True),
+    "products of int8": lambda x, y: raw.BatchMatMulV3(
+        x=tf.cast(99 * x, tf.int8), y=tf.cast(99 * y[:, :1, :, None], tf.int8)[:, 0], Tout=tf.int32
+    ),
+    "products by the third": lambda x, y: raw.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=True),
     "transposed": lambda x, y: tf.matmul(x[0], y[0], transpose_a=True),
     "einsum": lambda x, y: tf.einsum("btf,bsf->bts", x, y),
     "bias": lambda x, y: nn.bias_add(x, y[0, 0]),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kerasrnn import recurrence
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
-from kerasrnn.export.check import cases, checked, loaded
+from kerasrnn.export.check import cases, checked, converting, loaded
 from kerasrnn.export.interface import (
     Interface,
     check_stateless,
@@ -103,27 +103,28 @@ def written(model, function, specs):
     # In ONNX nothing that comes out has the name of what goes in.
     results = [f"{name}{NEXT}" if name in specs else name for name in names]
     _check_names(model, [*specs, *results])
-    graph = Graph(recurrences.written, reserved=[*specs, *results])
-    outputs = graph.include(function, names, {name: name for name in specs})
-    for name, value in zip(results, outputs.values(), strict=True):
-        graph.nodes.append(graph.helper.make_node("Identity", [value], [name]))
     tensors = dict(zip(results, function.outputs, strict=True))
-    taken, given = (
-        [
-            graph.value_info(name, t.dtype.as_numpy_dtype, _shape(t.shape))
-            for name, t in some.items()
-        ]
-        for some in (specs, tensors)
-    )
-    opset = graph.helper.make_opsetid("", OPSET)
-    # The version that runtimes of that operator set read.
-    proto = graph.helper.make_model(
-        graph.proto(model.name, taken, given),
-        opset_imports=[opset],
-        ir_version=8,
-        producer_name="kerasrnn",
-    )
-    needed("onnx.checker", "onnx").check_model(proto, full_check=True)
+    with converting(model, "onnx"):
+        graph = Graph(recurrences.written, reserved=[*specs, *results])
+        outputs = graph.include(function, names, {name: name for name in specs})
+        for name, value in zip(results, outputs.values(), strict=True):
+            graph.nodes.append(graph.helper.make_node("Identity", [value], [name]))
+        taken, given = (
+            [
+                graph.value_info(name, t.dtype.as_numpy_dtype, _shape(t.shape))
+                for name, t in some.items()
+            ]
+            for some in (specs, tensors)
+        )
+        opset = graph.helper.make_opsetid("", OPSET)
+        # The version that runtimes of that operator set read.
+        proto = graph.helper.make_model(
+            graph.proto(model.name, taken, given),
+            opset_imports=[opset],
+            ir_version=8,
+            producer_name="kerasrnn",
+        )
+        needed("onnx.checker", "onnx").check_model(proto, full_check=True)
     return proto, {name: tf.TensorSpec(t.shape, t.dtype, name) for name, t in tensors.items()}
 
 

@@ -108,14 +108,18 @@ class Graph:
             elif operation.type in OPERATIONS:
                 made = OPERATIONS[operation.type](self, operation, *taken)
             else:
-                raise ExportError(
-                    "ONNX files are written of the operations of recurrent, dense, embedding, "
-                    "normalization, convolution, pooling and elementwise layers alone; nothing "
-                    f"was written. Received: {operation.type}, of {operation.name}"
-                )
+                _refuse(operation)
             made = [made] if isinstance(made, str) else made
             named |= {t.name: name for t, name in zip(operation.outputs, made, strict=True)}
         return {name: named[t.name] for name, t in zip(names, function.outputs, strict=True)}
+
+
+def _refuse(operation):
+    raise ExportError(
+        "ONNX files are written of the operations of recurrent, dense, embedding, normalization, "
+        "convolution, pooling and elementwise layers alone; nothing was written. Received: "
+        f"{operation.type}, of {operation.name}"
+    )
 
 
 def _used(nodes):
@@ -229,6 +233,18 @@ def _matmul(graph, operation, x, y):
             value = graph.add("Transpose", value, perm=axes)
         parts.append(value)
     return graph.add("MatMul", *parts)
+
+
+def _matmul_of_types(graph, operation, x, y):
+    """A product whose type may be wider than that of its factors, as Keras's quantized layers have
+    it."""
+    types = [operation.get_attr(name) for name in ("Ta", "Tb", "Tout")]
+    adjoint = operation.get_attr("adj_x") or operation.get_attr("adj_y")
+    if types == [tf.int8, tf.int8, tf.int32] and not adjoint:
+        return graph.add("MatMulInteger", x, y)
+    if len(set(types)) > 1:
+        _refuse(operation)
+    return _matmul(graph, operation, x, y)
 
 
 def _einsum(graph, operation, *inputs):
@@ -638,6 +654,7 @@ OPERATIONS = {
     "ArgMin": _arg("ArgMin"),
     "AvgPool": _pool("AveragePool"),
     "BatchMatMulV2": _matmul,
+    "BatchMatMulV3": _matmul_of_types,
     "BatchToSpaceND": _batch_to_space,
     "BroadcastTo": _broadcast_to,
     "Cast": _cast,

@@ -186,8 +186,8 @@ class _LiteRT:
         self.place, self.file = place, file
 
     def write(self, served):
-        name = served.stepwise.interface.model.name
-        content = litert.converted(name, served.module(), list(served.names))
+        model = served.stepwise.interface.model
+        content = litert.converted(model, served.module(), list(served.names))
         self.file.write(content)
         self.runner = litert.Runner(content)
         return self.runner.operations()
