@@ -152,6 +152,52 @@ def test_states_go_in_and_come_out(tmp_path, rng):
     np.testing.assert_allclose([h, c], last[1:], atol=1e-5)
 
 
+def with_states_of(layer, count):
+    x = keras.Input((None, 3), name="x")
+    states = [keras.Input((4,), name=f"state_{i}") for i in range(count)]
+    return keras.Model([x, *states], layer(x, initial_state=states))
+
+
+OPTIONS = {"return_sequences": True, "return_state": True}
+STATEFUL = {
+    "lstm": (lambda: layers.LSTM(4, **OPTIONS), 2, {"LSTM": 1}),
+    "gru": (lambda: layers.GRU(4, **OPTIONS), 1, {"GRU": 1}),
+    "simple_rnn": (lambda: layers.SimpleRNN(4, **OPTIONS), 1, {"RNN": 1}),
+    "nas": (lambda: layers.RNN("nas", units=4, **OPTIONS), 2, {"Scan": 1}),
+    "stack": (lambda: layers.RNNStack("gru", 4, 2, **OPTIONS), 2, {"GRU": 2}),
+    "both": (lambda: layers.Bidirectional(layers.LSTM(4, **OPTIONS)), 4, {"LSTM": 2}),
+    "keras": (lambda: keras.layers.LSTM(4, **OPTIONS), 2, {"LSTM": 1}),
+    "keras, both": (
+        lambda: keras.layers.Bidirectional(keras.layers.GRU(4, **OPTIONS)),
+        2,
+        {"GRU": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", slow_but(["lstm", "gru", "simple_rnn", "nas", "both"], STATEFUL))
+def test_states_of_every_kind_over_two_chunks(name, tmp_path, rng):
+    """Those that come out are what the next chunk starts from, in the file as in the model."""
+    layer, count, expected = STATEFUL[name]
+    model = randomized(with_states_of(layer(), count))
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert nodes(path.report) == expected
+    run = session(path)
+    taken = [one.name for one in run.get_inputs()]
+    assert taken == ["x", *(f"state_{i}" for i in range(count))]
+    given = [one.name for one in run.get_outputs()]
+    assert len(given) == 1 + count
+    states = [rng.normal(size=(2, 4)).astype("float32") for _ in range(count)]
+    wanted = states
+    for length in (5, 3):
+        x = rng.normal(size=(2, length, 3)).astype("float32")
+        y, *states = run.run(given, dict(zip(taken, [x, *states], strict=True)))
+        want, *wanted = map(np.array, model([x, *wanted]))
+        np.testing.assert_allclose(y, want, atol=1e-5)
+        for state, one in zip(states, wanted, strict=True):
+            np.testing.assert_allclose(state, one, atol=1e-5)
+
+
 def test_a_process_without_tensorflow_runs_it(tmp_path, rng):
     model = randomized(of_cell("lstm"))
     path = export_onnx(model, tmp_path / "net.onnx")
