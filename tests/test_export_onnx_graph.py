@@ -94,6 +94,17 @@ def test_it_is_the_same(name):
     np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_sizes_are_within_their_type(dtype):
+    """OpenVINO computes with the bounds of sizes that are open."""
+    specs = {"x": tf.TensorSpec((None, None, 5), tf.float32, "x")}
+    proto, _ = onnx.written(_NoModel(), lambda t: {"z": tf.shape(t["x"], dtype)}, specs)
+    kinds = [node.op_type for node in proto.graph.node if node.op_type != "Identity"]
+    assert kinds == ["Shape", *(["Min"] if dtype == tf.int32 else []), "Cast"]
+    (z,) = onnx.Runner(proto.SerializeToString()).run({"x": X}).values()
+    assert z.tolist() == [3, 4, 5]
+
+
 class _NoModel:
     name = "none"
 

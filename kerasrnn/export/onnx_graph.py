@@ -433,7 +433,12 @@ def _filled_like(value):
 
 
 def _shape(graph, operation, x):
-    return graph.cast(graph.add("Shape", x), operation.outputs[0].dtype.as_numpy_dtype)
+    shape, dtype = graph.add("Shape", x), operation.outputs[0].dtype
+    if dtype == tf.int32:
+        # OpenVINO takes a size that nobody knows for up to the largest int64, which as an int32 is
+        # -1, and then reads no file in which something has that shape.
+        shape = graph.add("Min", shape, graph.longs(tf.int32.max))
+    return graph.cast(shape, dtype.as_numpy_dtype)
 
 
 def _not_equal(graph, operation, x, y):
