@@ -195,6 +195,19 @@ AHEAD = {
 }
 
 
+def quantized(mode):
+    """By Keras, its Dense."""
+    model = randomized(sequence(layers.GRU(4, return_sequences=True), keras.layers.Dense(2)))
+    model.layers[-1].quantize(mode)
+    return model
+
+
+def with_table():
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    known = keras.layers.IntegerLookup(vocabulary=[1, 2, 3])(ids)
+    return keras.Model(ids, layers.GRU(3)(keras.layers.Embedding(4, 3)(known)))
+
+
 def randomized(model, seed=0):
     rng = np.random.default_rng(seed)
     values = [rng.normal(0, 0.4, w.shape) for w in model.weights]

@@ -83,6 +83,75 @@ def test_weights_of_onnx(case, directions):
     assert type(layer) is (layers.Bidirectional if directions == 2 else OURS[kind])
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_all_attributes_of_a_node(kind):
+    """As `{one.name: helper.get_attribute_value(one) for one in node.attribute}` gives them."""
+    activations = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"]}
+    attributes = {
+        "activations": activations.get(kind, [b"Relu"]),
+        "direction": b"reverse",
+        "hidden_size": UNITS,
+        "layout": 1,
+    }
+    if kind == "GRU":
+        attributes["linear_before_reset"] = 1
+    if kind == "RNN":
+        attributes["nonlinearity"] = "relu"
+    rows = GATES[kind] * UNITS
+    w, r = RNG.normal(size=(1, rows, FEATURES)), RNG.normal(size=(1, rows, UNITS))
+    layer = from_onnx(w, r, go_backwards=True, **attributes)
+    assert type(layer) is OURS[kind]
+    assert layer.go_backwards
+
+
+def node(kind="LSTM", directions=1, **attributes):
+    rows = GATES[kind] * UNITS
+    w, r = np.ones((directions, rows, FEATURES)), np.ones((directions, rows, UNITS))
+    return lambda: from_onnx(w, r, **attributes)
+
+
+NO_COUNTERPART = {
+    "peepholes": (node(p=np.ones((1, 3 * UNITS))), "`p` of an ONNX node has no counterpart"),
+    "clip": (node(clip=3.0), "`clip` of an ONNX node has no counterpart.*clip=3.0"),
+    "input_forget": (node(input_forget=1), "`input_forget` .* no counterpart.*input_forget=1"),
+    "alpha": (node(activation_alpha=[0.1]), "`activation_alpha` .* no counterpart"),
+    "activations": (
+        node(activations=["HardSigmoid", "Tanh", "Tanh"]),
+        r"`activations` of an ONNX node must be \['Sigmoid', 'Tanh', 'Tanh'\].*HardSigmoid",
+    ),
+    "too few": (
+        node(activations=["Sigmoid", "Tanh", "Tanh"], directions=2),
+        r"`activations` .* must be \[('Sigmoid', 'Tanh', 'Tanh'(, )?){2}\] here",
+    ),
+    "of both": (
+        node("RNN", 2, activations=["Tanh", "Relu"], nonlinearity="tanh"),
+        r"`activations` .* must be \['Tanh', 'Tanh'\] here",
+    ),
+    "reverse": (node(direction="reverse"), "`direction` .* must be 'forward' here"),
+    "hidden_size": (node(hidden_size=4), "`hidden_size` of an ONNX node must be 5 here"),
+    "num_proj": (
+        lambda: from_tf1(np.ones((8, 20)), num_proj=2),
+        "`num_proj` of TensorFlow 1's LSTMCell has no counterpart.*num_proj=2",
+    ),
+    "use_peepholes": (
+        lambda: from_tf1(np.ones((8, 20)), use_peepholes=True, num_proj=None),
+        "`use_peepholes` of TensorFlow 1's LSTMCell has no counterpart",
+    ),
+    "of a projection": (lambda: from_tf1(np.ones((5, 20))), "with `num_proj` has no counterpart"),
+    "numbers": (
+        lambda: from_onnx(np.ones((1, 20, 3)), np.ones((1, 20, 5), complex)),
+        "`r` must be an array or a tensor of real numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_COUNTERPART)
+def test_what_has_no_counterpart_is_named(case):
+    call, message = NO_COUNTERPART[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 ODD = {
     "kernel": (
         lambda: from_tf1(np.ones((4, 20))),

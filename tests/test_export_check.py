@@ -1,13 +1,15 @@
 import keras
 import numpy as np
 import pytest
-from exported import sequence, tokens
+from exported import quantized, sequence, tokens
 
 from kerasrnn import layers
+from kerasrnn.export import export_litert, export_onnx, export_saved_model, export_streaming
 from kerasrnn.export.check import (
     ExportError,
     cases,
     checked,
+    converting,
     largest_difference,
     loaded,
     samples,
@@ -100,3 +102,55 @@ def test_longer_sequences_where_a_window_needs_them():
 
     with pytest.raises(ExportError, match=r"itself takes none.*x \(None, None, 3\).*not such numb"):
         cases(model, {"x": model.inputs[0]}, refuses)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, MemoryError, KeyError])
+def test_what_a_model_raises_of_its_own_keeps_its_name(error):
+    model = sequence(layers.GRU(2))
+
+    def fails(x):
+        raise error("of its own")
+
+    with pytest.raises(error, match="of its own"):
+        cases(model, {"x": model.inputs[0]}, fails)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(value, tmp_path):
+    model = sequence(layers.GRU(2, name="gru"), keras.layers.Dense(1, name="lost"))
+    kernel, bias = model.layers[-1].get_weights()
+    kernel[0, 0] = value
+    model.layers[-1].set_weights([kernel, bias])
+    for export, suffix, options in (
+        (export_saved_model, "", {}),
+        (export_litert, ".tflite", {}),
+        (export_onnx, ".onnx", {}),
+        *((export_streaming, "", {"format": format}) for format in ("saved_model", "onnx")),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must have finite weights.*infinity in \S*lost/kernel$"
+        ):
+            export(model, tmp_path / f"net{suffix}", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "message"),
+    [
+        (KeyError("no such"), ExportError, r"in the format onnx; .*KeyError: 'no such'$"),
+        (ExportError("as it was"), ExportError, r"^as it was$"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_what_a_converter_raises(error, name, message):
+    model = sequence(layers.GRU(2), keras.layers.Dense(3))
+    with pytest.raises(name, match=message), converting(model, "onnx"):
+        raise error
+
+
+def test_what_a_converter_raises_of_a_quantized_model():
+    model = quantized("int8")
+    name = model.layers[-1].name
+    rule = rf"as it was\. The model is quantized by Keras's .*in {name} \(int8\): export the model"
+    with pytest.raises(ExportError, match=rule), converting(model, "onnx"):
+        raise ExportError("as it was")

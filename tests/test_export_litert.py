@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -10,16 +12,19 @@ from exported import (
     inputs_of,
     of_cell,
     outputs_of,
+    quantized,
     randomized,
     sequence,
     served_elsewhere,
     tokens,
+    with_table,
 )
 from slow import slow_but
 
 from kerasrnn import cells, layers
 from kerasrnn.export import export_litert
 from kerasrnn.export.check import ExportError
+from kerasrnn.export.interface import Interface
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 
@@ -86,6 +91,19 @@ def test_quantized(quantize, tmp_path):
     assert path.report.dynamic == ("batch", "time")
 
 
+def test_dynamic_that_quantizes_nothing_says_so(tmp_path):
+    """From 1024 numbers on: 31 x 33 are one less."""
+    path = tmp_path / "net.tflite"
+    for units, is_said in ((33, True), (34, False)):
+        model = keras.Sequential([keras.Input((31,), name="x"), keras.layers.Dense(units)])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            export_litert(model, path, quantize="dynamic", overwrite=True)
+        said = [str(one.message) for one in caught if "has quantized nothing" in str(one.message)]
+        assert len(said) == is_said
+        assert all("fewer than 1024 numbers" in one and model.name in one for one in said)
+
+
 @pytest.mark.parametrize("name", slow_but(["lstm"], ["lstm", "gru", "mgu", "lru"]))
 def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     """In a loop its converter takes the ranges of other tensors, and an LSTM gives anything."""
@@ -98,6 +116,18 @@ def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     (y,) = run(x=data[:5]).values()
     want = np.array(model(data[:5]))
     np.testing.assert_allclose(y, want, atol=0.1 * max(1, abs(want).max()))
+
+
+def test_int8_is_run_on_its_data_alone(tmp_path, rng, monkeypatch):
+    model = randomized(sequence(layers.GRU(4)))
+    calls = []
+    of_arrays = Interface.of_arrays
+    monkeypatch.setattr(
+        Interface, "of_arrays", lambda self, x: calls.append(x) or of_arrays(self, x)
+    )
+    data = rng.normal(size=(9, 4, 3)).astype("float32")
+    export_litert(model, tmp_path / "net.tflite", length=4, quantize="int8", data=data)
+    np.testing.assert_array_equal(np.concatenate([x["x"] for x in calls]), data[:8])
 
 
 def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
@@ -153,6 +183,22 @@ class Inverse(keras.layers.Layer):
 def test_an_operation_that_litert_has_not_is_named(tmp_path, capfd):
     with pytest.raises(ExportError, match=r"no builtin operations.*MatrixInverse"):
         export_litert(sequence(Inverse()), tmp_path / "net.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_a_quantization_that_litert_has_not_is_named(mode, tmp_path, capfd):
+    model = quantized(mode)
+    name = model.layers[-1].name
+    rule = rf"Received: (BatchMatMulV3|Cast)\. .*quantized by Keras.*in {name} \({mode}\): export"
+    with pytest.raises(ExportError, match=rule):
+        export_litert(model, tmp_path / "net.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"so no table, as an IntegerLookup has.*integer_lookup"):
+        export_litert(with_table(), tmp_path / "net.tflite")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,15 +9,17 @@ from exported import (
     inputs_of,
     of_cell,
     outputs_of,
+    quantized,
     randomized,
     sequence,
     served_elsewhere,
     tokens,
+    with_table,
 )
 from slow import slow_but
 
 from kerasrnn import cells, layers
-from kerasrnn.export import export_onnx
+from kerasrnn.export import export_onnx, export_streaming
 from kerasrnn.export.check import ExportError
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
@@ -86,6 +88,37 @@ def test_which_node_it_is(name, tmp_path):
     assert nodes(path.report) == expected
 
 
+ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid"]
+GATED = [{"activation": a, "recurrent_activation": r} for a in ACTIVATIONS for r in ACTIVATIONS]
+OF_KIND = {
+    "LSTM": [lambda o=o: layers.LSTM(3, **o) for o in GATED],
+    "GRU": [lambda o=o: layers.GRU(3, **o) for o in GATED],
+    "reset before": [lambda o=o: layers.GRU(3, reset_after=False, **o) for o in GATED],
+    "SimpleRNN": [lambda a=a: layers.SimpleRNN(3, activation=a) for a in ACTIVATIONS],
+    "both": [
+        lambda a=a, b=b: layers.Bidirectional(
+            layers.LSTM(3, activation=a),
+            backward_layer=layers.LSTM(3, recurrent_activation=b, go_backwards=True),
+        )
+        for a, b in zip(ACTIVATIONS, ACTIVATIONS[::-1], strict=True)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", OF_KIND)
+def test_all_activations_that_nodes_have(kind, tmp_path, rng):
+    x = keras.Input((None, 3), name="x")
+    model = randomized(keras.Model(x, [make()(x) for make in OF_KIND[kind]]))
+    # With gates that are not bounded states grow.
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert sum(nodes(path.report).values()) == len(OF_KIND[kind]) * (1 + (kind == "both"))
+    arrays = inputs_of(model, 2, 7, rng)
+    received = session(path).run(model.output_names, arrays)
+    for y, want in zip(received, model(arrays["x"]), strict=True):
+        np.testing.assert_allclose(y, want, atol=1e-5)
+
+
 @pytest.mark.parametrize("option", [None, "go_backwards", "zero_output_for_mask"])
 @pytest.mark.parametrize("name", slow_but(["LSTM"], ["LSTM", "GRU", "SimpleRNN"]))
 def test_masks_of_every_kind(name, option, tmp_path, rng):
@@ -119,6 +152,52 @@ def test_states_go_in_and_come_out(tmp_path, rng):
     np.testing.assert_allclose([h, c], last[1:], atol=1e-5)
 
 
+def with_states_of(layer, count):
+    x = keras.Input((None, 3), name="x")
+    states = [keras.Input((4,), name=f"state_{i}") for i in range(count)]
+    return keras.Model([x, *states], layer(x, initial_state=states))
+
+
+OPTIONS = {"return_sequences": True, "return_state": True}
+STATEFUL = {
+    "lstm": (lambda: layers.LSTM(4, **OPTIONS), 2, {"LSTM": 1}),
+    "gru": (lambda: layers.GRU(4, **OPTIONS), 1, {"GRU": 1}),
+    "simple_rnn": (lambda: layers.SimpleRNN(4, **OPTIONS), 1, {"RNN": 1}),
+    "nas": (lambda: layers.RNN("nas", units=4, **OPTIONS), 2, {"Scan": 1}),
+    "stack": (lambda: layers.RNNStack("gru", 4, 2, **OPTIONS), 2, {"GRU": 2}),
+    "both": (lambda: layers.Bidirectional(layers.LSTM(4, **OPTIONS)), 4, {"LSTM": 2}),
+    "keras": (lambda: keras.layers.LSTM(4, **OPTIONS), 2, {"LSTM": 1}),
+    "keras, both": (
+        lambda: keras.layers.Bidirectional(keras.layers.GRU(4, **OPTIONS)),
+        2,
+        {"GRU": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", slow_but(["lstm", "gru", "simple_rnn", "nas", "both"], STATEFUL))
+def test_states_of_every_kind_over_two_chunks(name, tmp_path, rng):
+    """Those that come out are what the next chunk starts from, in the file as in the model."""
+    layer, count, expected = STATEFUL[name]
+    model = randomized(with_states_of(layer(), count))
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert nodes(path.report) == expected
+    run = session(path)
+    taken = [one.name for one in run.get_inputs()]
+    assert taken == ["x", *(f"state_{i}" for i in range(count))]
+    given = [one.name for one in run.get_outputs()]
+    assert len(given) == 1 + count
+    states = [rng.normal(size=(2, 4)).astype("float32") for _ in range(count)]
+    wanted = states
+    for length in (5, 3):
+        x = rng.normal(size=(2, length, 3)).astype("float32")
+        y, *states = run.run(given, dict(zip(taken, [x, *states], strict=True)))
+        want, *wanted = map(np.array, model([x, *wanted]))
+        np.testing.assert_allclose(y, want, atol=1e-5)
+        for state, one in zip(states, wanted, strict=True):
+            np.testing.assert_allclose(state, one, atol=1e-5)
+
+
 def test_a_process_without_tensorflow_runs_it(tmp_path, rng):
     model = randomized(of_cell("lstm"))
     path = export_onnx(model, tmp_path / "net.onnx")
@@ -145,6 +224,48 @@ def test_names_shapes_and_what_is_open(tmp_path):
     assert path.report.size == path.stat().st_size
 
 
+def test_names_that_tensors_inside_could_have(tmp_path, rng):
+    """Of inputs and outputs, beside those that the graph numbers itself."""
+    names = [f"{kind}_{i}" for kind in ("constant", "Transpose", "Identity") for i in range(25)]
+    parts = [keras.Input((None, 3), name=name) for name in names]
+    y = layers.GRU(2)(keras.layers.Add()(parts))
+    outputs = {f"Squeeze_{i}": y + i for i in range(25)} | {"constant_1_next": y}
+    model = randomized(keras.Model(parts, outputs))
+    run = session(export_onnx(model, tmp_path / "net.onnx"))
+    assert [one.name for one in run.get_inputs()] == names
+    arrays = inputs_of(model, 2, 5, rng)
+    expected = model([arrays[name] for name in names])
+    for one, received in zip(run.get_outputs(), run.run(None, arrays), strict=True):
+        np.testing.assert_allclose(received, expected[one.name], atol=1e-5)
+
+
+def step_with_output(name):
+    x = keras.Input((None, 3), name="x")
+    y = layers.GRU(4, return_sequences=True, name="gru")(x)
+    return keras.Model(x, keras.layers.Dense(2, name=name)(y))
+
+
+@pytest.mark.parametrize("name", ["y_next", "x_next"])
+def test_an_output_of_a_step_that_ends_as_states_do(name, tmp_path, rng):
+    model = randomized(step_with_output(name))
+    path = export_streaming(model, tmp_path / "step", format="onnx")
+    run = session(path / "step.onnx")
+    assert [one.name for one in run.get_outputs()] == ["gru_h_next", name]
+    arrays = inputs_of(model, 2, 1, rng)
+    x = arrays["x"][:, 0]
+    (y,) = run.run([name], {"x": x, "gru_h": np.zeros((2, 4), "float32")})
+    np.testing.assert_allclose(y[:, None], model(arrays["x"]), atol=1e-5)
+
+
+def test_a_name_for_two_tensors_of_a_step(tmp_path):
+    x = keras.Input((None, 4), name="gru_h_next")
+    of_input = keras.Model(x, layers.GRU(4, name="gru")(x))
+    for model in (step_with_output("gru_h_next"), of_input):
+        with pytest.raises(ValueError, match=r"called as a state with '_next'.*'gru_h_next' twice"):
+            export_streaming(model, tmp_path / "step", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 class Inverse(keras.layers.Layer):
     def call(self, x):
         return tf.linalg.inv(tf.matmul(x, x, transpose_a=True) + tf.eye(3))
@@ -153,6 +274,33 @@ class Inverse(keras.layers.Layer):
 def test_an_operation_that_is_not_written_is_named(tmp_path):
     with pytest.raises(ExportError, match=r"Received: Matrix\w+, of .*turned"):
         export_onnx(sequence(Inverse(name="turned")), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_keras_has_quantized(tmp_path, rng):
+    model = quantized("int8")
+    path = export_onnx(model, tmp_path / "net.onnx")
+    assert path.report.operations["MatMulInteger"] == 1
+    arrays = inputs_of(model, 2, 7, rng)
+    (y,) = session(path).run(None, arrays)
+    # One step of the activation in int8 more or less, where a number lies between two.
+    np.testing.assert_allclose(y, model(arrays["x"]), atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", ["int4", "float8"])
+def test_a_quantization_that_onnx_has_not_is_named(mode, tmp_path):
+    model = quantized(mode)
+    name = model.layers[-1].name
+    with pytest.raises(
+        ExportError, match=rf"quantized by Keras.*in {name} \({mode}\): export the m"
+    ):
+        export_onnx(model, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"so no table, as an IntegerLookup has.*integer_lookup"):
+        export_onnx(with_table(), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

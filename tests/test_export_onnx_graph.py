@@ -33,6 +33,10 @@ FUNCTIONS = {
     "compared": lambda x, y: tf.cast(tf.equal(x, x) & tf.not_equal(x, y) & (x < 2), tf.float32),
     "finite": lambda x, y: tf.math.is_finite(x / (x - x)) | tf.math.is_nan(x / 0.0),
     "products": lambda x, y: tf.matmul(x, y, transpose_b=True),
+    "products of int8": lambda x, y: raw.BatchMatMulV3(
+        x=tf.cast(99 * x, tf.int8), y=tf.cast(99 * y[:, :1, :, None], tf.int8)[:, 0], Tout=tf.int32
+    ),
+    "products by the third": lambda x, y: raw.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=True),
     "transposed": lambda x, y: tf.matmul(x[0], y[0], transpose_a=True),
     "einsum": lambda x, y: tf.einsum("btf,bsf->bts", x, y),
     "bias": lambda x, y: nn.bias_add(x, y[0, 0]),
@@ -88,6 +92,17 @@ def test_it_is_the_same(name):
     expected = FUNCTIONS[name](tf.constant(X), tf.constant(Y))
     assert z.dtype == expected.dtype.as_numpy_dtype
     np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_sizes_are_within_their_type(dtype):
+    """OpenVINO computes with the bounds of sizes that are open."""
+    specs = {"x": tf.TensorSpec((None, None, 5), tf.float32, "x")}
+    proto, _ = onnx.written(_NoModel(), lambda t: {"z": tf.shape(t["x"], dtype)}, specs)
+    kinds = [node.op_type for node in proto.graph.node if node.op_type != "Identity"]
+    assert kinds == ["Shape", *(["Min"] if dtype == tf.int32 else []), "Cast"]
+    (z,) = onnx.Runner(proto.SerializeToString()).run({"x": X}).values()
+    assert z.tolist() == [3, 4, 5]
 
 
 class _NoModel:

@@ -9,7 +9,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, randomized, sequence
+from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, quantized, randomized, sequence
 from slow import slow_but
 
 from kerasrnn import layers
@@ -412,3 +412,13 @@ def test_the_command_line_runs_it(tmp_path, rng):
     assert done.returncode == 0, done.stderr
     (served,) = (tmp_path / "served").iterdir()
     np.testing.assert_allclose(np.load(served), model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_what_keras_has_quantized(mode, tmp_path, rng):
+    model = quantized(mode)
+    path = export_saved_model(model, tmp_path / "net")
+    arrays = inputs_of(model, 2, 7, rng)
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    (y,) = served(x=tf.constant(arrays["x"])).values()
+    np.testing.assert_allclose(y, model(arrays["x"]), atol=1e-2)

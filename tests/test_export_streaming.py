@@ -36,9 +36,11 @@ def runner(path, format):
         interpreter = Interpreter(model_path=str(path))
         return lambda name, arrays: interpreter.get_signature_runner(name)(**arrays)
     if format == "onnx":
+        signatures = json.loads((path / "signature.json").read_text())["signatures"]
+        states = signatures["initial_state"]["outputs"]
         files = {
-            name: onnx_files.Runner((path / f"{name}.onnx").read_bytes())
-            for name in ("step", "initial_state")
+            name: onnx_files.Runner((path / f"{name}.onnx").read_bytes(), states)
+            for name in signatures
         }
         return lambda name, arrays: files[name].run(arrays)
     loaded = tf.saved_model.load(path)

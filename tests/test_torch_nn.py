@@ -4,6 +4,7 @@ benchmarks/converted.py compares with torch itself.
 """
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -174,6 +175,27 @@ def test_options_of_the_layer_that_is_made():
     assert both.forward_layer.cell.kernel.dtype == "float64"
 
 
+def test_weights_in_bfloat16():
+    """Of which NumPy knows nothing but by ml_dtypes; tensors are asked for doubles."""
+    state = {name: array.astype(ml_dtypes.bfloat16) for name, array in torch_state("GRU").items()}
+    rounded = {name: array.astype("float64") for name, array in state.items()}
+    expected, _ = torch_run("GRU", rounded, X)
+    layer = from_torch(state)
+    assert layer.cell.kernel.dtype == "float32"
+    np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-5)
+    mixed = from_torch(state, dtype="mixed_bfloat16")
+    np.testing.assert_array_equal(mixed.cell.kernel, layer.cell.kernel)
+    pure = from_torch(state, dtype="bfloat16", recurrent_initializer="glorot_uniform")
+    np.testing.assert_array_equal(np.array(pure.cell.kernel, "float32"), layer.cell.kernel)
+
+
+class Quantized(Tensor):
+    """As torch's: it has no doubles."""
+
+    def double(self):
+        raise RuntimeError("not on the backend 'QuantizedCPU'")
+
+
 def changed(kind="LSTM", *, without=(), **more):
     state = torch_state(kind, 2)
     return {name: array for name, array in state.items() if name not in without} | more
@@ -228,6 +250,26 @@ ODD = {
         lambda: from_torch(torch_state("GRU"), reset_after=False),
         "`reset_after` must be left out.*reset_after=False",
     ),
+    "quantized": (
+        lambda: from_torch(changed(weight_hh_l1=Quantized(1))),
+        "`weight_hh_l1` must be an array or a tensor of real numbers; of a quantized.*QuantizedCPU",
+    ),
+    **{
+        f"of {kind}": (
+            lambda kind=kind: from_torch(changed(bias_ih_l0=np.ones(20).astype(kind))),
+            "`bias_ih_l0` must be an array or a tensor of real numbers.*an array of ",
+        )
+        for kind in ("complex64", "str", "object")
+    },
+    "no array": (
+        lambda: from_torch(changed(bias_ih_l0=[[1, 2], [3]])),
+        "`bias_ih_l0` must be an array or a tensor of real numbers.*inhomogeneous",
+    ),
+    "bfloat16": (
+        lambda: from_torch(torch_state("LSTM"), dtype="bfloat16"),
+        "`dtype` must be 'mixed_bfloat16'.*Received: dtype='bfloat16'",
+    ),
+    "no name": (lambda: from_torch({3: np.ones(3)}), "dictionary of arrays or tensors by their n"),
     "kind": (lambda: from_torch(3), "`state_dict_or_module` must be .*Received: .*=3"),
 }
 
@@ -260,7 +302,11 @@ NOT_TORCH = {
     "backward": (lstm(go_backwards=True), r"lstm \(LSTM\) with go_backwards=True"),
     "merge": (
         lambda: layers.Bidirectional(layers.LSTM(3), merge_mode="sum"),
-        r"\(Bidirectional\) with merge_mode='sum'",
+        r"\(Bidirectional\) with merge_mode='sum'; torch has both directions as 'concat' does",
+    ),
+    "gate": (
+        lambda: layers.Bidirectional(layers.LSTM(3), merge_mode="gate"),
+        "with merge_mode='gate'; torch has both directions as 'concat'",
     ),
     "connection": (stack(connection="residual"), "with connection='residual'"),
     "normalized": (stack(normalization="layer"), "with normalization='layer'"),

@@ -1,8 +1,11 @@
 """The check of a file that was exported: it runs in its runtime on inputs of two batches and
 lengths, and gives what the model gives."""
 
+import contextlib
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrnn.inside import layers_in
 
@@ -25,18 +28,68 @@ def cases(model, specs, call):
         A list of pairs of dictionaries of arrays.
 
     Raises:
-        ExportError: the model itself takes no such inputs.
+        ExportError: the model itself takes no such inputs. What else it raises, it raises here.
     """
     for sizes in _SIZES:
         try:
             return [(inputs, _arrays(call(inputs))) for inputs in samples(model, specs, sizes)]
-        except Exception as error:
+        # What Keras and TensorFlow say of a shape.
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
             refused = error
     raise ExportError(
         f"What is exported is run on random inputs, and {model.name} itself takes none of the "
         f"shapes {', '.join(f'{name} {tuple(spec.shape)}' for name, spec in specs.items())}; "
         f"nothing was written. {_first_lines(refused)}"
     ) from refused
+
+
+def check_finite(model):
+    """Raises a `ValueError` unless all weights of a model are finite: of what they make not a
+    number nobody could say whether a file gives it."""
+    refused = [
+        weight.path
+        for weight in model.weights
+        if keras.backend.is_float_dtype(weight.dtype)
+        and not keras.ops.all(keras.ops.isfinite(weight))
+    ]
+    if refused:
+        raise ValueError(
+            "`model` must have finite weights: go back to those before they were lost, as "
+            f"kerasrnn.callbacks.DivergenceGuard does. Received: {model.name}, with NaN or "
+            f"infinity in {', '.join(refused)}"
+        )
+
+
+@contextlib.contextmanager
+def converting(model, format):
+    """Has all that a converter raises be an `ExportError`, which names quantized layers."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error)
+        if not isinstance(error, ExportError):
+            said = (
+                f"{model.name} could not be written in the format {format}; nothing was written. "
+                f"Received: {type(error).__name__}: {_first_lines(error)}"
+            )
+        raise ExportError(f"{said}{_on_quantized(model)}") from error
+
+
+def _on_quantized(model):
+    """What to do instead where a model holds what Keras has quantized."""
+    policies = {
+        part.name: part.dtype_policy.quantization_mode
+        for part in layers_in(model)
+        if isinstance(part.dtype_policy, keras.dtype_policies.QuantizedDTypePolicy)
+    }
+    if not policies:
+        return ""
+    named = ", ".join(f"{name} ({mode})" for name, mode in policies.items())
+    return (
+        f". The model is quantized by Keras's `quantize`, in {named}: export the model as it was "
+        "before, here with export_litert(..., quantize=...) where the file is to be small; "
+        "export_saved_model writes it as it is"
+    )
 
 
 def _arrays(tensors):

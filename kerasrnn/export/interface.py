@@ -16,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasrnn import recurrence
 from kerasrnn.diagnostics.looking import shadowed
+from kerasrnn.export.check import ExportError, check_finite
 from kerasrnn.inside import layers_in, stateful_layers
 from kerasrnn.layers import RNN
 
@@ -28,7 +29,8 @@ SAVE_OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
 
 
 def check_model(model):
-    """Raises a `TypeError` unless `model` is one of Keras, a `ValueError` unless it is built."""
+    """Raises a `TypeError` unless `model` is one of Keras, a `ValueError` unless it is built and
+    its weights are finite."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     if not model.built:
@@ -36,6 +38,7 @@ def check_model(model):
             "`model` must be built before it is exported: call it on a batch, or give it an "
             f"`Input`. Received: model={model.name}"
         )
+    check_finite(model)
 
 
 def check_input_names(model):
@@ -283,11 +286,27 @@ def frozen(function, specs):
     Returns:
         A `tf.types.experimental.ConcreteFunction` whose `inputs` have the names of `specs`, and the
         names of its outputs, in their order.
+
+    Raises:
+        ExportError: it keeps what cannot become a constant, as a table.
     """
     traced = tf.function(lambda **tensors: function(tensors), autograph=False)
     concrete = traced.get_concrete_function(**specs)
     names = tree.flatten({name: name for name in concrete.structured_outputs})
-    return convert_variables_to_constants_v2(concrete, lower_control_flow=False), names
+    try:
+        constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    except Exception as error:
+        raise ExportError(
+            "TensorFlow must be able to make the model's variables constants; nothing was written. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    if kept := [tensor.op.name for tensor in constant.inputs if tensor.op.name not in specs]:
+        raise ExportError(
+            "The model must keep nothing but variables, so no table, as an IntegerLookup has: such "
+            "a layer belongs before the model, or into export_saved_model; nothing was written. "
+            f"Received: {', '.join(kept)}"
+        )
+    return constant, names
 
 
 def as_signature(function, names):

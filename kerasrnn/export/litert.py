@@ -1,6 +1,7 @@
 """LiteRT, formerly TensorFlow Lite: its builtin operations alone, sequences of any length."""
 
 import collections
+import contextlib
 import re
 import reprlib
 import tempfile
@@ -20,7 +21,7 @@ from kerasrnn.export.artifact import (
     needed,
     reported,
 )
-from kerasrnn.export.check import ExportError, cases, checked, loaded
+from kerasrnn.export.check import ExportError, cases, checked, converting, loaded
 from kerasrnn.export.interface import (
     BOUND,
     SAVE_OPTIONS,
@@ -57,8 +58,9 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         length, batch: Positive integers, the one number of time steps and of rows that the file is
             to take, where the model leaves them open: some accelerators want them. Default: any.
         quantize: `None`; "float16", the weights in half the bytes; "dynamic", weights of products
-            in int8; or "int8", what goes into the products, too, in the ranges that `data` shows,
-            which needs a `length`, unless the model fixes it.
+            and embeddings in int8, those of 1024 numbers or more; or "int8", what goes into the
+            products, too, in the ranges that `data` shows, which needs a `length`, unless the model
+            fixes it.
         data: Inputs as `fit` takes them, an array (batch, time, ...), a list or a dictionary of
             them, of that length and of a hundred rows or more: "int8" needs them.
         overwrite: Whether to replace a file that is there.
@@ -76,7 +78,11 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         ExportError: the converter refuses the model, or the file does not run or does not give
             what the model gives.
 
-    Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation.
+    Warns:
+        UserWarning: "dynamic" has quantized nothing.
+
+    Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation;
+    `minimum_elements_for_weights` in the converter's quantize_weights.h.
 
     Example:
 
@@ -100,12 +106,20 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
     run_pass = _step_by_step if quantize == "int8" else carried.run
     with recurrence.through(run_pass), convertible(model):
         module = as_module({SIGNATURE: (interface.call, specs)})
-    content = converted(model.name, module, [SIGNATURE], quantize, calibration)
+    content = converted(model, module, [SIGNATURE], quantize, calibration)
     runner = Runner(content)
-    pairs = cases(model, specs, interface.of_arrays)
+    if quantize == "dynamic" and not runner.has_int8():
+        warnings.warn(
+            "quantize='dynamic' has quantized nothing: LiteRT's converter leaves weights of fewer "
+            f"than 1024 numbers in float32, and {model.name} has no larger ones in a product or an "
+            "embedding. quantize='float16' halves small ones, too; quantize='int8' takes all.",
+            stacklevel=2,
+        )
     if quantize == "int8":
         # What it costs is asked on what it was made for.
         pairs = [(x, interface.of_arrays(x)) for x in calibration[:8]]
+    else:
+        pairs = cases(model, specs, interface.of_arrays)
     bound = BOUNDS[quantize]
     difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
     with file_in_place(place) as file:
@@ -114,11 +128,11 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
     return reported(place, Report.of("litert", *of_file, specs))
 
 
-def converted(model_name, module, names, quantize=None, calibration=()):
+def converted(model, module, names, quantize=None, calibration=()):
     """The bytes of a LiteRT file.
 
     Args:
-        model_name: The model's name, for messages.
+        model: The Keras model, for messages.
         module: A `tf.Module`.
         names: Those of its concrete functions that are to be signatures.
         quantize, calibration: As `export_litert` has them.
@@ -136,19 +150,27 @@ def converted(model_name, module, names, quantize=None, calibration=()):
             converter.target_spec.supported_types = [tf.float16]
         if quantize == "int8":
             converter.representative_dataset = lambda: calibration
-        try:
-            with warnings.catch_warnings():
-                # The converter's own, of what it calls itself.
-                warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter")
-                return converter.convert()
-        except Exception as error:
-            named = re.findall(r"'tf\.(\w+)' op|TF Select ops: (.*)", str(error))
-            operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
-            operations = operations or "the converter's own error, which says nothing more"
-            raise ExportError(
-                f"LiteRT has no builtin operations for all that {model_name} does; nothing was "
-                f"written. Received: {operations}"
-            ) from error
+        with converting(model, "litert"), _named_operations(model), warnings.catch_warnings():
+            # The converter's own, of what it calls itself.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter")
+            return converter.convert()
+
+
+@contextlib.contextmanager
+def _named_operations(model):
+    """Has the converter's errors say which operations they are of."""
+    try:
+        yield
+    except Exception as error:
+        named = re.findall(r"'tf\.(\w+)' op|TF Select ops: (.*)", str(error))
+        # Where it found no other words.
+        named = named or re.findall(r'error: loc\(callsite\(fused\["((\w+)):', str(error))
+        operations = ", ".join(dict.fromkeys(a or b for a, b in named)) or str(error)[:500]
+        operations = operations or "the converter's own error, which says nothing more"
+        raise ExportError(
+            f"LiteRT has no builtin operations for all that {model.name} does; nothing was "
+            f"written. Received: {operations}"
+        ) from error
 
 
 class Runner:
@@ -169,7 +191,7 @@ class Runner:
     def operations(self):
         """The operations of all signatures and of the loops in them, counted, by name."""
         schema = needed("ai_edge_litert.schema_py_generated", "litert")
-        content = schema.ModelT.InitFromPackedBuf(self.content)
+        content = self._content()
         names = {
             code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
         }
@@ -179,6 +201,15 @@ class Runner:
             for one in graph.operators
         )
         return dict(sorted(counts.items()))
+
+    def has_int8(self):
+        """Whether there is a tensor of int8."""
+        int8 = needed("ai_edge_litert.schema_py_generated", "litert").TensorType.INT8
+        return any(one.type == int8 for graph in self._content().subgraphs for one in graph.tensors)
+
+    def _content(self):
+        schema = needed("ai_edge_litert.schema_py_generated", "litert")
+        return schema.ModelT.InitFromPackedBuf(self.content)
 
 
 def _step_by_step(sequence_pass):

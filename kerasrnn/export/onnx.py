@@ -1,10 +1,12 @@
 """ONNX: recurrent layers as the nodes of that name, or as a Scan over a cell's step."""
 
+import collections
+
 import tensorflow as tf
 
 from kerasrnn import recurrence
 from kerasrnn.export.artifact import Report, file_for, file_in_place, needed, reported
-from kerasrnn.export.check import cases, checked, loaded
+from kerasrnn.export.check import cases, checked, converting, loaded
 from kerasrnn.export.interface import (
     BOUND,
     Interface,
@@ -92,35 +94,49 @@ def written(model, function, specs):
         specs: The `tf.TensorSpec`s of what it takes, by name.
 
     Raises:
+        ValueError: two of the names would be one.
         ExportError: it has an operation that is not written to ONNX.
     """
     recurrences = Recurrences()
     with recurrence.through(recurrences.run), convertible(model):
         function, names = frozen(function, specs)
-    graph = Graph(recurrences.written)
-    outputs = graph.include(function, names, {name: name for name in specs})
     # In ONNX nothing that comes out has the name of what goes in.
     results = [f"{name}{NEXT}" if name in specs else name for name in names]
-    for name, value in zip(results, outputs.values(), strict=True):
-        graph.nodes.append(graph.helper.make_node("Identity", [value], [name]))
+    _check_names(model, [*specs, *results])
     tensors = dict(zip(results, function.outputs, strict=True))
-    taken, given = (
-        [
-            graph.value_info(name, t.dtype.as_numpy_dtype, _shape(t.shape))
-            for name, t in some.items()
-        ]
-        for some in (specs, tensors)
-    )
-    opset = graph.helper.make_opsetid("", OPSET)
-    # The version that runtimes of that operator set read.
-    proto = graph.helper.make_model(
-        graph.proto(model.name, taken, given),
-        opset_imports=[opset],
-        ir_version=8,
-        producer_name="kerasrnn",
-    )
-    needed("onnx.checker", "onnx").check_model(proto, full_check=True)
+    with converting(model, "onnx"):
+        graph = Graph(recurrences.written, reserved=[*specs, *results])
+        outputs = graph.include(function, names, {name: name for name in specs})
+        for name, value in zip(results, outputs.values(), strict=True):
+            graph.nodes.append(graph.helper.make_node("Identity", [value], [name]))
+        taken, given = (
+            [
+                graph.value_info(name, t.dtype.as_numpy_dtype, _shape(t.shape))
+                for name, t in some.items()
+            ]
+            for some in (specs, tensors)
+        )
+        opset = graph.helper.make_opsetid("", OPSET)
+        # The version that runtimes of that operator set read.
+        proto = graph.helper.make_model(
+            graph.proto(model.name, taken, given),
+            opset_imports=[opset],
+            ir_version=8,
+            producer_name="kerasrnn",
+        )
+        needed("onnx.checker", "onnx").check_model(proto, full_check=True)
     return proto, {name: tf.TensorSpec(t.shape, t.dtype, name) for name, t in tensors.items()}
+
+
+def _check_names(model, names):
+    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"`model` must have no input, output or state that is called as a state with {NEXT!r} "
+            "behind it, as it comes out of an ONNX file: name the layer, the Input or the key of "
+            f"the output otherwise. Received: {model.name}, with {', '.join(map(repr, twice))} "
+            "twice"
+        )
 
 
 def _shape(shape):
@@ -147,12 +163,14 @@ class Runner:
 
     Args:
         content: The file's bytes.
+        states: The names of what comes out with `NEXT` behind them, and is called without here.
     """
 
-    def __init__(self, content):
+    def __init__(self, content, states=()):
         runtime = needed("onnxruntime", "onnx")
         options = {"providers": ["CPUExecutionProvider"]}
         self.session = loaded("onnx", lambda: runtime.InferenceSession(content, **options))
+        self.states = {f"{name}{NEXT}": name for name in states}
 
     def run(self, arrays):
         names = [output.name for output in self.session.get_outputs()]
@@ -160,4 +178,4 @@ class Runner:
         taken = {one.name for one in self.session.get_inputs()}
         arrays = {name: value for name, value in arrays.items() if name in taken}
         values = self.session.run(names, arrays)
-        return {name.removesuffix(NEXT): v for name, v in zip(names, values, strict=True)}
+        return {self.states.get(name, name): v for name, v in zip(names, values, strict=True)}

@@ -22,22 +22,25 @@ class Graph:
     Args:
         special: For operations by their names in the TensorFlow graph that are to be written in
             another way, `write(graph, inputs)`, which gives the names of the outputs.
+        reserved: Names that no tensor in here gets, those of inputs and outputs.
         numbers: What numbers the names, of a graph in another those of that one.
     """
 
-    def __init__(self, special=None, numbers=None):
+    def __init__(self, special=None, reserved=(), numbers=None):
         self.helper = needed("onnx.helper", "onnx")
         self.numpy_helper = needed("onnx.numpy_helper", "onnx")
         self.special = special or {}
+        self.reserved = frozenset(reserved)
         self.numbers = numbers or itertools.count()
         self.nodes, self.initializers = [], {}
 
     def inner(self):
         """A graph for a node of this one; it may use what has a name here."""
-        return Graph(numbers=self.numbers)
+        return Graph(reserved=self.reserved, numbers=self.numbers)
 
     def name(self, what):
-        return f"{what}_{next(self.numbers)}"
+        names = (f"{what}_{number}" for number in self.numbers)
+        return next(name for name in names if name not in self.reserved)
 
     def add(self, kind, *inputs, outputs=1, **attributes):
         """Adds a node; returns the name of its output, or a list of several."""
@@ -105,14 +108,18 @@ class Graph:
             elif operation.type in OPERATIONS:
                 made = OPERATIONS[operation.type](self, operation, *taken)
             else:
-                raise ExportError(
-                    "ONNX files are written of the operations of recurrent, dense, embedding, "
-                    "normalization, convolution, pooling and elementwise layers alone; nothing "
-                    f"was written. Received: {operation.type}, of {operation.name}"
-                )
+                _refuse(operation)
             made = [made] if isinstance(made, str) else made
             named |= {t.name: name for t, name in zip(operation.outputs, made, strict=True)}
         return {name: named[t.name] for name, t in zip(names, function.outputs, strict=True)}
+
+
+def _refuse(operation):
+    raise ExportError(
+        "ONNX files are written of the operations of recurrent, dense, embedding, normalization, "
+        "convolution, pooling and elementwise layers alone; nothing was written. Received: "
+        f"{operation.type}, of {operation.name}"
+    )
 
 
 def _used(nodes):
@@ -226,6 +233,18 @@ def _matmul(graph, operation, x, y):
             value = graph.add("Transpose", value, perm=axes)
         parts.append(value)
     return graph.add("MatMul", *parts)
+
+
+def _matmul_of_types(graph, operation, x, y):
+    """A product whose type may be wider than that of its factors, as Keras's quantized layers have
+    it."""
+    types = [operation.get_attr(name) for name in ("Ta", "Tb", "Tout")]
+    adjoint = operation.get_attr("adj_x") or operation.get_attr("adj_y")
+    if types == [tf.int8, tf.int8, tf.int32] and not adjoint:
+        return graph.add("MatMulInteger", x, y)
+    if len(set(types)) > 1:
+        _refuse(operation)
+    return _matmul(graph, operation, x, y)
 
 
 def _einsum(graph, operation, *inputs):
@@ -414,7 +433,12 @@ def _filled_like(value):
 
 
 def _shape(graph, operation, x):
-    return graph.cast(graph.add("Shape", x), operation.outputs[0].dtype.as_numpy_dtype)
+    shape, dtype = graph.add("Shape", x), operation.outputs[0].dtype
+    if dtype == tf.int32:
+        # OpenVINO takes a size that nobody knows for up to the largest int64, which as an int32 is
+        # -1, and then reads no file in which something has that shape.
+        shape = graph.add("Min", shape, graph.longs(tf.int32.max))
+    return graph.cast(shape, dtype.as_numpy_dtype)
 
 
 def _not_equal(graph, operation, x, y):
@@ -635,6 +659,7 @@ OPERATIONS = {
     "ArgMin": _arg("ArgMin"),
     "AvgPool": _pool("AveragePool"),
     "BatchMatMulV2": _matmul,
+    "BatchMatMulV3": _matmul_of_types,
     "BatchToSpaceND": _batch_to_space,
     "BroadcastTo": _broadcast_to,
     "Cast": _cast,

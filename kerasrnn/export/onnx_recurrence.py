@@ -16,11 +16,13 @@ from kerasrnn import cells
 from kerasrnn.recurrence import loop
 
 _ACTIVATIONS = {
-    keras.activations.tanh: ("Tanh", 0.0, 0.0),
-    keras.activations.sigmoid: ("Sigmoid", 0.0, 0.0),
-    keras.activations.relu: ("Relu", 0.0, 0.0),
-    keras.activations.hard_sigmoid: ("HardSigmoid", 1 / 6, 0.5),
+    keras.activations.tanh: "Tanh",
+    keras.activations.sigmoid: "Sigmoid",
+    keras.activations.relu: "Relu",
+    keras.activations.hard_sigmoid: "HardSigmoid",
 }
+# Those of hard_sigmoid; of ONNX's names here no other has any.
+_ALPHA, _BETA = 1 / 6, 0.5
 _KINDS = {
     cells.SimpleRNNCell: "RNN",
     cells.LSTMCell: "LSTM",
@@ -250,11 +252,12 @@ def _node_of(sequence_pass):
     writes = getattr(cell, "update_gate", "keep") == "write"
     if writes and cell.recurrent_activation is not keras.activations.sigmoid:
         return None
-    names, alphas, betas = zip(*(_ACTIVATIONS[one] for one in activations), strict=True)
+    names = [_ACTIVATIONS[one] for one in activations]
     units = cell.units
-    attributes = {"hidden_size": units, "activations": list(names)}
-    if any(alphas):
-        attributes |= {"activation_alpha": list(alphas), "activation_beta": list(betas)}
+    attributes = {"hidden_size": units, "activations": names}
+    # Taken in turn by those activations alone that have such a parameter.
+    if count := names.count("HardSigmoid"):
+        attributes |= {"activation_alpha": [_ALPHA] * count, "activation_beta": [_BETA] * count}
     if kind == "GRU":
         attributes["linear_before_reset"] = int(cell.reset_after)
     weights = [cell.kernel, cell.recurrent_kernel]

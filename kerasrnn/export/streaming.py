@@ -185,8 +185,8 @@ class _LiteRT:
         self.place, self.file = place, file
 
     def write(self, served):
-        name = served.stepwise.interface.model.name
-        content = litert.converted(name, served.module(), list(served.names))
+        model = served.stepwise.interface.model
+        content = litert.converted(model, served.module(), list(served.names))
         self.file.write(content)
         self.runner = litert.Runner(content)
         return self.runner.operations()
@@ -212,7 +212,7 @@ class _ONNX:
             proto, outputs = onnx.written(model, function, inputs)
             file = self.directory / f"{name}.onnx"
             file.write_bytes(proto.SerializeToString())
-            self.runners[name] = onnx.Runner(file.read_bytes())
+            self.runners[name] = onnx.Runner(file.read_bytes(), served.stepwise.states)
             specs[name] = (inputs, outputs)
             if name == "step":
                 operations = onnx.operations_of(proto)

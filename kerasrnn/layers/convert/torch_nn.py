@@ -63,10 +63,12 @@ def from_torch(state_dict_or_module, prefix="", nonlinearity=None, **options):
         several layers an `RNNStack`, with states in the order of torch's h_n.
 
     Raises:
+        TypeError: it is neither a module nor such a dictionary.
         ValueError: the keys, under `prefix`, are not those of one such layer, or are not all there;
-            they have a projection (`proj_size`), which these layers have not; shapes do not fit
-            together; `nonlinearity` is missing for an RNN, is another than the module's or has no
-            meaning for what is there; or `options` hold what the weights say, as `units`.
+            they have a projection (`proj_size`), which these layers have not; what is there is no
+            real numbers, or quantized; shapes do not fit together; `nonlinearity` is missing for an
+            RNN, is another than the module's or has no meaning for what is there; `options` hold
+            what the weights say, as `units`; or `dtype` is "bfloat16" ("mixed_bfloat16" is not).
 
     Source: the equations in the documentation of torch.nn 2.13.
 
@@ -81,9 +83,10 @@ def from_torch(state_dict_or_module, prefix="", nonlinearity=None, **options):
     state, is_module = state_dict_or_module, hasattr(state_dict_or_module, "state_dict")
     if is_module:
         state = state_dict_or_module.state_dict()
-    if not hasattr(state, "items"):
+    if not hasattr(state, "items") or any(not isinstance(key, str) for key in state):
         raise TypeError(
-            "`state_dict_or_module` must be a torch module or a dictionary of arrays or tensors. "
+            "`state_dict_or_module` must be a torch module, or a dictionary of arrays or tensors "
+            "by their names. "
             f"Received: state_dict_or_module={state!r}"
         )
     kind, levels = _torch_levels(state, prefix)
@@ -152,7 +155,10 @@ def _torch_levels(state, prefix):
             match = _KEY.fullmatch(key.removeprefix(prefix))
             if match:
                 part, product, level, reverse = match.groups()
-                found[int(level or 0), bool(reverse), f"{part}_{product}"] = key, as_array(value)
+                found[int(level or 0), bool(reverse), f"{part}_{product}"] = (
+                    key,
+                    as_array(key, value),
+                )
             else:
                 odd.append(key)
     if any(key.removeprefix(prefix).startswith("weight_hr") for key in odd):
@@ -204,7 +210,9 @@ def _levels_of(layer):
     if isinstance(layer, keras.layers.Bidirectional):
         merge_mode = layer.get_config()["merge_mode"]
         if merge_mode != "concat":
-            _refuse_for_torch(layer, f"merge_mode={merge_mode!r}")
+            _refuse_for_torch(
+                layer, f"merge_mode={merge_mode!r}; torch has both directions as 'concat' does"
+            )
         (forward,), (backward,) = (
             _cells_of(one, backward)
             for one, backward in ((layer.forward_layer, False), (layer.backward_layer, True))

@@ -4,6 +4,9 @@ What differs is the order of the gates (`ORDERS`), which side of a product the w
 where the biases are; `torch_nn` and `arrays` have a function for each library that says so.
 """
 
+import reprlib
+
+import keras
 import numpy as np
 
 from kerasrnn import cells
@@ -52,11 +55,19 @@ def layer_with(kind, levels, order, said, options):
         options: Arguments of the layer that the user says.
 
     Raises:
-        ValueError: one of `options` is for the weights to say.
+        ValueError: one of `options` is for the weights to say, or variables would be in bfloat16.
     """
     for name in options.keys() & _SAID:
         raise ValueError(
             f"`{name}` must be left out: the weights say it. Received: {name}={options[name]!r}"
+        )
+    policy = keras.dtype_policies.get(options.get("dtype") or keras.config.dtype_policy())
+    # TensorFlow has no QR in it.
+    if policy.variable_dtype == "bfloat16" and "recurrent_initializer" not in options:
+        raise ValueError(
+            "`dtype` must be 'mixed_bfloat16' for a layer in bfloat16, with variables in float32, "
+            "or a recurrent_initializer be chosen: the default one, which is orthogonal, does not "
+            f"exist in bfloat16. Received: dtype={policy.name!r}"
         )
     kernel, recurrent, biases = levels[0][0]
     both = len(levels[0]) == 2
@@ -93,12 +104,45 @@ def activation_options(kind, nonlinearity):
     return {}
 
 
-def as_array(value):
-    """An array of a tensor of torch, or of what NumPy takes."""
-    if hasattr(value, "detach"):
-        # NumPy knows no bfloat16.
-        value = value.detach().cpu().double()
-    return np.asarray(value)
+def as_array(name, value):
+    """An array in double precision of a tensor of torch, or of what NumPy takes.
+
+    Raises:
+        ValueError: it holds no real numbers.
+    """
+    try:
+        if hasattr(value, "detach"):
+            # NumPy knows no bfloat16.
+            value = value.detach().cpu().double()
+        array = np.asarray(value)
+        # "V" is that of bfloat16 and its like, where a package has brought them to NumPy.
+        if array.dtype.kind not in "fiuV":
+            raise TypeError(f"an array of {array.dtype}")
+        return array.astype("float64")
+    # Those of torch's tensors that are quantized, or on no device.
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"`{name}` must be an array or a tensor of real numbers; of a quantized layer those "
+            f"before it was quantized. Received: {reprlib.repr(value)}: {error}"
+        ) from error
+
+
+def refuse_options(options, library, names):
+    """Raises a `ValueError` for what a cell of the other library does beside its weights, and no
+    layer here does.
+
+    Args:
+        options: What the user says, from which those that say nothing are taken out.
+        library: Its name, for messages.
+        names: For each the values that say nothing.
+    """
+    for name in options.keys() & names.keys():
+        value = options.pop(name)
+        if not any(np.array_equal(value, nothing) for nothing in names[name]):
+            raise ValueError(
+                f"`{name}` of {library} has no counterpart in the layers here. "
+                f"Received: {name}={reprlib.repr(value)}"
+            )
 
 
 def check_array(name, array, shape):
