@@ -27,6 +27,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/recurrent_layers.py
+	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/cells.py
 	$(BIN)/python benchmarks/depth.py --cost
 	$(BIN)/python benchmarks/gradient_flow.py
