@@ -1,4 +1,4 @@
-"""Models for keras-tuner."""
+"""The models of a search."""
 
 import keras
 import keras_tuner
