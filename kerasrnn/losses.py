@@ -8,8 +8,8 @@ from kerasrnn.arguments import real_number
 
 @keras.saving.register_keras_serializable("kerasrnn")
 class QuantileLoss(keras.losses.Loss):
-    """The quantile or pinball loss (Koenker & Bassett, 1978, equation 3.1), least where q_τ is the
-    τ-quantile of y, averaged over the quantiles τ.
+    """The quantile or pinball loss (Koenker & Bassett, 1978), least where q_τ is the τ-quantile of
+    y, averaged over the quantiles τ.
 
         L_τ = τ (y - q_τ)          where y >= q_τ
         L_τ = (1 - τ) (q_τ - y)    elsewhere

@@ -73,7 +73,7 @@ class RNNHyperModel(keras_tuner.HyperModel):
         normalization: * [normalization] `None`, `"layer"` for what each layer sees, as in
             `RNNStack`, or `"cell"` for the products inside of cells that have both.
         recurrent_dropouts: * [recurrent_dropout] Rates, for cells with a product with the state.
-        zoneouts: * [zoneout] Rates. Each traces the recurrence anew.
+        zoneouts: * [zoneout] Rates. Each has XLA programs of its own, which take time to compile.
         initializers: * [initializer] `"default"`; for cells with a gate that keeps or writes
             `"chrono"` and `"forget_bias"` (`kerasrnn.initializers.Chrono(T_max)` and
             `ForgetBias(2.0)`); for the simple RNN `"identity"` (IRNN, with ReLU; Le et al., 2015).
