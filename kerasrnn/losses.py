@@ -28,7 +28,7 @@ class QuantileLoss(keras.losses.Loss):
     Example:
 
     >>> loss = kerasrnn.losses.QuantileLoss((0.1, 0.9))
-    >>> round(float(loss([[1.0]], [[[0.0, 3.0]]])), 2)
+    >>> round(float(loss(np.array([1.0]), np.array([[0.0, 3.0]]))), 2)
     0.15
     """
 
