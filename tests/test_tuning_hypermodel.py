@@ -373,6 +373,7 @@ def test_a_hypermodel_can_be_copied():
         ({"features": 3, "zoneouts": -0.1}, r"`zoneouts` must lie in \[0, 1\).*-0.1"),
         ({"features": 3, "connection": "dens"}, "must be None, 'residual'.*'dens'"),
         ({"features": 3, "normalization": "batch"}, "must be None, 'layer' or 'cell'.*'batch'"),
+        ({"features": 1, "normalization": (None, "layer")}, "must not hold 'layer' for a single"),
         ({"features": 3, "bidirectional": "yes"}, "`bidirectional` must be True or False.*'yes'"),
         ({"features": 3, "clips": "value"}, "must be None, 'clipnorm' or.*clips='value'"),
         ({"features": 3, "clipnorms": (1.0,)}, r"`clipnorms` must be a lower and.*\(1.0,\)"),

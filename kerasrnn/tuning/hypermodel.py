@@ -96,7 +96,7 @@ class RNNHyperModel(keras_tuner.HyperModel):
     Raises:
         ValueError: an argument outside its range, or that the task or another argument rules out;
             a cell that can have none of the values of one; a `max_parameters` that some choice of
-            cell and connection exceeds with one unit.
+            cell and connection exceeds with the fewest units.
 
     Example:
 
@@ -190,6 +190,11 @@ class RNNHyperModel(keras_tuner.HyperModel):
         self, normalization, recurrent_dropouts, zoneouts, initializers, T_max
     ):
         self.normalization = several("normalization", normalization, among(space.NORMALIZATIONS))
+        if "layer" in self.normalization and self.features == 1:
+            raise ValueError(
+                "`normalization` must not hold 'layer' for a single feature, of which it leaves "
+                f"nothing. Received: normalization={normalization!r}, features=1"
+            )
         self.recurrent_dropouts = several("recurrent_dropouts", recurrent_dropouts, fraction)
         self.zoneouts = several("zoneouts", zoneouts, fraction)
         self.initializers = several("initializers", initializers, among(space.INITIALIZERS))

@@ -122,19 +122,27 @@ class Network:
                 width, rest = divmod(self.features, 2 if choices["bidirectional"] else 1)
                 special = None if rest else width
             self._units[key] = largest_units(
-                lambda units: self._count(units, choices), max_parameters, special
+                lambda units: self._count(units, choices),
+                max_parameters,
+                self._smallest(choices),
+                special,
             )
         return self._units[key]
 
     def check_size(self, max_parameters, choices):
-        """Raises a `ValueError` where one unit is too many."""
-        count = self._count(1, choices)
+        """Raises a `ValueError` where the smallest number of units is too many."""
+        smallest = self._smallest(choices)
+        count = self._count(smallest, choices)
         if count > max_parameters:
             sized = ", ".join(f"{name}={choices[name]!r}" for name in SIZED)
             raise ValueError(
-                f"`max_parameters` must be at least {count}, what a model with one unit has where "
-                f"{sized}. Received: max_parameters={max_parameters}"
+                f"`max_parameters` must be at least {count}, what a model of {smallest} units has "
+                f"where {sized}. Received: max_parameters={max_parameters}"
             )
+
+    def _smallest(self, choices):
+        # A layer's normalization would leave nothing of a single unit.
+        return 2 if choices["normalization"] == "layer" and not choices["bidirectional"] else 1
 
     def _count(self, units, choices):
         return count_parameters(lambda: self._layers(units, **choices), self._input[0])

@@ -20,19 +20,20 @@ def count_parameters(make_layers, shape):
     return total
 
 
-def largest_units(count, most, special=None):
-    """The largest number of units for which `count(units)` is at most `most`; 0 if there is none.
+def largest_units(count, most, smallest=1, special=None):
+    """The largest number of units for which `count(units)` is at most `most`.
 
     Every weight has two axes at most, and an axis is a multiple of the units or independent of
     them: so that the count is a polynomial of degree 2, which three small models tell.
 
     Args:
-        count: The number of parameters for a number of units, from 1.
-        most: How many there may be.
+        count: The number of parameters for a number of units.
+        most: How many there may be; as many at least as for `smallest`.
+        smallest: The smallest number of units that there can be.
         special: A number of units for which there are fewer than the polynomial says, as where a
             projection is left out since its input is as wide as its output.
     """
-    first = special + 1 if special in (1, 2, 3) else 1
+    first = special + 1 if special in range(smallest, smallest + 3) else smallest
     a, b, c = (count(first + k) for k in range(3))
 
     def polynomial(units):
