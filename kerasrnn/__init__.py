@@ -17,6 +17,7 @@ from kerasrnn import (
     diagnostics,
     initializers,
     layers,
+    losses,
     recurrence,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "export",
     "initializers",
     "layers",
+    "losses",
     "recurrence",
     "tasks",
     "tuning",

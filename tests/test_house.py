@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # line do not know of each other.
 FLOORS = [
     ["arguments", "copying", "files", "inside"],
-    ["activations", "initializers", "tasks"],
+    ["activations", "initializers", "losses", "tasks"],
     ["cells"],
     ["recurrence"],
     ["layers", "keras_cells"],

@@ -1,0 +1,78 @@
+"""Whether data fit a model and its task, before a trial is trained with them.
+
+The errors are keras-tuner's fatal ones, which end a search; any other would fail trial after trial.
+Data sets, generators and whatever else is no array pass as they are.
+"""
+
+import numpy as np
+import tensorflow as tf
+from keras_tuner.errors import FatalValueError
+
+from kerasrnn.tuning.tasks import whole_below
+
+
+def is_array(data):
+    return isinstance(data, np.ndarray | tf.Tensor)
+
+
+def check_inputs(x, vocabulary_size, features, name):
+    """Raises an error for an array that is not what the model takes.
+
+    Args:
+        x: The inputs.
+        vocabulary_size, features: Those of the hypermodel, one of them `None`.
+        name: What `x` is called in the error.
+    """
+    if not is_array(x):
+        return
+    if vocabulary_size is None:
+        if len(x.shape) != 3 or x.shape[2] != features:
+            raise FatalValueError(
+                f"`{name}` must be (samples, time, {features}) for features={features}. "
+                f"Received: an array of the shape {tuple(x.shape)}"
+            )
+        return
+    if len(x.shape) != 2 or not whole_below(vocabulary_size)(np.asarray(x)):
+        raise FatalValueError(
+            f"`{name}` must be (samples, time), whole numbers from 0 to {vocabulary_size - 1} for "
+            f"vocabulary_size={vocabulary_size}. Received: {described(x)}"
+        )
+
+
+def check_labels(y, x, task, labels, name):
+    """Raises an error for an array that holds no labels of the task.
+
+    Args:
+        y: The labels.
+        x: The inputs, whose steps a task with an output per step goes by if they are an array.
+        task: The task's name.
+        labels: Its `Labels`.
+        name: What `y` is called in the error.
+    """
+    if not is_array(y):
+        return
+    steps = x.shape[1] if is_array(x) and len(x.shape) > 1 else None
+    shape = tuple(steps if axis == "time" else axis for axis in labels.shape)
+    shapes = [shape, shape[:-1]] if shape[-1] == 1 else [shape]
+    if not (any(_fits(y.shape[1:], one) for one in shapes) and labels.hold(np.asarray(y))):
+        axes = " or ".join(
+            f"({', '.join(map(str, ('samples', *one)))})"
+            for one in ([labels.shape, labels.shape[:-1]] if shape[-1] == 1 else [labels.shape])
+        ).replace("(samples)", "(samples,)")
+        raise FatalValueError(
+            f"`{name}` must be {axes}, {labels.rule}, for task={task!r}. "
+            f"Received: {described(y)}"
+            + (f" for inputs of the shape {tuple(x.shape)}" if "time" in labels.shape else "")
+        )
+
+
+def _fits(axes, wanted):
+    return len(axes) == len(wanted) and all(
+        w in (None, a) for a, w in zip(axes, wanted, strict=True)
+    )
+
+
+def described(array):
+    values = np.asarray(array)
+    between = f", from {values.min()} to {values.max()}" if values.size else ""
+    return f"an array of the shape {tuple(array.shape)}{between}"
