@@ -205,6 +205,6 @@ def _on_eigenvalues(path, layer):
 
 
 def _trend(layer, per_step):
-    if vanishes(layer, per_step):
+    if vanishes(layer.steps, per_step):
         return "vanish"
     return "explode" if explodes(layer, per_step) else "neither vanish nor explode"

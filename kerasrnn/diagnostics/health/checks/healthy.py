@@ -14,7 +14,7 @@ def healthy(measured):
     numbers, said = {}, []
     layers, record = measured.layers, measured.record
     reached = {path: one for path, one in layers.items() if not math.isnan(one.half_life)}
-    if reached and not any(vanishes(one, one.slope) for one in reached.values()):
+    if reached and not any(vanishes(one.steps, one.slope) for one in reached.values()):
         path = min(reached, key=lambda path: reached[path].half_life)
         layer = reached[path]
         numbers = {"half_life": layer.half_life, "steps": layer.steps}

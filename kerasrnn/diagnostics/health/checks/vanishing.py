@@ -14,9 +14,9 @@ HALF_LIVES = 10
 VANISHED = 1e-7
 
 
-def vanishes(layer, per_step):
-    """Whether such a gradient vanishes."""
-    return per_step < -math.log(2) / (layer.steps / HALF_LIVES)
+def vanishes(steps, per_step):
+    """Whether a gradient vanishes that changes by so much per step, natural log, over so many."""
+    return per_step < -math.log(2) / (steps / HALF_LIVES)
 
 
 @severity("attention")
@@ -27,7 +27,7 @@ def vanishing(measured):
     return _vanishing_in_training(measured.record) + [
         _vanishing_layer(measured, path, layer)
         for path, layer in measured.layers.items()
-        if path not in dead and layer.trainable and vanishes(layer, layer.slope)
+        if path not in dead and layer.trainable and vanishes(layer.steps, layer.slope)
         if not harmless(measured, path)
     ]
 
@@ -72,7 +72,7 @@ def exchange(measured, path):
     """The `Exchange` of a layer beyond the steps over which its gradient vanishes; `None` where it
     does not vanish, or nothing can be told, as of a model that does no better than a constant."""
     layer = measured.layers[path]
-    if measured.exchanges is None or not vanishes(layer, layer.slope):
+    if measured.exchanges is None or not vanishes(layer.steps, layer.slope):
         return None
     if measured.trivial is not None and not measured.better:
         return None
@@ -84,7 +84,7 @@ def harmless(measured, path):
     what lies there."""
     layer = measured.layers[path]
     if measured.well:
-        return vanishes(layer, layer.slope)
+        return vanishes(layer.steps, layer.slope)
     told = exchange(measured, path)
     return told is not None and told.stays and measured.settled
 
