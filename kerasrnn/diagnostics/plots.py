@@ -399,7 +399,9 @@ class _Coordinate:
         else:
             places = np.linspace(0, 1, len(distinct)) if len(distinct) > 1 else [0.5]
             of_value = dict(zip(distinct, places, strict=False))
-            self.ticks = [(of_value[v], f"{v:.4g}" if isinstance(v, float) else v) for v in distinct]
+            self.ticks = [
+                (of_value[v], f"{v:.4g}" if isinstance(v, float) else v) for v in distinct
+            ]
         self.heights = [of_value.get(value, self._NOWHERE) for value in values]
         if len(there) < len(values):
             self.ticks.append((self._NOWHERE, "none"))

@@ -72,7 +72,7 @@ class EpochKeeper(keras.callbacks.Callback):
     def __init__(self, file, seed, objective, callbacks, promoted=None, plain_fit=True):
         super().__init__()
         self._file, self._seed, self._objective = file, seed, objective
-        self._callbacks = [one for one in callbacks if _may_be_kept(one)]
+        self._callbacks = _by_kind(one for one in callbacks if _may_be_kept(one))
         self._promoted, self._plain_fit = promoted, plain_fit
         self._known = all(type(one).__module__.split(".")[0] in _KNOWN for one in callbacks)
         self._state = file.read() or {"epochs": [], "logs": [], "seconds": 0.0, "lost": None}
@@ -101,12 +101,14 @@ class EpochKeeper(keras.callbacks.Callback):
             self._take_up(self._state)
         elif self._promoted:
             self._take_up(self._promoted)
-        self._at_first = [_changed(one, {}) for one in self._callbacks]
-        for callback, changed in zip(self._callbacks, self._state.get("callbacks", ()), strict=False):
+        self._at_first = {kind: _changed(one, {}) for kind, one in self._callbacks.items()}
+        kept = self._state.get("callbacks", {})
+        for kind in kept.keys() & self._callbacks.keys():
+            callback = self._callbacks[kind]
             if isinstance(callback, Resumable):
-                callback.go_on_from(changed)
+                callback.go_on_from(kept[kind])
             else:
-                vars(callback).update({k: pickle.loads(v) for k, v in changed.items()})
+                vars(callback).update({k: pickle.loads(v) for k, v in kept[kind].items()})
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._fits == 1 and self.epochs and epoch != self.epochs[-1] + 1:
@@ -141,10 +143,12 @@ class EpochKeeper(keras.callbacks.Callback):
                     "stopped": self.model.stop_training,
                     "variables": values,
                     "built": self.model.get_build_config(),
-                    "callbacks": [
-                        one.fit_state() if isinstance(one, Resumable) else _changed(one, before)
-                        for one, before in zip(self._callbacks, self._at_first, strict=True)
-                    ],
+                    "callbacks": {
+                        kind: one.fit_state()
+                        if isinstance(one, Resumable)
+                        else _changed(one, self._at_first[kind])
+                        for kind, one in self._callbacks.items()
+                    },
                 }
             )
 
@@ -196,6 +200,17 @@ _KNOWN = ("keras", "kerasrnn", "keras_tuner")
 def _may_be_kept(callback):
     foreign = type(callback).__module__.split(".")[0] != "kerasrnn"
     return foreign or isinstance(callback, Resumable)
+
+
+def _by_kind(callbacks):
+    """Callbacks by their class and which of its kind each is: others may have come between."""
+    kinds = {}
+    for callback in callbacks:
+        name, number = f"{type(callback).__module__}.{type(callback).__qualname__}", 0
+        while (name, number) in kinds:
+            number += 1
+        kinds[name, number] = callback
+    return kinds
 
 
 def require_objective(objective, names, further=()):

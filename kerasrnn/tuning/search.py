@@ -19,7 +19,7 @@ from kerasrnn.files import located
 from kerasrnn.tuning.folder import StateFile, read_json, write_json
 from kerasrnn.tuning.hypermodel import RNNHyperModel
 from kerasrnn.tuning.keeping import EpochKeeper, NotHandedOn, TrialLost, require_objective, seed_of
-from kerasrnn.tuning.oracles import is_healthy
+from kerasrnn.tuning.memory import TrialMemory
 from kerasrnn.tuning.progress import Progress
 from kerasrnn.tuning.table import TrialsTable
 
@@ -48,6 +48,8 @@ class Search(keras_tuner.Tuner):
         # On a worker `oracle` becomes a proxy of the chief's, which does not know all of this.
         self._kept_oracle = oracle
         self._progress = Progress(oracle)
+        # keras-tuner sets its own after it has begun with the space.
+        self._executions = kwargs.get("executions_per_trial", 1)
         super().__init__(oracle, hypermodel, **kwargs)
 
     @property
@@ -78,6 +80,7 @@ class Search(keras_tuner.Tuner):
             "objective": str(oracle.objective),
             "seed": oracle.asked_seed,
             "space": oracle.get_space().get_config()["space"],
+            "executions_per_trial": self._executions,
             **{name: getattr(oracle, name) for name in oracle.settings},
         }
 
@@ -106,14 +109,13 @@ class Search(keras_tuner.Tuner):
         """Takes up what is in the folder. (keras-tuner calls it where it has left a file there.)"""
         self._populate_initial_space()
 
-    def search(self, *fit_args, verbose="auto", **fit_kwargs):
+    def search(self, *fit_args, **fit_kwargs):
         """Searches, or goes on with a search.
 
         Args:
             *fit_args: Those of `fit`.
-            verbose: 0 for silence, 1 (or "auto") for a line for each trial, 2 for one for each
-                epoch, too.
-            **fit_kwargs: Those of `fit`. Callbacks are copied for every training.
+            **fit_kwargs: Those of `fit`. Callbacks are copied for every training. `verbose` is 0
+                for silence, 1 (or "auto") for a line for each trial, 2 for one for each epoch, too.
 
         Raises:
             RuntimeError: no trial has come to a finite score, or too many in a row have failed.
@@ -123,9 +125,9 @@ class Search(keras_tuner.Tuner):
         if self._replaces and not self._is_worker():
             self._remove_what_is_there()
         self._replaces = False
-        verbose = 1 if verbose == "auto" else int(verbose)
-        self._progress.verbose = verbose
-        super().search(*fit_args, verbose=2 if verbose > 1 else 0, **fit_kwargs)
+        verbose = fit_kwargs.get("verbose", "auto")
+        self._progress.verbose = 1 if verbose == "auto" else int(verbose)
+        super().search(*fit_args, **fit_kwargs)
         # A worker's chief may be gone by now.
         if not self._is_worker():
             self._require_a_winner()
@@ -151,6 +153,10 @@ class Search(keras_tuner.Tuner):
         fit = getattr(type(self.hypermodel), "fit", None)
         return fit in (keras_tuner.HyperModel.fit, RNNHyperModel.fit)
 
+    def _fit_takes(self, name):
+        parameters = inspect.signature(self.hypermodel.fit).parameters.values()
+        return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
+
     def _remove_what_is_there(self):
         names = [place.name for place in self._place.iterdir()]
         searched = any(name.startswith(("oracle.json", "trial_", "tuner")) for name in names)
@@ -165,6 +171,7 @@ class Search(keras_tuner.Tuner):
 
     def on_search_begin(self):
         self._progress.begin()
+        self._memory = TrialMemory()
 
     def on_trial_begin(self, trial):
         self._progress.begin_trial()
@@ -175,6 +182,7 @@ class Search(keras_tuner.Tuner):
         if not self.promotes and ended.status in ("COMPLETED", "FAILED"):
             for execution in range(self.executions_per_trial):
                 self._state_file(trial.trial_id, execution).remove()
+        self._memory.release()
         best = self.oracle.get_best_trials(1)
         self._progress.end_trial(ended, self._record(ended), best[0] if best else None)
 
@@ -226,7 +234,11 @@ class Search(keras_tuner.Tuner):
         first = kwargs.get("initial_epoch", 0)
         go_on = keeper.first_epoch(first, kwargs.get("epochs", 1))
         if go_on != first:
+            if not self._fit_takes("initial_epoch"):
+                raise NotHandedOn
             kwargs["initial_epoch"] = go_on
+        if self._fits_plainly or "verbose" in kwargs:
+            kwargs["verbose"] = 2 if self._progress.verbose > 1 else 0
         keras.utils.set_random_seed(seed_of(seed))
         try:
             results = super()._build_and_fit_model(
