@@ -251,9 +251,13 @@ class Search(keras_tuner.Tuner):
             kwargs["verbose"] = 2 if self._progress.verbose > 1 else 0
         keras.utils.set_random_seed(seed_of(seed))
         try:
-            results = super()._build_and_fit_model(
-                trial, *args, callbacks=[*callbacks, keeper], **kwargs
-            )
+            with warnings.catch_warnings():
+                if watch is not None:
+                    # What it warns of the trial is given up for.
+                    warnings.filterwarnings("ignore", "GradientNormMonitor: the gradient")
+                results = super()._build_and_fit_model(
+                    trial, *args, callbacks=[*callbacks, keeper], **kwargs
+                )
         finally:
             self._take_down(keeper, monitors, watch)
         if keeper.lost:
