@@ -1,5 +1,6 @@
 """Searches that go on where their process died, and in which no lost trial wins."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -162,7 +163,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def interrupted(directory):
-    """A search that was broken off in the third epoch of its second trial; the first stopped early."""
+    """A search that was broken off in the third epoch of its second trial."""
     search = make("RandomSearch", directory)
     with pytest.raises(KeyboardInterrupt):
         run(search, Interrupt(5))
@@ -250,7 +251,7 @@ def test_what_is_no_search_is_not_removed(tmp_path):
 def test_nothing_is_removed_before_a_search_begins(tmp_path):
     run(make("RandomSearch", tmp_path, max_trials=1))
     search = make("RandomSearch", tmp_path, max_trials=1, overwrite=True)
-    with pytest.raises(ValueError, match="`validation_data` or `validation_split`.*'val_loss'"):
+    with pytest.raises(ValueError, match=r"`validation_data` or `validation_split`.*'val_loss'"):
         search.search(X, Y, verbose=0)
     assert [*tmp_path.rglob("oracle.json")]
     # It is removed once, not again by a second `search` of the same tuner.
@@ -343,7 +344,7 @@ def test_a_search_without_a_winner_says_why(tmp_path):
     search = tuning.RandomSearch(
         fails, "loss", max_trials=2, directory=str(tmp_path), project_name="failed"
     )
-    with pytest.raises(RuntimeError, match="No trial of 2 came to a finite score: .*Error"):
+    with pytest.raises(RuntimeError, match=r"No trial of 2 came to a finite score: .*Error"):
         search.search(X, Y, verbose=0)
 
 
@@ -440,14 +441,12 @@ def test_table(tmp_path):
 
 def test_a_tuner_needs_a_model(tmp_path):
     for kind in KINDS:
-        with pytest.raises(ValueError, match="`hypermodel` must be.*hypermodel=None"):
+        with pytest.raises(ValueError, match=r"`hypermodel` must be.*hypermodel=None"):
             getattr(tuning, kind)(objective="loss", directory=str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_takes_the_arguments_of_keras_tuner(kind):
-    import inspect
-
     theirs = inspect.signature(getattr(keras_tuner, kind).__init__)
     assert inspect.signature(getattr(tuning, kind).__init__) == theirs
 

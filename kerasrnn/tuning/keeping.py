@@ -49,8 +49,8 @@ class NotHandedOn(Exception):
 class EpochKeeper(keras.callbacks.Callback):
     """Keeps a training in a file after every epoch, and goes on from it. To be put last.
 
-    It holds the weights, the state of random layers and of stateful ones, the optimizer's variables,
-    the logs, and what the other callbacks have changed of themselves since the training began. Each
+    It holds the weights, the states of random and of stateful layers, the optimizer's variables,
+    the logs, and what other callbacks have changed of themselves since the training began. Each
     epoch has random numbers of its own.
 
     Args:
@@ -61,7 +61,8 @@ class EpochKeeper(keras.callbacks.Callback):
             of this package that are `Resumable`.
         promoted: The state of another training whose weights and optimizer this one goes on from,
             or `None`.
-        plain_fit: Whether `fit` is called as `search` was, so that its logs must have the objective.
+        plain_fit: Whether `fit` is called as `search` was, so that the objective must be in its
+            logs.
 
     Attributes:
         logs: Those of all epochs, a list of dictionaries.

@@ -14,10 +14,10 @@ _REGISTRY = ops.gradient_registry._registry
 class TrialMemory:
     """Has the graphs that are traced from now on go when nothing else holds them any more.
 
-    TensorFlow registers, for good, a gradient for every `tf.custom_gradient` and every function that
-    is called while a graph is traced; it holds that graph, and with it all of the train step. Keras's
-    optimizers have one in each train step, by which a search grows with every trial (keras-tuner's
-    issue 873).
+    TensorFlow registers a gradient, for good, for every `tf.custom_gradient` and every function
+    that is called while a graph is traced. It holds that graph, and with it all of the train step.
+    Keras's optimizers have one in each train step, where they sum gradients over replicas, so that
+    a search grows with every trial (keras-tuner's issue 873).
     """
 
     def __init__(self):

@@ -175,8 +175,8 @@ class Hyperband(keras_tuner.Hyperband, Search):
 
     {common}
 
-    A trial that is promoted goes on from where the other ended, with its weights and its optimizer's
-    state; the folder keeps these of every trial.
+    A trial that is promoted goes on from where the other ended, with its weights and the state of
+    its optimizer; the folder keeps these of every trial.
 
     Args:
         hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
