@@ -1,7 +1,7 @@
 """What giving up lost trials saves: a search with `HealthyObjective` beside keras-tuner's own over
 the same space, seeds and data.
 
-    python benchmarks/healthy_search.py [--seeds 3] [--trials 12]
+    python benchmarks/healthy_search.py [--seeds 3] [--trials 10]
 
 Two real data sets: sentences of film reviews (`examples/reviews.py`), positive or negative, and
 scikit-learn's handwritten digits, read pixel by pixel. The space is one of somebody who knows
@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = pathlib.Path(__file__).resolve()
 SIDES = ("kerasrnn", "keras-tuner")
 DATA = ("reviews", "digits")
-EPOCHS = 15
+EPOCHS = 10
 
 
 def reviews():
@@ -34,7 +34,7 @@ def reviews():
     sys.path.insert(0, str(HERE.parents[1] / "examples"))
     import reviews as films
 
-    texts, labels = films.sentences(2000)
+    texts, labels = films.sentences(1500)
     vectorize = keras.layers.TextVectorization(5000, output_sequence_length=30)
     vectorize.adapt(texts)
     return vectorize(texts).numpy(), labels, {"task": "binary", "vocabulary_size": 5000}
@@ -85,7 +85,7 @@ def search(data, side, seed, trials):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("healthy_search.json"))
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

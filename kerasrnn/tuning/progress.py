@@ -51,7 +51,7 @@ class Progress:
             outcome = f"{name} {trial.score:.5g}"
         else:
             reason = (record.get("message") or trial.message or "").strip().rpartition("\n")[2]
-            outcome = f"no score ({reason})"
+            outcome = f"no score ({reason.rstrip('.')})"
         parts = [f"{outcome}, {duration(record.get('seconds', 0))}"]
         if best is not None:
             parts.append(f"best {best.score:.5g} in trial {int(best.trial_id) + 1}")
