@@ -73,10 +73,18 @@ def test_a_gradient_that_vanishes_has_to_have_learned(tmp_path):
     assert (rows["small"]["score"], rows["small"]["epochs"]) == (None, 1)
     (message,) = (trial.message for trial in made.oracle.trials.values() if trial.message)
     assert message.startswith("VANISHING: simple_rnn")
-    made = search(tmp_path / "patient", build, x=far, y=far[:, 0, :1], patience=2)
-    assert by_choice(made.trials_table(), "weights")["small"]["epochs"] == 2
     near = search(tmp_path / "near", build, x=far, y=far[:, -1, :1], epochs=8, patience=8)
     assert all(row["score"] is not None for row in near.trials_table())
+
+
+@pytest.mark.slow
+def test_patience(tmp_path):
+    far = RNG.normal(size=(96, 12, 2)).astype("float32")
+    tiny = keras.initializers.RandomNormal(stddev=1e-3)
+    with pytest.raises(RuntimeError, match=r"VANISHING"):
+        search(tmp_path, lambda hp: net(0.01, tiny), x=far, y=far[:, 0, :1], patience=2, trials=1)
+    (record,) = tmp_path.rglob("record.json")
+    assert '"epochs": 2' in record.read_text()
 
 
 def test_what_is_not_finite_at_the_start_is_seen_before_an_update(tmp_path):
