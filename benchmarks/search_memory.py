@@ -71,8 +71,8 @@ def main():
         search.search(x, y, validation_split=0.25, epochs=2, verbose=0)
     third, last = memory[2], memory[-1]
     print(
-        f"{arguments.tuner}, {arguments.layers} layers, units {arguments.units}: {third:.0f} MiB after trial 3, {last:.0f} "
-        f"after trial {len(memory)}, {last / third - 1:+.1%}"
+        f"{arguments.tuner}, {arguments.layers} layers, units {arguments.units}: {third:.0f} MiB "
+        f"after trial 3, {last:.0f} after trial {len(memory)}, {last / third - 1:+.1%}"
     )
 
 
