@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import random
 import time
 from typing import Protocol, runtime_checkable
 
@@ -119,7 +120,10 @@ class EpochKeeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._fits == 1 and self.epochs and epoch != self.epochs[-1] + 1:
             raise NotHandedOn
-        keras.utils.set_random_seed(seed_of([*self._seed, epoch]))
+        # Not TensorFlow's, which would instantiate every function anew; random layers keep a state.
+        seed = seed_of([*self._seed, epoch])
+        random.seed(seed)
+        np.random.seed(seed)
 
     def on_train_batch_end(self, batch, logs=None):
         if self._named or not self._plain_fit:
