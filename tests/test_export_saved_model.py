@@ -272,7 +272,7 @@ def test_what_is_no_model(tmp_path):
         export_saved_model("model.keras", tmp_path / "artifact")
 
 
-@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class"])
+@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class", "self"])
 def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     model = keras.Sequential([keras.Input((3,), name=name), keras.layers.Dense(1)])
     with pytest.raises(
@@ -396,6 +396,40 @@ def test_a_model_of_a_class_of_its_own(tmp_path):
     model = Own()
     model(np.ones((1, 4, 3), "float32"))
     assert export_saved_model(model, tmp_path / "artifact").report.difference <= 1e-5
+
+
+class Nested(Own):
+    """Which takes structures of tensors."""
+
+    def call(self, x):
+        return sum((i + 1) * self.gru(part) for i, part in enumerate(keras.tree.flatten(x)))
+
+
+@pytest.mark.parametrize(
+    ("structure", "names"),
+    [
+        ({"b": 0, "a": 1}, ["a", "b"]),
+        ([*range(12)], ["args_0", *(f"args_0_{i}" for i in range(1, 12))]),
+        ({"b": {"c": 0}, "a": [1]}, ["args_0", "args_0_1"]),
+    ],
+)
+def test_a_model_of_a_class_of_its_own_of_several_inputs(structure, names, tmp_path, rng):
+    model = Nested()
+    parts = rng.normal(size=(len(names), 2, 4, 3)).astype("float32")
+    x = keras.tree.pack_sequence_as(structure, [*map(tf.constant, parts)])
+    y = model(x)
+    path = export_saved_model(model, tmp_path / "artifact")
+    assert path.report.shapes.keys() == {*names}
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    served = serve(**dict(zip(names, map(tf.constant, parts), strict=True)))["output_0"]
+    np.testing.assert_allclose(served, y, atol=1e-5)
+
+
+def test_a_model_of_a_class_of_its_own_of_odd_keys(tmp_path):
+    model = Nested()
+    model({"a b": np.ones((1, 4, 3), "float32")})
+    with pytest.raises(ValueError, match=r"the keys of the dictionary.*Received: 'a b' of nested"):
+        export_saved_model(model, tmp_path / "artifact")
 
 
 @pytest.mark.slow

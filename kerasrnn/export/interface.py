@@ -41,23 +41,24 @@ def check_model(model):
     check_finite(model)
 
 
-def check_input_names(model):
+def check_input_names(model, names):
     """Raises a `ValueError` unless the names of a model's inputs can be those of a signature."""
     # TensorFlow changes other names in silence, or fails without naming them.
-    names = [part.name for part in getattr(model, "inputs", None) or []]
     written = collections.Counter(name.lower() for name in names)
     refused = [
         name
         for name in names
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
         or keyword.iskeyword(name)
+        or name == "self"
         or written[name.lower()] > 1
     ]
     if refused:
         raise ValueError(
             "`model` must have inputs whose names the signature can bear, a letter and then "
-            "letters, digits and underscores, no keyword, and different in lower case, too; rename "
-            "them, as keras.Input(..., name='tokens'). "
+            "letters, digits and underscores, no keyword or 'self', and different in lower case, too; rename "
+            "them, as keras.Input(..., name='tokens'), or the keys of the dictionary that a model of "
+            "your own class takes. "
             f"Received: {', '.join(map(repr, refused))} of {model.name}"
         )
 
@@ -111,7 +112,7 @@ class Interface:
 
     def __init__(self, model, format, in_steps=False):
         check_model(model)
-        check_input_names(model)
+        check_input_names(model, [part.name for part in getattr(model, "inputs", None) or []])
         named = f"{format}, step by step" if in_steps else format
         if not getattr(model, "inputs", None):
             raise ValueError(
