@@ -56,9 +56,9 @@ def check_input_names(model, names):
     if refused:
         raise ValueError(
             "`model` must have inputs whose names the signature can bear, a letter and then "
-            "letters, digits and underscores, no keyword or 'self', and different in lower case, too; rename "
-            "them, as keras.Input(..., name='tokens'), or the keys of the dictionary that a model of "
-            "your own class takes. "
+            "letters, digits and underscores, no keyword or 'self', and different in lower case, "
+            "too; rename them, as keras.Input(..., name='tokens'), or the keys of the dictionary "
+            "that a model of your own class takes. "
             f"Received: {', '.join(map(repr, refused))} of {model.name}"
         )
 
