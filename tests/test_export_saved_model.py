@@ -12,9 +12,10 @@ import tensorflow as tf
 from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, quantized, randomized, sequence
 from slow import slow_but
 
-from kerasrnn import layers
+from kerasrnn import cells, layers
 from kerasrnn.export import export_saved_model
 from kerasrnn.export.check import ExportError
+from kerasrnn.export.interface import Interface
 from kerasrnn.tuning import RNNHyperModel
 
 TEXTS = ["a good film", "a bad , bad film .", "good"]
@@ -280,6 +281,52 @@ def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     ):
         export_saved_model(model, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
+
+
+def around(layer, **options):
+    x = keras.Input((2, 3), name="x")
+    return keras.Model(x, layer(x), **options)
+
+
+def named(kind, name):
+    """A model in which something has a name."""
+    match kind:
+        case "layer":
+            return around(layers.GRU(2, name=name))
+        case "model":
+            return around(layers.GRU(2), name=name)
+        case "inside":
+            return around(around(layers.GRU(2), name=name))
+        case "stack":
+            return around(layers.RNNStack("gru", 3, 2, name=name))
+        case "cell":
+            return around(layers.RNN(cells.GRUCell(2, name=name)))
+        case "dropout":
+            return around(keras.layers.Dropout(0.5, name=name))
+        case "Sequential":
+            return sequence(layers.GRU(2, name=name))
+
+
+@pytest.mark.parametrize("name", ["_p", "-p", "my layer", "é"])
+@pytest.mark.parametrize("kind", ["layer", "model", "inside", "stack"])
+def test_names_that_tensorflow_does_not_trace(kind, name, tmp_path):
+    with pytest.raises(ValueError, match=rf"`model` must have layers.*Received: '{name}"):
+        export_saved_model(named(kind, name), tmp_path / "artifact")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["layer", "inside", "stack", "dropout", "Sequential"])
+def test_names_that_no_format_traces(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"`model` must have layers.*Received: 'my layer'"):
+        Interface(named(kind, "my layer"), "onnx")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("cell", "_p"), ("dropout", "_p"), ("Sequential", "_p"), ("layer", "p.1-a>b"), ("layer", "1")],
+)
+def test_odd_names_that_are_traced(kind, name, tmp_path):
+    export_saved_model(named(kind, name), tmp_path / "artifact")
 
 
 def test_inputs_whose_names_differ_in_case_alone(tmp_path):

@@ -15,6 +15,7 @@ from keras import tree
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kerasrnn import recurrence
+from kerasrnn.cells.base import Cell
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.export.check import ExportError, check_finite
 from kerasrnn.inside import layers_in, stateful_layers
@@ -61,6 +62,37 @@ def check_input_names(model, names):
             "that a model of your own class takes. "
             f"Received: {', '.join(map(repr, refused))} of {model.name}"
         )
+
+
+def check_layer_names(model, keeps_variables=False):
+    """Raises a `ValueError` unless TensorFlow can trace the layers of a model under their names,
+    and, if the format keeps variables, write these under their paths."""
+    layers = layers_in(model)
+    refused = [
+        layer.name
+        for layer in layers
+        # The other cells are not called as layers.
+        if layer is not model and not isinstance(layer, Cell) and not _is_scope(layer.name)
+    ]
+    if keeps_variables:
+        models = [layer.name for layer in layers if isinstance(layer, keras.Model)]
+        paths = [weight.path for weight in model.weights]
+        refused += [path for path in models + paths if not (_is_scope(path) and _is_root(path))]
+    if refused:
+        raise ValueError(
+            "`model` must have layers, and weights, whose names TensorFlow can trace: letters, "
+            "digits, and after the first one underscores and dashes; build it with other names, "
+            "and give it the weights by set_weights(model.get_weights()). "
+            f"Received: {', '.join(map(repr, dict.fromkeys(refused)))} in {model.name}"
+        )
+
+
+def _is_scope(name):
+    return re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", name) is not None
+
+
+def _is_root(name):
+    return re.match(r"[_\\/>-]", name) is None
 
 
 def unique(name, taken):
@@ -113,6 +145,7 @@ class Interface:
     def __init__(self, model, format, in_steps=False):
         check_model(model)
         check_input_names(model, [part.name for part in getattr(model, "inputs", None) or []])
+        check_layer_names(model)
         named = f"{format}, step by step" if in_steps else format
         if not getattr(model, "inputs", None):
             raise ValueError(

@@ -15,6 +15,7 @@ from kerasrnn.export.interface import (
     SIGNATURE,
     as_tensors,
     check_input_names,
+    check_layer_names,
     check_model,
     input_structure,
     over_rows,
@@ -64,9 +65,10 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
         TypeError: `path` is no path, `model` no Keras model, or `preprocessing` neither a
             `TextVectorization` nor a model with inputs.
         ValueError: the model is not built, or has inputs whose names no signature can bear, or
-            several inputs behind a `TextVectorization`; the `TextVectorization` has seen no text;
-            `class_names` are not as many as classes, or two are alike; or `path` is an address that
-            TensorFlow does not know.
+            layers whose names TensorFlow cannot trace, or several inputs behind a
+            `TextVectorization`; the `TextVectorization` has seen no text; what `preprocessing`
+            gives, `model` does not take; `class_names` are not as many as classes, or two are
+            alike; or `path` is an address that TensorFlow does not know.
         ExportError: the artifact does not run, or does not give what the model gives.
 
     Warns:
@@ -90,6 +92,7 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
     # Of a functional model Keras knows the names itself.
     signature = None if getattr(served, "inputs", None) else structure
     check_input_names(served, [part.name for part in tree.flatten(structure)])
+    check_layer_names(served, keeps_variables=True)
     class_names = _checked_class_names(class_names, served)
     with left_as_it_was(served), replacing_directory(place) as unfinished:
         reset_state(served)
