@@ -250,6 +250,28 @@ def test_preprocessing_that_is_not_ready(small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_preprocessing_that_does_not_fit(small, vectorize, tmp_path):
+    raw, other = keras.Input((3,), name="raw"), keras.Input((3,), name="other")
+    wide = keras.Model(raw, keras.layers.Dense(4)(raw), name="wide")
+    both = keras.Model([raw, other], [raw, other], name="both")
+    net = keras.Sequential([keras.Input((None, 3)), layers.GRU(4)], name="net")
+    own = Own()
+    own(np.ones((1, 4, 3), "float32"))
+    for before, model, shape in (
+        (wide, net, r"\(None, 4\)"),
+        (wide, small, r"\(None, 4\)"),
+        (both, net, r"\(None, 3\), \(None, 3\)"),
+        (vectorize, net, r"\(None, 8\)"),
+        (wide, own, r"\(None, 4\)"),
+    ):
+        rule = (
+            rf"must give what `model` takes.*={before.name}, which gives {shape}, .*={model.name}"
+        )
+        with pytest.raises(ValueError, match=rule):
+            export_saved_model(model, tmp_path / "artifact", before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_preprocessing_of_named_inputs(tmp_path, rng):
     inputs = {name: keras.Input((None, 3), name=name) for name in ("left", "right")}
     total = keras.Model(inputs, inputs["left"] + inputs["right"])

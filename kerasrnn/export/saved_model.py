@@ -244,4 +244,30 @@ def _behind(preprocessing, model):
             "`preprocessing` must be a keras.layers.TextVectorization, or a functional or "
             f"Sequential keras.Model that has its Input. Received: preprocessing={preprocessing!r}"
         )
-    return keras.Model(raw, model(preprocessing(raw)))
+    given = preprocessing(raw)
+    shapes = [part.shape for part in tree.flatten(given)]
+    wanted = [part.shape for part in getattr(model, "inputs", None) or []]
+    said = f"Received: preprocessing={preprocessing.name}, which gives {_listed(shapes)}"
+    # A Sequential model looks at shapes when it is traced alone.
+    if wanted and not (len(shapes) == len(wanted) and all(map(_fits, shapes, wanted))):
+        raise ValueError(
+            "`preprocessing` must give what `model` takes. "
+            f"{said}, and model={model.name}, which takes {_listed(wanted)}"
+        )
+    try:
+        return keras.Model(raw, model(given))
+    # What Keras says of a structure or a dtype, and models of a class of their own of a shape.
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`preprocessing` must give what `model` takes. {said}, to model={model.name}: {error}"
+        ) from error
+
+
+def _fits(shape, wanted):
+    """Whether Keras takes a shape for an input, where it adds or drops a last axis of 1."""
+    shapes = [shape, (*shape, 1), *([shape[:-1]] if shape[-1:] == (1,) else [])]
+    return any(tf.TensorShape(one).is_compatible_with(wanted) for one in shapes)
+
+
+def _listed(shapes):
+    return ", ".join(map(str, shapes))
