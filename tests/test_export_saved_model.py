@@ -13,7 +13,7 @@ from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, quantized, rando
 from slow import slow_but
 
 from kerasrnn import cells, layers
-from kerasrnn.export import export_saved_model
+from kerasrnn.export import export_litert, export_onnx, export_saved_model
 from kerasrnn.export.check import ExportError
 from kerasrnn.export.interface import Interface
 from kerasrnn.tuning import RNNHyperModel
@@ -349,6 +349,17 @@ def test_names_that_no_format_traces(kind, tmp_path):
 )
 def test_odd_names_that_are_traced(kind, name, tmp_path):
     export_saved_model(named(kind, name), tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("export", [export_saved_model, export_onnx, export_litert])
+def test_a_layer_that_asks_for_values(export, tmp_path):
+    x = keras.Input((None,), dtype="int32", name="x")
+    encoded = keras.layers.CategoryEncoding(4, "one_hot", name="encodes")(x)
+    model = keras.Model(x, layers.GRU(3)(encoded))
+    path = tmp_path / {export_onnx: "m.onnx", export_litert: "m.tflite"}.get(export, "m")
+    with pytest.raises(ValueError, match=r"no `if` of .*Received: encodes \(CategoryEncoding\)$"):
+        export(model, path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inputs_whose_names_differ_in_case_alone(tmp_path):

@@ -249,15 +249,29 @@ def over_rows(model):
 
     Raises:
         ValueError: a stateful layer in one, whose states would go on from step to step, of an
-            unknown number of steps.
+            unknown number of steps; or a layer of the model that TensorFlow cannot trace.
     """
     distributed = [
         (layer, _over_rows(layer))
         for layer in layers_in(model)
         if isinstance(layer, keras.layers.TimeDistributed)
     ]
-    with shadowed("call", distributed):
-        yield
+    try:
+        with shadowed("call", distributed):
+            yield
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        # Keras says the class alone.
+        named = [
+            f"{layer.name} ({type(layer).__name__})"
+            for layer in layers_in(model)
+            if f"{type(layer).__name__}.call()" in str(error)
+        ]
+        raise ValueError(
+            "`model` must have layers that TensorFlow can trace, in which no `if` of Python asks "
+            "for values: put such a layer before the model, or, in the place of a "
+            "CategoryEncoding, keras.ops.one_hot or multi_hot into it. "
+            f"Received: {', '.join(named) or model.name}"
+        ) from error
 
 
 def _over_rows(layer):
@@ -377,6 +391,9 @@ def check_stateless(model):
     if names:
         raise ValueError(
             "`model` must not be stateful: the file would forget its states in silence. "
-            "export_streaming gives them a way in and out, and export_saved_model keeps them. "
+            "export_streaming gives them a way in and out step by step, export_saved_model keeps "
+            "them; for whole sequences build the model without `stateful`, with the states as "
+            "`Input`s to `initial_state` and as outputs by `return_state=True`, and give it the "
+            "weights by set_weights(model.get_weights()). "
             f"Received: {model.name}, with the stateful layers {', '.join(names)}"
         )
