@@ -157,6 +157,11 @@ CAUSAL = {
     "inputs": two_inputs,
     "functional": joined_masks,
     "sentences": of_sentences,
+    "features": lambda: sequence(
+        keras.layers.Normalization(mean=[0.1, -0.2, 0.3], variance=[1.0, 2.0, 0.5]),
+        layers.GRU(4, return_sequences=True),
+        keras.layers.EinsumDense("btc,cd->btd", (None, 3), bias_axes="d"),
+    ),
     "axes": lambda: sequence(
         keras.layers.Conv1D(4, 1, padding="causal"),
         keras.layers.PReLU(shared_axes=[1]),

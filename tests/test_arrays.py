@@ -43,6 +43,21 @@ def test_weights_of_tensorflow_1(forget_bias):
     assert from_tf1(kernel).get_weights()[2].tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
 
 
+def test_another_activation_of_tensorflow_1():
+    """j and the output, in NumPy, as its LSTMCell has them."""
+    kernel, bias = RNG.normal(0, 0.5, (FEATURES + UNITS, 4 * UNITS)), RNG.normal(size=4 * UNITS)
+    h = c = np.zeros((2, UNITS))
+    for t in range(7):
+        i, j, f, o = np.split(np.concatenate([X[:, t], h], -1) @ kernel + bias, 4, -1)
+        i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f + 1, o))
+        c = f * c + i * np.maximum(j, 0)
+        h = o * np.maximum(c, 0)
+    layer = from_tf1(kernel, bias, activation="relu", return_sequences=False)
+    np.testing.assert_allclose(layer(X), h, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"`recurrent_activation` must be left out.*'relu'"):
+        from_tf1(kernel, bias, recurrent_activation="relu")
+
+
 def onnx_run(kind, arrays, **attributes):
     """The outputs of an ONNX node, (batch, time, directions units)."""
     directions = len(arrays["w"])

@@ -160,16 +160,36 @@ def test_a_gated_layer_is_saved_and_trains(return_sequences, tmp_path):
     assert loaded.layers[0].get_config()["merge_mode"] == "gate"
 
 
-@pytest.mark.parametrize("merge_mode", ["concat", "sum", "ave", "mul", "gate"])
+@pytest.mark.parametrize("merge_mode", ["sum", "ave", "mul", "gate"])
 def test_directions_of_different_units(merge_mode):
     options = {"return_sequences": True, "return_state": True}
     pair = layers.LSTM(5, **options), layers.GRU(3, go_backwards=True, **options)
     layer = layers.Bidirectional(pair[0], merge_mode, backward_layer=pair[1])
-    rule = rf"same units.*merge_mode='{merge_mode}'.*\(3, 6, 5\) forward and \(3, 6, 3\) backward"
+    rule = rf"same units.*merge_mode='{merge_mode}' of bid.*\(3, 6, 5\) forw.*\(3, 6, 3\) back"
     with pytest.raises(ValueError, match=rule):
         layer(X)
     forward, backward, *_ = layers.Bidirectional(pair[0], None, backward_layer=pair[1])(X)
     assert (forward.shape[-1], backward.shape[-1]) == (5, 3)
+
+
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_directions_of_different_units_side_by_side(return_sequences, random_weights):
+    options = {"return_sequences": return_sequences, "return_state": True}
+    pair = layers.LSTM(5, **options), layers.GRU(3, go_backwards=True, **options)
+    layer = layers.Bidirectional(pair[0], backward_layer=pair[1])
+    x = keras.Input((None, 4))
+    symbolic = layer(x)
+    random_weights(layer)
+    y, *states = layer(X)
+    assert [s.shape[1:] for s in symbolic[1:]] == [tuple(s.shape[1:]) for s in states]
+    assert symbolic[0].shape[-1] == y.shape[-1] == 8
+    (forward, *of_forward), (backward, *of_backward) = (
+        one(X) for one in (layer.forward_layer, layer.backward_layer)
+    )
+    backward = backward[:, ::-1] if return_sequences else backward
+    np.testing.assert_allclose(y, np.concatenate([forward, backward], -1), atol=1e-6)
+    for state, expected in zip(states, of_forward + of_backward, strict=True):
+        np.testing.assert_allclose(state, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

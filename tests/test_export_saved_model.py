@@ -12,9 +12,10 @@ import tensorflow as tf
 from exported import AHEAD, CAUSAL, Own, inputs_of, outputs_of, quantized, randomized, sequence
 from slow import slow_but
 
-from kerasrnn import layers
-from kerasrnn.export import export_saved_model
+from kerasrnn import cells, layers
+from kerasrnn.export import export_litert, export_onnx, export_saved_model
 from kerasrnn.export.check import ExportError
+from kerasrnn.export.interface import Interface
 from kerasrnn.tuning import RNNHyperModel
 
 TEXTS = ["a good film", "a bad , bad film .", "good"]
@@ -249,6 +250,28 @@ def test_preprocessing_that_is_not_ready(small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_preprocessing_that_does_not_fit(small, vectorize, tmp_path):
+    raw, other = keras.Input((3,), name="raw"), keras.Input((3,), name="other")
+    wide = keras.Model(raw, keras.layers.Dense(4)(raw), name="wide")
+    both = keras.Model([raw, other], [raw, other], name="both")
+    net = keras.Sequential([keras.Input((None, 3)), layers.GRU(4)], name="net")
+    own = Own()
+    own(np.ones((1, 4, 3), "float32"))
+    for before, model, shape in (
+        (wide, net, r"\(None, 4\)"),
+        (wide, small, r"\(None, 4\)"),
+        (both, net, r"\(None, 3\), \(None, 3\)"),
+        (vectorize, net, r"\(None, 8\)"),
+        (wide, own, r"\(None, 4\)"),
+    ):
+        rule = (
+            rf"must give what `model` takes.*={before.name}, which gives {shape}, .*={model.name}"
+        )
+        with pytest.raises(ValueError, match=rule):
+            export_saved_model(model, tmp_path / "artifact", before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_preprocessing_of_named_inputs(tmp_path, rng):
     inputs = {name: keras.Input((None, 3), name=name) for name in ("left", "right")}
     total = keras.Model(inputs, inputs["left"] + inputs["right"])
@@ -272,7 +295,7 @@ def test_what_is_no_model(tmp_path):
         export_saved_model("model.keras", tmp_path / "artifact")
 
 
-@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class"])
+@pytest.mark.parametrize("name", ["a b", "a-b", "a.b", "1a", "_a", "class", "self"])
 def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     model = keras.Sequential([keras.Input((3,), name=name), keras.layers.Dense(1)])
     with pytest.raises(
@@ -280,6 +303,63 @@ def test_an_input_whose_name_no_signature_can_bear(name, tmp_path):
     ):
         export_saved_model(model, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
+
+
+def around(layer, **options):
+    x = keras.Input((2, 3), name="x")
+    return keras.Model(x, layer(x), **options)
+
+
+def named(kind, name):
+    """A model in which something has a name."""
+    match kind:
+        case "layer":
+            return around(layers.GRU(2, name=name))
+        case "model":
+            return around(layers.GRU(2), name=name)
+        case "inside":
+            return around(around(layers.GRU(2), name=name))
+        case "stack":
+            return around(layers.RNNStack("gru", 3, 2, name=name))
+        case "cell":
+            return around(layers.RNN(cells.GRUCell(2, name=name)))
+        case "dropout":
+            return around(keras.layers.Dropout(0.5, name=name))
+        case "Sequential":
+            return sequence(layers.GRU(2, name=name))
+
+
+@pytest.mark.parametrize("name", ["_p", "-p", "my layer", "é"])
+@pytest.mark.parametrize("kind", ["layer", "model", "inside", "stack"])
+def test_names_that_tensorflow_does_not_trace(kind, name, tmp_path):
+    with pytest.raises(ValueError, match=rf"`model` must have layers.*Received: '{name}"):
+        export_saved_model(named(kind, name), tmp_path / "artifact")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["layer", "inside", "stack", "dropout", "Sequential"])
+def test_names_that_no_format_traces(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"`model` must have layers.*Received: 'my layer'"):
+        Interface(named(kind, "my layer"), "onnx")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("cell", "_p"), ("dropout", "_p"), ("Sequential", "_p"), ("layer", "p.1-a>b"), ("layer", "1")],
+)
+def test_odd_names_that_are_traced(kind, name, tmp_path):
+    export_saved_model(named(kind, name), tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("export", [export_saved_model, export_onnx, export_litert])
+def test_a_layer_that_asks_for_values(export, tmp_path):
+    x = keras.Input((None,), dtype="int32", name="x")
+    encoded = keras.layers.CategoryEncoding(4, "one_hot", name="encodes")(x)
+    model = keras.Model(x, layers.GRU(3)(encoded))
+    path = tmp_path / {export_onnx: "m.onnx", export_litert: "m.tflite"}.get(export, "m")
+    with pytest.raises(ValueError, match=r"no `if` of .*Received: encodes \(CategoryEncoding\)$"):
+        export(model, path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inputs_whose_names_differ_in_case_alone(tmp_path):
@@ -396,6 +476,40 @@ def test_a_model_of_a_class_of_its_own(tmp_path):
     model = Own()
     model(np.ones((1, 4, 3), "float32"))
     assert export_saved_model(model, tmp_path / "artifact").report.difference <= 1e-5
+
+
+class Nested(Own):
+    """Which takes structures of tensors."""
+
+    def call(self, x):
+        return sum((i + 1) * self.gru(part) for i, part in enumerate(keras.tree.flatten(x)))
+
+
+@pytest.mark.parametrize(
+    ("structure", "names"),
+    [
+        ({"b": 0, "a": 1}, ["a", "b"]),
+        ([*range(12)], ["args_0", *(f"args_0_{i}" for i in range(1, 12))]),
+        ({"b": {"c": 0}, "a": [1]}, ["args_0", "args_0_1"]),
+    ],
+)
+def test_a_model_of_a_class_of_its_own_of_several_inputs(structure, names, tmp_path, rng):
+    model = Nested()
+    parts = rng.normal(size=(len(names), 2, 4, 3)).astype("float32")
+    x = keras.tree.pack_sequence_as(structure, [*map(tf.constant, parts)])
+    y = model(x)
+    path = export_saved_model(model, tmp_path / "artifact")
+    assert path.report.shapes.keys() == {*names}
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    served = serve(**dict(zip(names, map(tf.constant, parts), strict=True)))["output_0"]
+    np.testing.assert_allclose(served, y, atol=1e-5)
+
+
+def test_a_model_of_a_class_of_its_own_of_odd_keys(tmp_path):
+    model = Nested()
+    model({"a b": np.ones((1, 4, 3), "float32")})
+    with pytest.raises(ValueError, match=r"the keys of the dictionary.*Received: 'a b' of nested"):
+        export_saved_model(model, tmp_path / "artifact")
 
 
 @pytest.mark.slow

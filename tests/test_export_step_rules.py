@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from keras.layers import BatchNormalization, Embedding, Masking, PReLU, TimeDistributed
+from keras.layers import BatchNormalization, EinsumDense, Embedding, Masking, PReLU, TimeDistributed
 
 from kerasrnn import layers
 from kerasrnn.export.interface import Interface
@@ -73,6 +73,15 @@ TAKEN = {
         lambda x: last(TimeDistributed(keras.layers.Flatten())(BatchNormalization(axis=2)(x))),
         (None, 4, 3),
     ),
+    "normalization": lambda: of(
+        lambda x: gru(keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 3.0])(x))
+    ),
+    "sums of products": lambda: of(
+        lambda x: EinsumDense("...c,cd->...d", 4, bias_axes="d")(
+            EinsumDense("btc,cd->btd", (None, 4), bias_axes="d")(gru(x))
+        )
+    ),
+    "the largest": lambda: of(lambda x: ops.argmax(gru(x), axis=-1) + ops.argmin(gru(x), axis=2)),
     "one step of a convolution": lambda: of(lambda x: gru(keras.layers.Conv1D(2, 1)(x))),
 }
 HAVE_NO_TIME = {
@@ -123,6 +132,23 @@ REFUSED = {
     r"Multiply\), which brings what the whole sequence": lambda: of(
         lambda x: gru(x) * last(x)[:, None]
     ),
+    r"Argmax\), with axis=1 of 3": lambda: of(lambda x: ops.argmax(gru(x), axis=1)),
+    r"Normalization\), with axis=\(1,\) of 3": lambda: of(
+        lambda x: gru(keras.layers.Normalization(axis=1, mean=[1.0] * 30, variance=[1.0] * 30)(x)),
+        (30, 3),
+    ),
+    **{
+        rf"EinsumDense\), with the equation {equation} over": (
+            lambda equation=equation, shape=shape, axes=axes: of(
+                lambda x: last(EinsumDense(equation, shape, bias_axes=axes)(x)), (30, 3)
+            )
+        )
+        for equation, shape, axes in (
+            ("btc,ts->bsc", (30, 3), "c"),
+            ("btc,cd->bdt", (4, 30), None),
+            ("btc,cd->btd", (30, 4), "td"),
+        )
+    },
     r"takes some steps: .*, 0\)": lambda: of(lambda x: gru(x)[:, 0]),
     r"takes some steps: .*None, 2\)": lambda: of(lambda x: gru(x)[:, ::2]),
     r"takes some steps: \(Ellipsis": lambda: of(

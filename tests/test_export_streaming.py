@@ -81,7 +81,7 @@ def assert_steps_are_the_whole(model, run, arrays, stateful=False):
 
 @pytest.mark.parametrize("format", slow_but(["saved_model"], ["saved_model", "litert", "onnx"]))
 @pytest.mark.parametrize(
-    "name", slow_but(["lru", "around", "inputs", "functional", "sentences"], MODELS)
+    "name", slow_but(["lru", "around", "features", "inputs", "functional", "sentences"], MODELS)
 )
 def test_step_by_step_is_the_whole(name, format, tmp_path, rng):
     model = randomized(MODELS[name]())
@@ -91,7 +91,7 @@ def test_step_by_step_is_the_whole(name, format, tmp_path, rng):
     assert_steps_are_the_whole(model, runner(path, format), inputs_of(model, 3, 9, rng))
 
 
-@pytest.mark.parametrize("name", ["stack", "axes"])
+@pytest.mark.parametrize("name", ["stack", "features", "axes"])
 @pytest.mark.parametrize("format", ["litert", "onnx"])
 def test_the_other_formats_in_short(format, name, tmp_path, rng):
     model = randomized(CAUSAL[name]())
@@ -216,6 +216,33 @@ def test_names_and_signature(tmp_path):
     assert taken - {"tokens"} < signatures["step"]["outputs"].keys()
     assert signatures["step"]["inputs"]["tokens"] == {"dtype": "int32", "shape": [None]}
     assert signatures["step"]["inputs"]["lstm_1_h"] == {"dtype": "float32", "shape": [None, 8]}
+
+
+class PlainCell(keras.layers.Layer):
+    """A user's, which has no more than Keras asks for."""
+
+    def __init__(self, state_size):
+        super().__init__()
+        self.state_size = state_size
+        self.dense = keras.layers.Dense(3, activation="tanh")
+
+    def build(self, shape):
+        self.dense.build((None, shape[-1] + 3))
+
+    def call(self, x, states):
+        (h, *more) = states
+        h = self.dense(keras.ops.concatenate([x, h], -1))
+        return h, [h, *(c + h for c in more)]
+
+
+@pytest.mark.parametrize("kind", [layers.RNN, keras.layers.RNN])
+def test_cells_that_say_the_sizes_of_their_states_alone(kind, tmp_path, rng):
+    model = sequence(
+        kind(PlainCell([3, 3]), return_sequences=True), kind([PlainCell([3]), PlainCell(3)])
+    )
+    randomized(model)
+    path = exported(model, tmp_path)
+    assert_steps_are_the_whole(model, runner(path, "saved_model"), inputs_of(model, 2, 6, rng))
 
 
 def test_layers_of_one_name_have_states_of_their_own(tmp_path, rng):

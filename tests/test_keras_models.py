@@ -196,6 +196,18 @@ def test_a_stack_becomes_a_layer_of_stacked_cells(return_sequences, random_weigh
     assert_same(ours, theirs, X)
 
 
+def test_directions_of_different_units(random_weights):
+    pair = K.LSTM(3, return_sequences=True), K.GRU(2, go_backwards=True, return_sequences=True)
+    model = keras.Sequential(
+        [keras.Input((None, 4)), K.Bidirectional(pair[0], backward_layer=pair[1])]
+    )
+    random_weights(model)
+    ours = from_keras(model)
+    assert ours.output_shape == (None, None, 5)
+    x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    np.testing.assert_allclose(ours(x), model(x), atol=1e-6)
+
+
 def test_a_stack_that_runs_backward(random_weights):
     ours = keras.Sequential(
         [keras.Input((None, 4)), layers.RNNStack("gru", 3, 2, go_backwards=True), K.Dense(2)]

@@ -250,6 +250,34 @@ ODD = {
         lambda: from_torch(torch_state("GRU"), reset_after=False),
         "`reset_after` must be left out.*reset_after=False",
     ),
+    **{
+        f"prefix {prefix!r}": (
+            lambda prefix=prefix: from_torch(torch_state("GRU"), prefix),
+            f"`prefix` must be a string.*prefix={prefix!r}",
+        )
+        for prefix in (None, 3)
+    },
+    **{
+        f"{name}={value!r} of {depth}{' both' * both}": (
+            lambda options={name: value}, depth=depth, both=both: from_torch(
+                torch_state("GRU", depth, both), **options
+            ),
+            f"`?{rule}.*Received: {name}={value!r}",
+        )
+        for name, value, depth, both, rule in (
+            ("normalization", "layer", 1, False, "The options must bring no weights"),
+            ("normalization", "layer", 2, False, "The options must bring no weights"),
+            ("initial_state", "learned", 1, True, "The options must bring no weights"),
+            ("stateful", True, 1, False, "stateful` must be False"),
+            ("stateful", True, 2, False, "stateful` must be False"),
+            ("go_backwards", True, 1, True, "go_backwards` must be False"),
+            ("merge_mode", "sum", 1, True, "merge_mode` must be left out"),
+            ("merge_mode", None, 1, False, "merge_mode` must be left out"),
+            ("merge_mode", "gate", 2, True, "merge_mode` must be left out"),
+            ("dtype", "int32", 1, False, "dtype` must be one of real numbers"),
+            ("dtype", "bool", 2, True, "dtype` must be one of real numbers"),
+        )
+    },
     "quantized": (
         lambda: from_torch(changed(weight_hh_l1=Quantized(1))),
         "`weight_hh_l1` must be an array or a tensor of real numbers; of a quantized.*QuantizedCPU",

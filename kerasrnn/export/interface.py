@@ -15,6 +15,7 @@ from keras import tree
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kerasrnn import recurrence
+from kerasrnn.cells.base import Cell
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.export.check import ExportError, check_finite
 from kerasrnn.inside import layers_in, stateful_layers
@@ -41,25 +42,57 @@ def check_model(model):
     check_finite(model)
 
 
-def check_input_names(model):
+def check_input_names(model, names):
     """Raises a `ValueError` unless the names of a model's inputs can be those of a signature."""
     # TensorFlow changes other names in silence, or fails without naming them.
-    names = [part.name for part in getattr(model, "inputs", None) or []]
     written = collections.Counter(name.lower() for name in names)
     refused = [
         name
         for name in names
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
         or keyword.iskeyword(name)
+        or name == "self"
         or written[name.lower()] > 1
     ]
     if refused:
         raise ValueError(
             "`model` must have inputs whose names the signature can bear, a letter and then "
-            "letters, digits and underscores, no keyword, and different in lower case, too; rename "
-            "them, as keras.Input(..., name='tokens'). "
+            "letters, digits and underscores, no keyword or 'self', and different in lower case, "
+            "too; rename them, as keras.Input(..., name='tokens'), or the keys of the dictionary "
+            "that a model of your own class takes. "
             f"Received: {', '.join(map(repr, refused))} of {model.name}"
         )
+
+
+def check_layer_names(model, keeps_variables=False):
+    """Raises a `ValueError` unless TensorFlow can trace the layers of a model under their names,
+    and, if the format keeps variables, write these under their paths."""
+    layers = layers_in(model)
+    refused = [
+        layer.name
+        for layer in layers
+        # The other cells are not called as layers.
+        if layer is not model and not isinstance(layer, Cell) and not _is_scope(layer.name)
+    ]
+    if keeps_variables:
+        models = [layer.name for layer in layers if isinstance(layer, keras.Model)]
+        paths = [weight.path for weight in model.weights]
+        refused += [path for path in models + paths if not (_is_scope(path) and _is_root(path))]
+    if refused:
+        raise ValueError(
+            "`model` must have layers, and weights, whose names TensorFlow can trace: letters, "
+            "digits, and after the first one underscores and dashes; build it with other names, "
+            "and give it the weights by set_weights(model.get_weights()). "
+            f"Received: {', '.join(map(repr, dict.fromkeys(refused)))} in {model.name}"
+        )
+
+
+def _is_scope(name):
+    return re.fullmatch(r"[A-Za-z0-9_.\\/>-]*", name) is not None
+
+
+def _is_root(name):
+    return re.match(r"[_\\/>-]", name) is None
 
 
 def unique(name, taken):
@@ -111,7 +144,8 @@ class Interface:
 
     def __init__(self, model, format, in_steps=False):
         check_model(model)
-        check_input_names(model)
+        check_input_names(model, [part.name for part in getattr(model, "inputs", None) or []])
+        check_layer_names(model)
         named = f"{format}, step by step" if in_steps else format
         if not getattr(model, "inputs", None):
             raise ValueError(
@@ -215,15 +249,29 @@ def over_rows(model):
 
     Raises:
         ValueError: a stateful layer in one, whose states would go on from step to step, of an
-            unknown number of steps.
+            unknown number of steps; or a layer of the model that TensorFlow cannot trace.
     """
     distributed = [
         (layer, _over_rows(layer))
         for layer in layers_in(model)
         if isinstance(layer, keras.layers.TimeDistributed)
     ]
-    with shadowed("call", distributed):
-        yield
+    try:
+        with shadowed("call", distributed):
+            yield
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        # Keras says the class alone.
+        named = [
+            f"{layer.name} ({type(layer).__name__})"
+            for layer in layers_in(model)
+            if f"{type(layer).__name__}.call()" in str(error)
+        ]
+        raise ValueError(
+            "`model` must have layers that TensorFlow can trace, in which no `if` of Python asks "
+            "for values: put such a layer before the model, or, in the place of a "
+            "CategoryEncoding, keras.ops.one_hot or multi_hot into it. "
+            f"Received: {', '.join(named) or model.name}"
+        ) from error
 
 
 def _over_rows(layer):
@@ -343,6 +391,9 @@ def check_stateless(model):
     if names:
         raise ValueError(
             "`model` must not be stateful: the file would forget its states in silence. "
-            "export_streaming gives them a way in and out, and export_saved_model keeps them. "
+            "export_streaming gives them a way in and out step by step, export_saved_model keeps "
+            "them; for whole sequences build the model without `stateful`, with the states as "
+            "`Input`s to `initial_state` and as outputs by `return_state=True`, and give it the "
+            "weights by set_weights(model.get_weights()). "
             f"Received: {model.name}, with the stateful layers {', '.join(names)}"
         )

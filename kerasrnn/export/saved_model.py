@@ -15,9 +15,11 @@ from kerasrnn.export.interface import (
     SIGNATURE,
     as_tensors,
     check_input_names,
+    check_layer_names,
     check_model,
     input_structure,
     over_rows,
+    unique,
 )
 from kerasrnn.files import replacing_directory
 from kerasrnn.inside import kept_states, layers_in
@@ -47,7 +49,8 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
             `keras.layers.TextVectorization` (give it an `output_sequence_length`, or an empty text
             is a sequence without steps), after which the signature takes a vector of strings named
             `text`; or a functional or Sequential model. `None` for the model's own inputs, which
-            the signature calls by the names of the model's `Input`s.
+            the signature calls by the names of the model's `Input`s; those of a model of your own
+            class by the keys of the dictionary it takes, else `args_0`, `args_0_1`, ...
         overwrite: Whether to replace what stands at `path`, whatever it is.
         class_names: What the numbers of the model's one output stand for, a list of strings for
             `signature.json`: as many as its last axis has, or two where it has one, the probability
@@ -62,9 +65,10 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
         TypeError: `path` is no path, `model` no Keras model, or `preprocessing` neither a
             `TextVectorization` nor a model with inputs.
         ValueError: the model is not built, or has inputs whose names no signature can bear, or
-            several inputs behind a `TextVectorization`; the `TextVectorization` has seen no text;
-            `class_names` are not as many as classes, or two are alike; or `path` is an address that
-            TensorFlow does not know.
+            layers whose names TensorFlow cannot trace, or several inputs behind a
+            `TextVectorization`; the `TextVectorization` has seen no text; what `preprocessing`
+            gives, `model` does not take; `class_names` are not as many as classes, or two are
+            alike; or `path` is an address that TensorFlow does not know.
         ExportError: the artifact does not run, or does not give what the model gives.
 
     Warns:
@@ -84,18 +88,56 @@ def export_saved_model(model, path, preprocessing=None, overwrite=False, class_n
     place = directory_for(path, overwrite)
     check_model(model)
     served = model if preprocessing is None else _behind(preprocessing, model)
-    check_input_names(served)
+    structure = _structure(served)
+    # Of a functional model Keras knows the names itself.
+    signature = None if getattr(served, "inputs", None) else structure
+    check_input_names(served, [part.name for part in tree.flatten(structure)])
+    check_layer_names(served, keeps_variables=True)
     class_names = _checked_class_names(class_names, served)
     with left_as_it_was(served), replacing_directory(place) as unfinished:
         reset_state(served)
         with over_rows(served):
-            served.export(str(unfinished), verbose=False)
+            served.export(str(unfinished), verbose=False, input_signature=signature)
         loaded = tf.saved_model.load(str(unfinished))
         serve = loaded.signatures[SIGNATURE]
         inputs = _specs(serve, served)
         write_signature(unfinished, {SIGNATURE: (inputs, serve.structured_outputs)}, class_names)
-        report = _report(served, serve, inputs, unfinished)
+        report = _report(served, structure, serve, inputs, unfinished)
     return reported(place, report)
+
+
+def _structure(model):
+    """The arguments that a model is called with, a named specification for each tensor."""
+    if getattr(model, "inputs", None):
+        return [input_structure(model)]
+    # Keras's own, which a class may have replaced.
+    kept = keras.Model.get_build_config(model)
+    if not kept:
+        raise ValueError(
+            "`model` must be called once before it is exported, so that its inputs are known. "
+            f"Received: {model.name}, a {type(model).__name__}"
+        )
+    arguments = kept["shapes_dict"].values() if "shapes_dict" in kept else [kept["input_shape"]]
+    return [_argument(f"args_{i}", shapes, model.input_dtype) for i, shapes in enumerate(arguments)]
+
+
+def _argument(name, shapes, dtype):
+    """The specifications for the shapes of an argument, by the keys of a dictionary, else with the
+    names that TensorFlow gives them."""
+    taken = set()
+
+    def spec(shape, name):
+        return tf.TensorSpec([None, *shape[1:]], dtype, name)
+
+    if isinstance(shapes, dict) and all(
+        isinstance(key, str) and _is_shape(shape) for key, shape in shapes.items()
+    ):
+        return {key: spec(shape, key) for key, shape in shapes.items()}
+    return tree.map_shape_structure(lambda shape: spec(shape, unique(name, taken)), shapes)
+
+
+def _is_shape(value):
+    return isinstance(value, tuple | list) and all(n is None or isinstance(n, int) for n in value)
 
 
 def _specs(serve, model):
@@ -110,9 +152,9 @@ def _specs(serve, model):
     }
 
 
-def _report(model, serve, inputs, directory):
+def _report(model, structure, serve, inputs, directory):
     bound = bound_of(model)
-    pairs = cases(model, inputs, lambda arrays: _outputs(model, arrays))
+    pairs = cases(model, inputs, lambda arrays: _outputs(model, structure, arrays))
     difference = checked("saved_model", pairs, lambda arrays: serve(**as_tensors(arrays)), bound)
     of_file = operations_of(serve), size_of(directory), difference, bound
     return Report.of("saved_model", *of_file, inputs)
@@ -132,16 +174,11 @@ def operations_of(function):
     return dict(sorted(counts.items()))
 
 
-def _outputs(model, arrays):
+def _outputs(model, structure, arrays):
     """The model's outputs by the names of Keras's signature."""
     tensors = as_tensors(arrays)
-    if getattr(model, "inputs", None):
-        x = tree.map_structure(lambda part: tensors[part.name], input_structure(model))
-    else:
-        # A subclassed model has told Keras no names but those of its call.
-        x = tree.flatten(tensors)
-        x = x[0] if len(x) == 1 else x
-    outputs = model(x, training=False)
+    taken = tree.map_structure(lambda part: tensors[part.name], structure)
+    outputs = model(*taken, training=False)
     if isinstance(outputs, dict):
         return outputs
     return {f"output_{i}": y for i, y in enumerate(tree.flatten(outputs))}
@@ -207,4 +244,30 @@ def _behind(preprocessing, model):
             "`preprocessing` must be a keras.layers.TextVectorization, or a functional or "
             f"Sequential keras.Model that has its Input. Received: preprocessing={preprocessing!r}"
         )
-    return keras.Model(raw, model(preprocessing(raw)))
+    given = preprocessing(raw)
+    shapes = [part.shape for part in tree.flatten(given)]
+    wanted = [part.shape for part in getattr(model, "inputs", None) or []]
+    said = f"Received: preprocessing={preprocessing.name}, which gives {_listed(shapes)}"
+    # A Sequential model looks at shapes when it is traced alone.
+    if wanted and not (len(shapes) == len(wanted) and all(map(_fits, shapes, wanted))):
+        raise ValueError(
+            "`preprocessing` must give what `model` takes. "
+            f"{said}, and model={model.name}, which takes {_listed(wanted)}"
+        )
+    try:
+        return keras.Model(raw, model(given))
+    # What Keras says of a structure or a dtype, and models of a class of their own of a shape.
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`preprocessing` must give what `model` takes. {said}, to model={model.name}: {error}"
+        ) from error
+
+
+def _fits(shape, wanted):
+    """Whether Keras takes a shape for an input, where it adds or drops a last axis of 1."""
+    shapes = [shape, (*shape, 1), *([shape[:-1]] if shape[-1:] == (1,) else [])]
+    return any(tf.TensorShape(one).is_compatible_with(wanted) for one in shapes)
+
+
+def _listed(shapes):
+    return ", ".join(map(str, shapes))

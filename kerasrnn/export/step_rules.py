@@ -2,6 +2,7 @@
 their states."""
 
 import contextlib
+import re
 
 import keras
 import tensorflow as tf
@@ -44,6 +45,7 @@ _BY_AXIS = (
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.LayerNormalization,
+    keras.layers.Normalization,
     keras.layers.RMSNormalization,
     keras.layers.Softmax,
     keras.layers.UnitNormalization,
@@ -59,8 +61,9 @@ _NUMBER_BY_NUMBER = {
     *("Subtract", "Tanh", "TrueDivide", "Where", "ZerosLike"),
 }
 _OPERATIONS_BY_AXIS = {
-    *("All", "Amax", "Amin", "Any", "Concatenate", "LogSoftmax", "Max", "Mean", "Min", "Prod"),
-    *("Softmax", "Squeeze", "Std", "Sum", "Var"),
+    *("All", "Amax", "Amin", "Any", "Argmax", "Argmin", "Argsort", "Average", "Concatenate"),
+    *("CountNonzero", "Cumprod", "Cumsum", "LogSoftmax", "Logsumexp", "Max", "Mean", "Median"),
+    *("Min", "Prod", "Softmax", "Sort", "Squeeze", "Std", "Sum", "Var"),
 }
 # Whose axes are those of the result.
 _NEW_AXES = {"ExpandDims", "Stack"}
@@ -165,7 +168,8 @@ def _refusal(part, reason):
     return ValueError(
         "`model` must be causal and made of layers whose step needs no other step but through "
         "their states: recurrent ones forward in time, stacks and connections of them, causal "
-        "Conv1D, Dense, Embedding, normalization of the last axis, dropout, activations. "
+        "Conv1D, Dense and EinsumDense, Embedding, normalization of the last axis, dropout, "
+        "activations. "
         f"Received: {part.name} ({type(part).__name__}), {reason}"
     )
 
@@ -199,7 +203,7 @@ def _refused(part):
     ):
         return "whose states are as large as its input"
     if isinstance(part, keras.layers.Layer):
-        known = (keras.layers.RNN, Connected, *_BY_STEP, *_BY_AXIS)
+        known = (keras.layers.RNN, keras.layers.EinsumDense, Connected, *_BY_STEP, *_BY_AXIS)
         return None if isinstance(part, known) else "which may look at other steps"
     known = _NUMBER_BY_NUMBER | _OPERATIONS_BY_AXIS | _NEW_AXES | {"GetItem"}
     return None if type(part).__name__ in known else "an operation that may look at other steps"
@@ -256,12 +260,24 @@ def _refused_on(part, sequences, tensors, args, kwargs):
     if is_operation and kind == "GetItem":
         key = args[1] if len(args) > 1 else kwargs["key"]
         return None if _keeps_time(key, rank) else f"an operation that takes some steps: {key}"
+    if isinstance(part, keras.layers.EinsumDense):
+        by_step = _is_by_step(part.equation, part.bias_axes or "", rank)
+        return None if by_step else f"with the equation {part.equation} over other axes, too"
     if isinstance(part, _BY_AXIS) or (is_operation and kind in _OPERATIONS_BY_AXIS | _NEW_AXES):
         rank += kind in _NEW_AXES and len(tree.flatten(part.axis))
         axes = range(rank) if part.axis is None else tree.flatten(part.axis)
         if {axis % rank for axis in axes} & {0, 1}:
             return f"with axis={part.axis} of {rank}"
     return None
+
+
+def _is_by_step(equation, bias_axes, rank):
+    """Whether an EinsumDense leaves batch and time as they are and has weights for neither."""
+    x, kernel, y = re.split(",|->", equation.replace(" ", ""))
+    # Labels that no equation has, for the axes that its dots stand for.
+    dots = "".join(map(str, range(rank - len(x.replace("...", "")))))
+    x, y = (part.replace("...", dots) for part in (x, y))
+    return x[:2] == y[:2] and not {*x[:2]} & {*kernel, *bias_axes}
 
 
 def _keeps_time(key, rank):

@@ -244,5 +244,9 @@ class _Calls:
 
 
 def _initial_states(cell, batch):
+    if not hasattr(cell, "get_initial_state"):
+        # As keras.layers.RNN has it, which asks a cell for its `state_size` alone.
+        sizes = tree.flatten(cell.state_size)
+        return [tf.zeros([batch, size], cell.compute_dtype) for size in sizes]
     states = tree.flatten(cell.get_initial_state(batch_size=batch))
     return [ops.cast(s, cell.state_dtype) for s in states] if isinstance(cell, Cell) else states

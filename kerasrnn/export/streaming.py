@@ -38,10 +38,10 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
     The signature `step` takes one step of each input under its own name, (batch, ...), and the
     states by name, and gives the outputs by the names of their layers and the new states by the
     same names; `initial_state` gives the states to start from for a number of rows, `batch`. States
-    of other rows than the inputs are an error where the file runs. There is no loop in it. A model
-    that returns the last output alone gives at every step what it would give if the sequence ended
-    there. A masked step leaves the states as they are and repeats the output, which then is a
-    state, too; a causal convolution has its last inputs as one.
+    of other rows than the inputs are an error where the file runs (LiteRT counts their numbers).
+    There is no loop in it. A model that returns the last output alone gives at every step what it
+    would give if the sequence ended there. A masked step leaves the states as they are and repeats
+    the output, which then is a state, too; a causal convolution has its last inputs as one.
     A stateful model is written as if it were not: the states are the caller's.
 
     With `stateful=True` they are the file's, whatever the model is: variables that last from call
@@ -56,9 +56,9 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
     Args:
         model: A built functional or Sequential model in float32 of recurrent layers, of this
             package or Keras's, of any cell, in stacks and connections; causal `Conv1D`, `Dense`,
-            `Embedding`, normalization over the features, dropout, activations, sums and products,
-            masks, and `TimeDistributed`, whose layer starts anew at each step. The length that an
-            `Input` fixes does not matter.
+            `EinsumDense`, `Embedding`, normalization over the features, dropout, activations, sums
+            and products, masks, and `TimeDistributed`, whose layer starts anew at each step. The
+            length that an `Input` fixes does not matter.
         path: For "saved_model" and "onnx" a directory to write, for "litert" a file whose name ends
             in ".tflite"; or an address that `tf.io.gfile` knows.
         format: "saved_model"; "litert", one file with both signatures; or "onnx", the files

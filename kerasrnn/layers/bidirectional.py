@@ -39,7 +39,8 @@ class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
 
     Returns:
         (batch, 2 units), or (batch, time, 2 units) with the layer's `return_sequences`; half as
-        wide where the directions are not concatenated. Without `return_sequences` the two halves
+        wide where the directions are not concatenated, the units of both together where they
+        differ. Without `return_sequences` the two halves
         are the states after the last step and, for the backward direction, after the first. With
         `return_state` the states follow, those of the forward direction first. Masks are handed on
         as in `kerasrnn.layers.RNN`, where the directions are Keras's own layers, too.
@@ -49,7 +50,8 @@ class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
 
     Raises:
         ValueError: `layer` is not recurrent, or a stateful stack or connection, an argument is
-            outside its range, as in Keras, directions of different units are to be merged, or
+            outside its range, as in Keras, directions of different units are to be merged other
+            than by "concat", or
             `initial_state` does not hold the states of both directions.
 
     Example:
@@ -87,11 +89,12 @@ class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
             for layer in (self.forward_layer, self.backward_layer)
         ]
         forward, backward = [shape[0] for shape in shapes] if self.return_state else shapes
-        if self.merge_mode is not None and forward != backward:
+        if self._mode not in (None, "concat") and forward != backward:
             raise ValueError(
-                "Directions that are merged must have the same units; merge_mode=None returns both "
-                f"as they are. Received: merge_mode={self._mode!r}, outputs of the shape {forward} "
-                f"forward and {backward} backward"
+                "Directions that are merged must have the same units, but by 'concat'; "
+                "merge_mode=None returns both as they are. Received: "
+                f"merge_mode={self._mode!r} of {self.name}, outputs of the shape {forward} forward "
+                f"and {backward} backward"
             )
         super().build(sequences_shape, initial_state_shape)
         if self.gated:
@@ -136,12 +139,20 @@ class Bidirectional(KeepsQuantization, keras.layers.Bidirectional):
         return (y, *states) if self.return_state else y
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
-        shapes = super().compute_output_shape(sequences_shape, initial_state_shape)
-        if not self.gated:
-            return shapes
-        y, *states = shapes if self.return_state else [shapes]
-        y = (*y[:-1], y[-1] // 2)
-        return (y, *states) if self.return_state else y
+        # Keras's takes the backward direction to be like the forward one.
+        shapes = [
+            layer.compute_output_shape(sequences_shape)
+            for layer in (self.forward_layer, self.backward_layer)
+        ]
+        (forward, *states), (backward, *more) = shapes if self.return_state else zip(shapes)
+        if self._mode is None:
+            outputs = forward, backward
+        elif self._mode == "concat":
+            outputs = ((*forward[:-1], forward[-1] + backward[-1]),)
+        else:
+            outputs = (forward,)
+        outputs = (*outputs, *states, *more)
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def get_config(self):
         return super().get_config() | {"merge_mode": self._mode}

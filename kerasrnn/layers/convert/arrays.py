@@ -36,7 +36,7 @@ _ONNX_ACTIVATIONS = {
 }
 
 
-def from_tf1(kernel, bias=None, forget_bias=1.0, **options):
+def from_tf1(kernel, bias=None, forget_bias=1.0, activation=None, **options):
     """An LSTM with the weights of TensorFlow 1's `LSTMCell`, `BasicLSTMCell` or `LSTMBlockCell`, as
     in a checkpoint.
 
@@ -47,6 +47,8 @@ def from_tf1(kernel, bias=None, forget_bias=1.0, **options):
         kernel: (features + units, 4 units), the checkpoint's `.../kernel`.
         bias: (4 units,), its `.../bias`, or `None` for zeros.
         forget_bias: What the cell was made with, finite. Default: 1, TensorFlow's.
+        activation: What the cell was made with, of which the weights say nothing: that of the
+            candidate and of the output. Default: `None` for tanh, as in TensorFlow.
         **options: As in `from_torch`. A cell that was made with `num_proj`, in whose checkpoint
             there is a `.../projection/kernel`, with `use_peepholes`, which has `.../w_f_diag`, or
             with `cell_clip` has no counterpart here; the kernel does not say so.
@@ -80,7 +82,8 @@ def from_tf1(kernel, bias=None, forget_bias=1.0, **options):
     bias = bias + np.repeat([forget_bias if gate == "f" else 0.0 for gate in order], units)
     features = kernel.shape[0] - units
     levels = [[(kernel[:features], kernel[features:], (bias,))]]
-    return layer_with("lstm", levels, order, {}, options)
+    said = {} if activation is None else {"activation": activation}
+    return layer_with("lstm", levels, order, said, options)
 
 
 def from_onnx(w, r, b=None, linear_before_reset=None, nonlinearity=None, **options):

@@ -68,7 +68,9 @@ def from_torch(state_dict_or_module, prefix="", nonlinearity=None, **options):
             they have a projection (`proj_size`), which these layers have not; what is there is no
             real numbers, or quantized; shapes do not fit together; `nonlinearity` is missing for an
             RNN, is another than the module's or has no meaning for what is there; `options` hold
-            what the weights say, as `units`; or `dtype` is "bfloat16" ("mixed_bfloat16" is not).
+            what the weights say, as `units`, or what torch's layers have not, as `normalization`,
+            another `merge_mode`, `stateful`, or `go_backwards` of both directions; or `dtype` is
+            "bfloat16" ("mixed_bfloat16" is not) or none of real numbers.
 
     Source: the equations in the documentation of torch.nn 2.13.
 
@@ -79,6 +81,8 @@ def from_torch(state_dict_or_module, prefix="", nonlinearity=None, **options):
     >>> type(layer).__name__, layer.units, layer.use_bias
     ('LSTM', 5, False)
     """
+    if not isinstance(prefix, str):
+        raise ValueError(f"`prefix` must be a string, '' for none. Received: prefix={prefix!r}")
     prefix = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
     state, is_module = state_dict_or_module, hasattr(state_dict_or_module, "state_dict")
     if is_module:

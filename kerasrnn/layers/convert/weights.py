@@ -55,13 +55,22 @@ def layer_with(kind, levels, order, said, options):
         options: Arguments of the layer that the user says.
 
     Raises:
-        ValueError: one of `options` is for the weights to say, or variables would be in bfloat16.
+        ValueError: one of `options` is for the weights or the other library to say, or brings
+            weights that the other library has not; or `dtype` is none of real numbers, or variables
+            would be in bfloat16.
     """
-    for name in options.keys() & _SAID:
+    for name in sorted(options.keys() & _SAID):
         raise ValueError(
-            f"`{name}` must be left out: the weights say it. Received: {name}={options[name]!r}"
+            f"`{name}` must be left out: the weights, or the library they come from, say it. "
+            f"Received: {name}={options[name]!r}"
         )
+    both = len(levels[0]) == 2
+    _check_options(options, both)
     policy = keras.dtype_policies.get(options.get("dtype") or keras.config.dtype_policy())
+    if not keras.backend.is_float_dtype(policy.compute_dtype or ""):
+        raise ValueError(
+            f"`dtype` must be one of real numbers. Received: dtype={options.get('dtype')!r}"
+        )
     # TensorFlow has no QR in it.
     if policy.variable_dtype == "bfloat16" and "recurrent_initializer" not in options:
         raise ValueError(
@@ -70,9 +79,11 @@ def layer_with(kind, levels, order, said, options):
             f"exist in bfloat16. Received: dtype={policy.name!r}"
         )
     kernel, recurrent, biases = levels[0][0]
-    both = len(levels[0]) == 2
     units = recurrent.shape[0]
+    named = options
     options = {"return_sequences": True, "use_bias": bool(biases), **said, **options}
+    # That of both directions, and of no other layer.
+    options.pop("merge_mode", None)
     name = {"name": options.pop("name")} if "name" in options else {}
     if len(levels) > 1:
         layer = RNNStack(kind, units, len(levels), bidirectional=both, **options, **name)
@@ -88,8 +99,32 @@ def layer_with(kind, levels, order, said, options):
         if biases:
             biases = [reordered(bias, order, gates_of(kind)) for bias in biases]
             weights.append(np.stack(biases) if two else sum(biases))
+    if [tuple(w.shape) for w in layer.weights] != [w.shape for w in weights]:
+        raise ValueError(
+            "The options must bring no weights beside those that are there, as `normalization`, a "
+            "learned `initial_state` and a connection do; build such a layer and give its cells "
+            f"these weights. Received: {', '.join(f'{k}={v!r}' for k, v in named.items())}"
+        )
     layer.set_weights(weights)
     return layer
+
+
+def _check_options(options, both):
+    """Raises a `ValueError` for options that a layer with another library's weights cannot have."""
+    refused = {
+        "stateful": "make a stateful layer, whose batch has to be known, and give it set_weights("
+        "layer.get_weights())"
+    }
+    if both:
+        refused["go_backwards"] = "of both directions one runs backward already"
+    for name, why in refused.items():
+        if options.get(name):
+            raise ValueError(f"`{name}` must be False: {why}. Received: {name}={options[name]!r}")
+    if options.get("merge_mode", "concat") != "concat":
+        raise ValueError(
+            "`merge_mode` must be left out: both directions are concatenated there. "
+            f"Received: merge_mode={options['merge_mode']!r}"
+        )
 
 
 def activation_options(kind, nonlinearity):
