@@ -92,6 +92,22 @@ def test_fixed_sizes_hold():
         assert x["x"].shape == (2, 5, 3)
 
 
+def test_open_axes_have_lengths_of_their_own():
+    a, b = keras.Input((None, None, 3), name="a"), keras.Input((None, 3), name="b")
+    model = keras.Model([a, b], [keras.layers.Dense(2)(a), layers.GRU(2)(b)])
+    pairs = cases(model, {"a": a, "b": b}, lambda x: {"y": model([x["a"], x["b"]])[1]})
+    shapes = [(x["a"].shape, x["b"].shape) for x, _ in pairs]
+    assert shapes == [((2, 11, 12, 3), (2, 13, 3)), ((3, 18, 17, 3), (3, 16, 3))]
+
+
+def test_one_length_where_the_model_needs_it():
+    a, b = keras.Input((None, 3), name="a"), keras.Input((None, 3), name="b")
+    model = keras.Model([a, b], keras.layers.Add()([a, b]))
+    pairs = cases(model, {"a": a, "b": b}, lambda x: {"y": model([x["a"], x["b"]])})
+    shapes = [(x["a"].shape, x["b"].shape) for x, _ in pairs]
+    assert shapes == [((2, 11, 3), (2, 11, 3)), ((3, 16, 3), (3, 16, 3))]
+
+
 def test_longer_sequences_where_a_window_needs_them():
     model = sequence(keras.layers.Conv1D(2, 30), layers.GRU(2))
     pairs = cases(model, {"x": model.inputs[0]}, lambda x: {"y": model(x["x"])})

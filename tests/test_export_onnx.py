@@ -217,11 +217,41 @@ def test_names_shapes_and_what_is_open(tmp_path):
     assert path.report.dynamic == ("batch", "time")
     run = session(path)
     assert {one.name: one.shape for one in run.get_inputs()} == {
-        "a": ["batch", "time", 3],
-        "b": ["batch", "time", 3],
+        "a": ["batch", "a_time", 3],
+        "b": ["batch", "b_time", 3],
     }
     assert {one.name: one.shape[-1] for one in run.get_outputs()} == {"last": 2, "sum": 4}
     assert path.report.size == path.stat().st_size
+
+
+def pair_of_sequences():
+    a, b = keras.Input((None, 3), name="a"), keras.Input((None, 3), name="b")
+    of_a, of_b = (layers.GRU(4, return_sequences=True)(x) for x in (a, b))
+    attended = keras.layers.Attention()([of_b, of_a])
+    last = keras.layers.Dot(1)([layers.GRU(4)(a), layers.LSTM(4)(b)])
+    return keras.Model([a, b], [keras.layers.Dot(2, name="scores")([of_a, of_b]), attended, last])
+
+
+def encoder_decoder():
+    source, target = (keras.Input((None,), dtype="int32", name=name) for name in ("src", "tgt"))
+    embedding = keras.layers.Embedding(4, 5, mask_zero=True)
+    _, *states = layers.LSTM(4, return_state=True)(embedding(source))
+    y = layers.LSTM(4, return_sequences=True)(embedding(target), initial_state=states)
+    return keras.Model([source, target], keras.layers.Dense(3, name="y")(y))
+
+
+@pytest.mark.parametrize("make", [pair_of_sequences, encoder_decoder])
+def test_sequences_of_different_lengths(make, tmp_path, rng):
+    model = randomized(make())
+    run = session(export_onnx(model, tmp_path / "net.onnx"))
+    for lengths in ((5, 9), (9, 5), (7, 7)):
+        arrays = {
+            part.name: inputs_of(model, 2, length, rng)[part.name]
+            for part, length in zip(model.inputs, lengths, strict=True)
+        }
+        received = run.run(model.output_names, arrays)
+        for y, want in zip(received, outputs_of(model, arrays), strict=True):
+            np.testing.assert_allclose(y, want, atol=1e-5)
 
 
 def test_names_that_tensors_inside_could_have(tmp_path, rng):

@@ -2,6 +2,7 @@
 lengths, and gives what the model gives."""
 
 import contextlib
+import itertools
 
 import keras
 import numpy as np
@@ -17,12 +18,13 @@ class ExportError(RuntimeError):
     """What was written does not run, or does not give what the model gives; nothing is left."""
 
 
-def cases(model, specs, call):
+def cases(model, specs, call, apart=True):
     """Random inputs of two sizes, and what the model gives of them.
 
     Args:
         model, specs: As for `samples`.
         call: `call(arrays)` gives the model's outputs, by name.
+        apart: Whether inputs, and open axes of one, differ in length where the model lets them.
 
     Returns:
         A list of pairs of dictionaries of arrays.
@@ -30,9 +32,10 @@ def cases(model, specs, call):
     Raises:
         ExportError: the model itself takes no such inputs. What else it raises, it raises here.
     """
-    for sizes in _SIZES:
+    for sizes, differ in itertools.product(_SIZES, (True, False) if apart else (False,)):
         try:
-            return [(inputs, _arrays(call(inputs))) for inputs in samples(model, specs, sizes)]
+            drawn = samples(model, specs, sizes, differ)
+            return [(inputs, _arrays(call(inputs))) for inputs in drawn]
         # What Keras and TensorFlow say of a shape.
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             refused = error
@@ -96,7 +99,7 @@ def _arrays(tensors):
     return {name: np.asarray(value) for name, value in tensors.items()}
 
 
-def samples(model, specs, sizes):
+def samples(model, specs, sizes, apart=False):
     """Random inputs, one dictionary of arrays per pair of a batch and a length; where a shape says
     how much, it holds. What may be masked is padded on the right in the first, and anywhere in the
     others.
@@ -106,6 +109,8 @@ def samples(model, specs, sizes):
             knows.
         specs: By name what has a `shape` and a `dtype`.
         sizes: Pairs of a batch and a length.
+        apart: Whether each open axis behind the batch has a length of its own, by one more than
+            that before it, in every other dictionary by one less.
     """
     rng = np.random.default_rng(0)
     parts = layers_in(model)
@@ -121,8 +126,8 @@ def samples(model, specs, sizes):
 
     masks = [part.mask_value for part in parts if isinstance(part, keras.layers.Masking)]
 
-    def one(spec, batch, length, padded):
-        shape = [length if n is None else n for n in spec.shape]
+    def one(spec, batch, lengths, padded):
+        shape = [*spec.shape[:1], *(next(lengths) if n is None else n for n in spec.shape[1:])]
         if len(shape):
             shape[0] = spec.shape[0] or batch
         dtype = keras.backend.standardize_dtype(spec.dtype)
@@ -144,10 +149,14 @@ def samples(model, specs, sizes):
             x[gaps] = hidden[0]
         return x.astype(dtype)
 
-    return [
-        {name: one(spec, *size, i == 0) for name, spec in specs.items()}
-        for i, size in enumerate(sizes)
-    ]
+    axes = sum(n is None for spec in specs.values() for n in spec.shape[1:])
+    drawn = []
+    for i, (batch, length) in enumerate(sizes):
+        numbers = range(length, length + axes)
+        numbers = (reversed(numbers) if i % 2 else numbers) if apart else [length] * axes
+        lengths = iter(numbers)
+        drawn.append({name: one(spec, batch, lengths, i == 0) for name, spec in specs.items()})
+    return drawn
 
 
 def largest_difference(expected, received):
