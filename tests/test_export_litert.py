@@ -130,6 +130,32 @@ def test_int8_is_run_on_its_data_alone(tmp_path, rng, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([x["x"] for x in calls]), data[:8])
 
 
+def two_of_a_shape(as_dictionary):
+    """Inputs whose names are not in the order of the alphabet, of very different sizes."""
+    b, a = keras.Input((4, 3), name="b"), keras.Input((4, 3), name="a")
+    y = keras.layers.Dense(2)(keras.layers.Concatenate()([layers.GRU(4)(b), a[:, -1]]))
+    return randomized(keras.Model({"one": a, "two": b} if as_dictionary else [b, a], y))
+
+
+# Keras's, of keys that are not the names of the inputs.
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+@pytest.mark.parametrize("as_dictionary", [False, True])
+def test_int8_takes_a_dictionary_by_its_keys(as_dictionary, tmp_path, rng):
+    model = two_of_a_shape(as_dictionary)
+    small, large = (n * rng.normal(size=(40, 4, 3)).astype("float32") for n in (0.2, 9))
+    a, b = ("one", "two") if as_dictionary else ("a", "b")
+    options = {"quantize": "int8", "length": 4, "overwrite": True}
+    path = export_litert(model, tmp_path / "net.tflite", data={b: small, a: large}, **options)
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    (y,) = run(a=large, b=small).values()
+    want = np.array(model({b: small, a: large} if as_dictionary else [small, large]))
+    assert abs(y - want).max() <= 0.1 * abs(want).max()
+
+    rule = rf"`data` must hold an array for each .*: ({a}, {b}|{b}, {a})\. .*\['c', '{a}'\]"
+    with pytest.raises(ValueError, match=rule):
+        export_litert(model, path, data={"c": small, a: large}, **options)
+
+
 def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
     """The largest difference on the first rows of `data`, by the largest output above 1."""
     model = randomized(sequence(layers.MinGRU(8), keras.layers.Dense(2)))

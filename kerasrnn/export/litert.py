@@ -238,6 +238,29 @@ def _step_by_step(sequence_pass):
     return loop.run(sequence_pass._replace(mask=None), unrolled)
 
 
+def _by_name(model, data):
+    """What `fit` takes, as arrays by the names of the inputs: a dictionary by its keys, which are
+    those of the model's own dictionary where it has one, else the names; all else in order."""
+    taken = input_structure(model)
+    if isinstance(data, dict) and not any(map(tree.is_nested, data.values())):
+        named = taken if isinstance(taken, dict) else {v.name: v for v in tree.flatten(taken)}
+        keys, arrays = list(named), [data.get(key) for key in named]
+        names = [part.name for part in named.values()]
+        fits = data.keys() == named.keys()
+    else:
+        keys = names = [part.name for part in tree.flatten(taken)]
+        arrays = tree.flatten(data)
+        fits = len(arrays) == len(names)
+    if not fits or any(not hasattr(v, "shape") for v in arrays):
+        # In full, since that is what differs.
+        received = f"the keys {[*data]}" if isinstance(data, dict) else reprlib.repr(data)
+        raise ValueError(
+            "`data` must hold an array for each of the model's inputs with quantize='int8': "
+            f"{', '.join(map(str, keys))}. Received: data={received}"
+        )
+    return dict(zip(names, map(np.asarray, arrays), strict=True))
+
+
 def _calibration(interface, specs, quantize, data):
     """`data` as dictionaries of arrays, each of as many rows as the file takes at once."""
     if quantize != "int8":
@@ -252,14 +275,7 @@ def _calibration(interface, specs, quantize, data):
             "`length` must be a number of time steps with quantize='int8', for which the steps are "
             f"written one after the other. Received: length=None, for {interface.model.name}"
         )
-    names = [part.name for part in tree.flatten(input_structure(interface.model))]
-    arrays = tree.flatten(data)
-    if len(arrays) != len(names) or any(not hasattr(v, "shape") for v in arrays):
-        raise ValueError(
-            "`data` must hold an array for each of the model's inputs with quantize='int8': "
-            f"{', '.join(names)}. Received: data={reprlib.repr(data)}"
-        )
-    arrays = dict(zip(names, map(np.asarray, arrays), strict=True))
+    arrays = _by_name(interface.model, data)
     for name, v in arrays.items():
         if v.dtype.kind not in "fiub" or not np.isfinite(v).all():
             raise ValueError(
