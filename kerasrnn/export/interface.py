@@ -290,9 +290,15 @@ def frozen(function, specs):
     Raises:
         ExportError: it keeps what cannot become a constant, as a table.
     """
-    traced = tf.function(lambda **tensors: function(tensors), autograph=False)
-    concrete = traced.get_concrete_function(**specs)
-    names = tree.flatten({name: name for name in concrete.structured_outputs})
+    names = []
+
+    # As a list, since TensorFlow puts a dictionary into the order of its keys.
+    def in_order(**tensors):
+        outputs = function(tensors)
+        names[:] = outputs
+        return list(outputs.values())
+
+    concrete = tf.function(in_order, autograph=False).get_concrete_function(**specs)
     try:
         constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     except Exception as error:
