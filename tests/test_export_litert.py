@@ -10,6 +10,7 @@ from exported import (
     CAUSAL,
     Own,
     inputs_of,
+    long_memory,
     of_cell,
     outputs_of,
     quantized,
@@ -128,6 +129,29 @@ def test_int8_is_run_on_its_data_alone(tmp_path, rng, monkeypatch):
     data = rng.normal(size=(9, 4, 3)).astype("float32")
     export_litert(model, tmp_path / "net.tflite", length=4, quantize="int8", data=data)
     np.testing.assert_array_equal(np.concatenate([x["x"] for x in calls]), data[:8])
+
+
+def test_large_inputs(tmp_path, rng):
+    x = keras.Input((None, 3), name="x")
+    options = {"units": 4, "return_sequences": True}
+    outputs = [layers.RNN(name, **options)(x) for name in ("minlstm", "slstm")]
+    outputs += [keras.layers.Activation(name)(x) for name in ("softplus", "log_sigmoid", "mish")]
+    model = randomized(keras.Model(x, {str(i): y for i, y in enumerate(outputs)}))
+    path = export_litert(model, tmp_path / "net.tflite")
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    for scale in (60, 600):
+        arrays = {"x": (scale * rng.normal(size=(2, 9, 3))).astype("float32")}
+        received = run(**arrays)
+        for i, want in enumerate(outputs_of(model, arrays)):
+            np.testing.assert_allclose(received[f"y_{i}"], want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_memory_that_fades_slowly(tmp_path, rng):
+    model = long_memory()
+    x = rng.normal(size=(2, 40, 3)).astype("float32")
+    path = export_litert(model, tmp_path / "net.tflite")
+    y = Interpreter(model_path=str(path)).get_signature_runner("serving_default")(x=x)["y"]
+    np.testing.assert_allclose(y, model(x), atol=3e-6)
 
 
 def two_of_a_shape(as_dictionary):

@@ -7,6 +7,7 @@ from exported import (
     AHEAD,
     CAUSAL,
     inputs_of,
+    long_memory,
     of_cell,
     outputs_of,
     quantized,
@@ -222,6 +223,14 @@ def test_names_shapes_and_what_is_open(tmp_path):
     }
     assert {one.name: one.shape[-1] for one in run.get_outputs()} == {"last": 2, "sum": 4}
     assert path.report.size == path.stat().st_size
+
+
+def test_a_memory_that_fades_slowly(tmp_path, rng):
+    model = long_memory()
+    x = rng.normal(size=(2, 40, 3)).astype("float32")
+    path = export_onnx(model, tmp_path / "net.onnx")
+    (y,) = session(path).run(None, {"x": x})
+    np.testing.assert_allclose(y, model(x), atol=3e-6)
 
 
 def pair_of_sequences():

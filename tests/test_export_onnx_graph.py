@@ -94,6 +94,19 @@ def test_it_is_the_same(name):
     np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"), [(tf.math.log1p, np.log1p), (tf.math.expm1, np.expm1)]
+)
+def test_small_numbers_keep_their_digits(function, expected):
+    sizes = np.logspace(-9, -0.01, 200)
+    x = np.concatenate([sizes, -sizes, [0, 1, 5, 80, np.inf, -1]]).astype("float32")
+    specs = {"x": tf.TensorSpec((None,), tf.float32, "x")}
+    proto, _ = onnx.written(_NoModel(), lambda t: {"z": function(t["x"])}, specs)
+    (z,) = onnx.Runner(proto.SerializeToString()).run({"x": x}).values()
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(z, expected(x.astype("float64")).astype("float32"), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 def test_sizes_are_within_their_type(dtype):
     """OpenVINO computes with the bounds of sizes that are open."""

@@ -185,10 +185,6 @@ def _where_zero_counts(graph, operation, x, y):
     return graph.add("Where", graph.add("Equal", y, zero), zero, product)
 
 
-def _one(graph, operation):
-    return graph.constant(1, operation.outputs[0].dtype.as_numpy_dtype)
-
-
 def _squared_difference(graph, operation, x, y):
     d = graph.add("Sub", x, y)
     return graph.add("Mul", d, d)
@@ -220,7 +216,8 @@ def _floor_mod(graph, operation, x, y):
 
 
 def _erfc(graph, operation, x):
-    return graph.add("Sub", _one(graph, operation), graph.add("Erf", x))
+    (one,) = _numbers(graph, operation, 1)
+    return graph.add("Sub", one, graph.add("Erf", x))
 
 
 def _matmul(graph, operation, x, y):
@@ -585,11 +582,27 @@ def _rsqrt(graph, operation, x):
 
 
 def _log1p(graph, operation, x):
-    return graph.add("Log", graph.add("Add", x, _one(graph, operation)))
+    """log(1 + x) = 2 artanh(x / (2 + x)), where 1 + x would lose what x has."""
+    one, two, half = _numbers(graph, operation, 1, 2, 0.5)
+    near = graph.add("Atanh", graph.add("Div", x, graph.add("Add", x, two)))
+    is_small = graph.add("Less", graph.add("Abs", x), half)
+    far = graph.add("Log", graph.add("Add", x, one))
+    return graph.add("Where", is_small, graph.add("Mul", near, two), far)
 
 
 def _expm1(graph, operation, x):
-    return graph.add("Sub", graph.add("Exp", x), _one(graph, operation))
+    """exp(x) - 1 = 2t / (1 - t) with t = tanh(x / 2), where exp(x) is near 1."""
+    one, two = _numbers(graph, operation, 1, 2)
+    t = graph.add("Tanh", graph.add("Div", x, two))
+    near = graph.add("Div", graph.add("Mul", t, two), graph.add("Sub", one, t))
+    far = graph.add("Sub", graph.add("Exp", x), one)
+    return graph.add("Where", graph.add("Less", x, one), near, far)
+
+
+def _numbers(graph, operation, *values):
+    """Constants of what an operation gives."""
+    dtype = operation.outputs[0].dtype.as_numpy_dtype
+    return [graph.constant(value, dtype) for value in values]
 
 
 def _square(graph, operation, x):
