@@ -70,6 +70,12 @@ FUNCTIONS = {
     ),
     "added": lambda x, y: raw.Add(x=tf.add_n([x, y, x]), y=tf.negative(y)),
     "integers": lambda x, y: tf.shape(x)[1] // 3 + tf.shape(y)[2] % 3,
+    "negative integers": lambda x, y: (
+        tf.cast(9 * x - 5, tf.int32) // tf.constant([2, -2, 3, -3, 4])
+        + 100 * (tf.cast(9 * y - 5, tf.int32) % tf.constant([2, -2, 3, -3, 4]))
+    ),
+    "negative long integers": lambda x, y: tf.cast(9 * x - 5, tf.int64) // 2,
+    "one hot of negative ones": lambda x, y: tf.one_hot(tf.cast(9 * x - 4, tf.int32), 3, 2.0, -1.0),
     "convolution": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, [1, 2], "SAME"),
     "valid": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, 1, "VALID"),
     "dilated": lambda x, y: nn.convolution(x[:, :, :4], TAPS, padding="SAME", dilations=2),

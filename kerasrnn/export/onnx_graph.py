@@ -203,9 +203,9 @@ def _softmax(kind):
 
 
 def _floor_div(graph, operation, x, y):
-    # Of sizes, which are not negative.
+    # ONNX rounds quotients of integers towards 0.
     if operation.outputs[0].dtype.is_integer:
-        return graph.add("Div", x, y)
+        return graph.add("Div", graph.add("Sub", x, graph.add("Mod", x, y)), y)
     return graph.add("Floor", graph.add("Div", x, y))
 
 
@@ -490,6 +490,10 @@ def _one_hot(graph, operation, indices, depth, on, off):
     values = graph.add(
         "Concat", *(graph.add("Unsqueeze", v, graph.longs([0])) for v in (off, on)), axis=0
     )
+    # ONNX counts those below 0 from the end.
+    dtype = operation.inputs[0].dtype.as_numpy_dtype
+    is_below = graph.add("Less", indices, graph.constant(0, dtype))
+    indices = graph.add("Where", is_below, graph.cast(depth, dtype), indices)
     return graph.add("OneHot", indices, depth, values, axis=operation.get_attr("axis"))
 
 
