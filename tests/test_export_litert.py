@@ -290,6 +290,16 @@ def test_a_length_beside_that_of_the_model(tmp_path):
         export_litert(model, tmp_path / "net.tflite", batch=3)
     with pytest.raises(ValueError, match=r"`length` must be that of the model.*length=4"):
         export_litert(model, tmp_path / "net.tflite", length=4)
+    ids = keras.Input((30,), dtype="int32", name="ids")
+    model = keras.Model(ids, layers.GRU(2)(keras.layers.Embedding(4, 2)(ids)))
+    with pytest.raises(ValueError, match=r"length=20, and the input 'ids' of .*\(None, 30\)"):
+        export_litert(model, tmp_path / "net.tflite", length=20)
+    assert Interface(model, "litert").specs(length=30)["ids"].shape == [None, 30]
+    # What may be features beside a sequence is left alone.
+    x, h = keras.Input((None, 3), name="x"), keras.Input((2,), name="h")
+    model = keras.Model([x, h], layers.GRU(2)(x, initial_state=h))
+    specs = Interface(model, "litert").specs(length=20)
+    assert (specs["x"].shape, specs["h"].shape) == ([None, 20, 3], [None, 2])
 
 
 def test_models_it_does_not_take(tmp_path):
