@@ -26,6 +26,7 @@ from kerasrnn import cells, layers
 from kerasrnn.export import export_litert
 from kerasrnn.export.check import ExportError
 from kerasrnn.export.interface import Interface
+from kerasrnn.export.litert import BOUNDS
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 
@@ -109,7 +110,7 @@ def test_dynamic_that_quantizes_nothing_says_so(tmp_path):
 def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     """In a loop its converter takes the ranges of other tensors, and an LSTM gives anything."""
     model = randomized(sequence(layers.RNN(name, units=16, return_sequences=True)))
-    data = rng.normal(size=(64, 8, 3)).astype("float32")
+    data = rng.normal(size=(100, 8, 3)).astype("float32")
     path = export_litert(model, tmp_path / "net.tflite", length=8, quantize="int8", data=data)
     assert "WHILE" not in path.report.operations
     assert 1e-6 < path.report.difference < 0.1
@@ -126,7 +127,7 @@ def test_int8_is_run_on_its_data_alone(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(
         Interface, "of_arrays", lambda self, x: calls.append(x) or of_arrays(self, x)
     )
-    data = rng.normal(size=(9, 4, 3)).astype("float32")
+    data = rng.normal(size=(100, 4, 3)).astype("float32")
     export_litert(model, tmp_path / "net.tflite", length=4, quantize="int8", data=data)
     np.testing.assert_array_equal(np.concatenate([x["x"] for x in calls]), data[:8])
 
@@ -166,7 +167,7 @@ def two_of_a_shape(as_dictionary):
 @pytest.mark.parametrize("as_dictionary", [False, True])
 def test_int8_takes_a_dictionary_by_its_keys(as_dictionary, tmp_path, rng):
     model = two_of_a_shape(as_dictionary)
-    small, large = (n * rng.normal(size=(40, 4, 3)).astype("float32") for n in (0.2, 9))
+    small, large = (n * rng.normal(size=(100, 4, 3)).astype("float32") for n in (0.2, 9))
     a, b = ("one", "two") if as_dictionary else ("a", "b")
     options = {"quantize": "int8", "length": 4, "overwrite": True}
     path = export_litert(model, tmp_path / "net.tflite", data={b: small, a: large}, **options)
@@ -180,11 +181,23 @@ def test_int8_takes_a_dictionary_by_its_keys(as_dictionary, tmp_path, rng):
         export_litert(model, path, data={"c": small, a: large}, **options)
 
 
+def test_int8_of_few_rows_says_so(tmp_path, rng, monkeypatch):
+    model = randomized(sequence(layers.GRU(4)))
+    data = rng.normal(size=(5, 4, 3)).astype("float32")
+    options = {"length": 4, "batch": 2, "quantize": "int8", "data": data}
+    with pytest.warns(UserWarning, match=r"100 rows or more .*Received: 4 rows"):
+        export_litert(model, tmp_path / "net.tflite", **options)
+    monkeypatch.setitem(BOUNDS, "int8", 0.0)
+    options["data"] = np.repeat(data, 40, 0)
+    with pytest.raises(ExportError, match=r"a difference of .* on rows of `data` of the shapes x"):
+        export_litert(model, tmp_path / "none.tflite", **options)
+
+
 def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
     """The largest difference on the first rows of `data`, by the largest output above 1."""
     model = randomized(sequence(layers.MinGRU(8), keras.layers.Dense(2)))
     model.set_weights([4 * w for w in model.get_weights()])
-    data = rng.normal(size=(32, 5, 3)).astype("float32")
+    data = rng.normal(size=(100, 5, 3)).astype("float32")
     options = {"length": 5, "quantize": "int8", "data": data}
     path, again = (export_litert(model, tmp_path / f"{i}.tflite", **options) for i in range(2))
     assert path.read_bytes() == again.read_bytes()
@@ -203,7 +216,7 @@ def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
 @pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM, layers.GRU])
 def test_int8_with_a_mask(layer, options, tmp_path, rng):
     model = randomized(sequence(keras.layers.Masking(), layer(8, return_sequences=True, **options)))
-    data = rng.normal(size=(64, 6, 3)).astype("float32")
+    data = rng.normal(size=(100, 6, 3)).astype("float32")
     data[rng.random((64, 6)) < 0.3] = 0
     path = export_litert(model, tmp_path / "net.tflite", length=6, quantize="int8", data=data)
     run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")

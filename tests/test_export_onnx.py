@@ -1,3 +1,6 @@
+import pathlib
+import warnings
+
 import keras
 import numpy as np
 import onnxruntime
@@ -87,6 +90,14 @@ def test_which_node_it_is(name, tmp_path):
     layer, expected = NODES_OF[name]
     path = export_onnx(randomized(sequence(layer())), tmp_path / "net.onnx")
     assert nodes(path.report) == expected
+
+
+def test_weights_become_arrays_without_a_warning(tmp_path):
+    """Those of the package, beside what Keras does."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        export_onnx(sequence(layers.GRU(3)), tmp_path / "net.onnx")
+    assert [one.filename for one in caught if "kerasrnn" in pathlib.Path(one.filename).parts] == []
 
 
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid"]

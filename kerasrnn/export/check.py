@@ -234,7 +234,7 @@ def loaded(format, load):
         ) from error
 
 
-def checked(format, cases, run, bound):
+def checked(format, cases, run, bound, inputs_are="random inputs"):
     """Runs what was written on all cases.
 
     Args:
@@ -242,6 +242,7 @@ def checked(format, cases, run, bound):
         cases: `Case`s, or pairs of their inputs and outputs.
         run: `run(inputs)` gives the outputs, by the same names.
         bound: The largest difference that is let through.
+        inputs_are: What the cases are of, for messages.
 
     Returns:
         The largest difference in the cases without slack.
@@ -266,7 +267,7 @@ def checked(format, cases, run, bound):
             raise ExportError(
                 f"The {format} file must give what the model gives, up to {bound + slack:g}; it "
                 f"was not put into its place. Received: a difference of {difference:.3g} on "
-                f"random inputs{' of large numbers' if slack else ''} of the shapes {shapes}, in "
+                f"{inputs_are}{' of large numbers' if slack else ''} of the shapes {shapes}, in "
                 f"the outputs {', '.join(expected)}"
             )
         if not slack:

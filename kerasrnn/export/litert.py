@@ -38,6 +38,8 @@ from kerasrnn.export.interface import (
 )
 from kerasrnn.recurrence import carried, loop
 
+# Of `data`, below which they say little of the ranges.
+_ROWS = 100
 # The largest difference let through, by `quantize`.
 BOUNDS = {None: BOUND, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
 
@@ -83,7 +85,7 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
             what the model gives.
 
     Warns:
-        UserWarning: "dynamic" has quantized nothing.
+        UserWarning: "dynamic" has quantized nothing; `data` has fewer than a hundred rows.
 
     Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation;
     `minimum_elements_for_weights` in the converter's quantize_weights.h.
@@ -106,6 +108,14 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
             positive_integer(name, value)
     specs = interface.specs(batch, length)
     calibration = _calibration(interface, specs, quantize, data)
+    rows = sum(len(next(iter(arrays.values()))) for arrays in calibration)
+    if quantize == "int8" and rows < _ROWS:
+        warnings.warn(
+            f"quantize='int8' sets its ranges by `data`, of which {_ROWS} rows or more show what "
+            "the model meets; of fewer it cuts off what they do not show. "
+            f"Received: {rows} rows",
+            stacklevel=2,
+        )
 
     run_pass = _step_by_step if quantize == "int8" else carried.run
     with recurrence.through(run_pass), convertible(model):
@@ -128,7 +138,10 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
             # Gates go over with rounded weights: of large inputs it has to be finite alone.
             pairs = [case._replace(slack=np.inf) if case.slack else case for case in pairs]
     bound = BOUNDS[quantize]
-    difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
+    inputs_are = "rows of `data`" if quantize == "int8" else "random inputs"
+    difference = checked(
+        "litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound, inputs_are
+    )
     with file_in_place(place) as file:
         file.write(content)
     of_file = runner.operations(), len(content), difference, bound
