@@ -31,6 +31,8 @@ ONE = np.ones((2, 3), "float32")
         (np.array([1, 2]), np.array([1, 4]), 1.0),
         (np.array([b"a"]), np.array([b"b"]), np.inf),
         (np.zeros((0, 3)), np.zeros((0, 3)), 0.0),
+        (ONE.astype("bfloat16"), 1.25 * ONE.astype("bfloat16"), 0.25),
+        (ONE.astype("bfloat16"), np.nan * ONE.astype("bfloat16"), np.inf),
     ],
 )
 def test_largest_difference(expected, received, difference):

@@ -100,6 +100,18 @@ def test_weights_become_arrays_without_a_warning(tmp_path):
     assert [one.filename for one in caught if "kerasrnn" in pathlib.Path(one.filename).parts] == []
 
 
+def test_convolutions_by_channel(tmp_path, rng):
+    model = sequence(
+        keras.layers.DepthwiseConv1D(3, depth_multiplier=2, padding="same"),
+        keras.layers.SeparableConv1D(5, 3, strides=2),
+        layers.GRU(3),
+    )
+    path = export_onnx(randomized(model), tmp_path / "net.onnx")
+    assert path.report.operations["Conv"] == 3
+    arrays = inputs_of(model, 2, 9, rng)
+    np.testing.assert_allclose(session(path).run(None, arrays)[0], model(arrays["x"]), atol=1e-5)
+
+
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid"]
 GATED = [{"activation": a, "recurrent_activation": r} for a in ACTIVATIONS for r in ACTIVATIONS]
 OF_KIND = {

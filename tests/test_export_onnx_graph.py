@@ -77,6 +77,7 @@ FUNCTIONS = {
     "negative long integers": lambda x, y: tf.cast(9 * x - 5, tf.int64) // 2,
     "one hot of negative ones": lambda x, y: tf.one_hot(tf.cast(9 * x - 4, tf.int32), 3, 2.0, -1.0),
     "convolution": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, [1, 2], "SAME"),
+    "by channel": lambda x, y: nn.depthwise_conv2d(IMAGE + x[0, 0, 0], WINDOW, [1] * 4, "SAME"),
     "valid": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, 1, "VALID"),
     "dilated": lambda x, y: nn.convolution(x[:, :, :4], TAPS, padding="SAME", dilations=2),
     "pooled": lambda x, y: nn.max_pool1d(x, 2, 2, "VALID") + nn.avg_pool1d(y, 2, 2, "SAME"),

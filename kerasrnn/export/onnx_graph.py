@@ -517,11 +517,23 @@ def _windows(operation):
 
 
 def _conv2d(graph, operation, x, kernel):
-    options = _windows(operation) | {"dilations": list(operation.get_attr("dilations"))[1:3]}
-    channels, groups = operation.inputs[0].shape[3], operation.inputs[1].shape[2]
-    x = graph.add("Transpose", x, perm=_TO_CHANNELS_FIRST)
     kernel = graph.add("Transpose", kernel, perm=[3, 2, 0, 1])
-    y = graph.add("Conv", x, kernel, group=channels // groups, **options)
+    channels, of_group = operation.inputs[0].shape[3], operation.inputs[1].shape[2]
+    return _convolved(graph, operation, x, kernel, channels // of_group)
+
+
+def _depthwise_conv2d(graph, operation, x, kernel):
+    """Each channel is a group, and has several channels come out side by side."""
+    *sizes, channels, multiplier = operation.inputs[1].shape
+    kernel = graph.add("Transpose", kernel, perm=[2, 3, 0, 1])
+    kernel = graph.add("Reshape", kernel, graph.longs([channels * multiplier, 1, *sizes]))
+    return _convolved(graph, operation, x, kernel, channels)
+
+
+def _convolved(graph, operation, x, kernel, groups):
+    options = _windows(operation) | {"dilations": list(operation.get_attr("dilations"))[1:3]}
+    x = graph.add("Transpose", x, perm=_TO_CHANNELS_FIRST)
+    y = graph.add("Conv", x, kernel, group=groups, **options)
     return graph.add("Transpose", y, perm=_TO_CHANNELS_LAST)
 
 
@@ -684,6 +696,7 @@ OPERATIONS = {
     "Const": _const,
     "Conv2D": _conv2d,
     "Cumsum": _cumsum,
+    "DepthwiseConv2dNative": _depthwise_conv2d,
     "Einsum": _einsum,
     "Erfc": _erfc,
     "ExpandDims": _expand_dims,
