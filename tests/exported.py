@@ -222,6 +222,14 @@ def randomized(model, seed=0):
     return model
 
 
+def long_memory():
+    """Of an RG-LRU whose states fade by a millionth per step."""
+    model = randomized(sequence(layers.RNN("rg_lru", units=6, return_sequences=True, name="y")))
+    cell = model.layers[-1].cell
+    cell.recurrence.assign(np.linspace(6, 12, 6))
+    return model
+
+
 def inputs_of(model, batch, length, rng):
     """Inputs by name, of which a half is masked and a third set back."""
     arrays = {}

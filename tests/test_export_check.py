@@ -31,6 +31,8 @@ ONE = np.ones((2, 3), "float32")
         (np.array([1, 2]), np.array([1, 4]), 1.0),
         (np.array([b"a"]), np.array([b"b"]), np.inf),
         (np.zeros((0, 3)), np.zeros((0, 3)), 0.0),
+        (ONE.astype("bfloat16"), 1.25 * ONE.astype("bfloat16"), 0.25),
+        (ONE.astype("bfloat16"), np.nan * ONE.astype("bfloat16"), np.inf),
     ],
 )
 def test_largest_difference(expected, received, difference):
@@ -92,16 +94,62 @@ def test_fixed_sizes_hold():
         assert x["x"].shape == (2, 5, 3)
 
 
+def test_open_axes_have_lengths_of_their_own():
+    a, b = keras.Input((None, None, 3), name="a"), keras.Input((None, 3), name="b")
+    model = keras.Model([a, b], [keras.layers.Dense(2)(a), layers.GRU(2)(b)])
+    pairs = cases(model, {"a": a, "b": b}, lambda x: {"y": model([x["a"], x["b"]])[1]})
+    shapes = [(x["a"].shape, x["b"].shape) for x, *_ in pairs[:2]]
+    assert shapes == [((2, 11, 12, 3), (2, 13, 3)), ((3, 18, 17, 3), (3, 16, 3))]
+
+
+def test_one_length_where_the_model_needs_it():
+    a, b = keras.Input((None, 3), name="a"), keras.Input((None, 3), name="b")
+    model = keras.Model([a, b], keras.layers.Add()([a, b]))
+    pairs = cases(model, {"a": a, "b": b}, lambda x: {"y": model([x["a"], x["b"]])})
+    shapes = [(x["a"].shape, x["b"].shape) for x, *_ in pairs[:2]]
+    assert shapes == [((2, 11, 3), (2, 11, 3)), ((3, 16, 3), (3, 16, 3))]
+
+
 def test_longer_sequences_where_a_window_needs_them():
     model = sequence(keras.layers.Conv1D(2, 30), layers.GRU(2))
     pairs = cases(model, {"x": model.inputs[0]}, lambda x: {"y": model(x["x"])})
-    assert [x["x"].shape[1] for x, _ in pairs] == [101, 160]
+    assert [x["x"].shape[1] for x, *_ in pairs] == [101, 160, 101]
 
     def refuses(x):
         raise ValueError("not such numbers")
 
     with pytest.raises(ExportError, match=r"itself takes none.*x \(None, None, 3\).*not such numb"):
         cases(model, {"x": model.inputs[0]}, refuses)
+
+
+def test_the_last_case_is_of_large_inputs():
+    model = sequence(layers.GRU(2))
+    pairs = cases(model, {"x": model.inputs[0]}, lambda x: {"y": np.array(model(x["x"]))})
+    assert [abs(case.inputs["x"]).max() > 60 for case in pairs] == [False, False, True]
+    assert [case.slack > 0 for case in pairs] == [False, False, True]
+
+    def overflows(x):
+        return {"y": np.array(model(x["x"])) * (np.nan if abs(x["x"]).max() > 60 else 1)}
+
+    with pytest.raises(ExportError, match="of inf on random inputs of large numbers"):
+        checked("onnx", pairs, overflows, 1e-5)
+    # What the model does not give, a file need not either, nor what it refuses.
+    assert len(cases(model, {"x": model.inputs[0]}, overflows)) == 2
+
+    def refuses(x):
+        if abs(x["x"]).max() > 60:
+            raise ValueError("too large")
+        return overflows(x)
+
+    assert len(cases(model, {"x": model.inputs[0]}, refuses)) == 2
+    ids = tokens(layers.GRU(2))
+    assert len(cases(ids, {"x": ids.inputs[0]}, lambda x: {"y": ids(x["x"])})) == 2
+
+
+def test_what_a_last_bit_of_large_inputs_changes_is_let_through():
+    model = sequence(keras.layers.Dense(1))
+    pairs = cases(model, {"x": model.inputs[0]}, lambda x: {"y": np.sin(1e6 * x["x"])})
+    assert pairs[-1].slack > 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError, MemoryError, KeyError])

@@ -10,6 +10,7 @@ from exported import (
     CAUSAL,
     Own,
     inputs_of,
+    long_memory,
     of_cell,
     outputs_of,
     quantized,
@@ -25,6 +26,7 @@ from kerasrnn import cells, layers
 from kerasrnn.export import export_litert
 from kerasrnn.export.check import ExportError
 from kerasrnn.export.interface import Interface
+from kerasrnn.export.litert import BOUNDS
 
 MODELS = {name: (lambda name=name: of_cell(name)) for name in cells.CELLS} | CAUSAL | AHEAD
 
@@ -108,7 +110,7 @@ def test_dynamic_that_quantizes_nothing_says_so(tmp_path):
 def test_int8_is_written_without_a_loop(name, tmp_path, rng):
     """In a loop its converter takes the ranges of other tensors, and an LSTM gives anything."""
     model = randomized(sequence(layers.RNN(name, units=16, return_sequences=True)))
-    data = rng.normal(size=(64, 8, 3)).astype("float32")
+    data = rng.normal(size=(100, 8, 3)).astype("float32")
     path = export_litert(model, tmp_path / "net.tflite", length=8, quantize="int8", data=data)
     assert "WHILE" not in path.report.operations
     assert 1e-6 < path.report.difference < 0.1
@@ -125,16 +127,77 @@ def test_int8_is_run_on_its_data_alone(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(
         Interface, "of_arrays", lambda self, x: calls.append(x) or of_arrays(self, x)
     )
-    data = rng.normal(size=(9, 4, 3)).astype("float32")
+    data = rng.normal(size=(100, 4, 3)).astype("float32")
     export_litert(model, tmp_path / "net.tflite", length=4, quantize="int8", data=data)
     np.testing.assert_array_equal(np.concatenate([x["x"] for x in calls]), data[:8])
+
+
+def test_large_inputs(tmp_path, rng):
+    x = keras.Input((None, 3), name="x")
+    options = {"units": 4, "return_sequences": True}
+    outputs = [layers.RNN(name, **options)(x) for name in ("minlstm", "slstm")]
+    outputs += [keras.layers.Activation(name)(x) for name in ("softplus", "log_sigmoid", "mish")]
+    model = randomized(keras.Model(x, {str(i): y for i, y in enumerate(outputs)}))
+    path = export_litert(model, tmp_path / "net.tflite")
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    for scale in (60, 600):
+        arrays = {"x": (scale * rng.normal(size=(2, 9, 3))).astype("float32")}
+        received = run(**arrays)
+        for i, want in enumerate(outputs_of(model, arrays)):
+            np.testing.assert_allclose(received[f"y_{i}"], want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_memory_that_fades_slowly(tmp_path, rng):
+    model = long_memory()
+    x = rng.normal(size=(2, 40, 3)).astype("float32")
+    path = export_litert(model, tmp_path / "net.tflite")
+    y = Interpreter(model_path=str(path)).get_signature_runner("serving_default")(x=x)["y"]
+    np.testing.assert_allclose(y, model(x), atol=3e-6)
+
+
+def two_of_a_shape(as_dictionary):
+    """Inputs whose names are not in the order of the alphabet, of very different sizes."""
+    b, a = keras.Input((4, 3), name="b"), keras.Input((4, 3), name="a")
+    y = keras.layers.Dense(2)(keras.layers.Concatenate()([layers.GRU(4)(b), a[:, -1]]))
+    return randomized(keras.Model({"one": a, "two": b} if as_dictionary else [b, a], y))
+
+
+# Keras's, of keys that are not the names of the inputs.
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+@pytest.mark.parametrize("as_dictionary", [False, True])
+def test_int8_takes_a_dictionary_by_its_keys(as_dictionary, tmp_path, rng):
+    model = two_of_a_shape(as_dictionary)
+    small, large = (n * rng.normal(size=(100, 4, 3)).astype("float32") for n in (0.2, 9))
+    a, b = ("one", "two") if as_dictionary else ("a", "b")
+    options = {"quantize": "int8", "length": 4, "overwrite": True}
+    path = export_litert(model, tmp_path / "net.tflite", data={b: small, a: large}, **options)
+    run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
+    (y,) = run(a=large, b=small).values()
+    want = np.array(model({b: small, a: large} if as_dictionary else [small, large]))
+    assert abs(y - want).max() <= 0.1 * abs(want).max()
+
+    rule = rf"`data` must hold an array for each .*: ({a}, {b}|{b}, {a})\. .*\['c', '{a}'\]"
+    with pytest.raises(ValueError, match=rule):
+        export_litert(model, path, data={"c": small, a: large}, **options)
+
+
+def test_int8_of_few_rows_says_so(tmp_path, rng, monkeypatch):
+    model = randomized(sequence(layers.GRU(4)))
+    data = rng.normal(size=(5, 4, 3)).astype("float32")
+    options = {"length": 4, "batch": 2, "quantize": "int8", "data": data}
+    with pytest.warns(UserWarning, match=r"100 rows or more .*Received: 4 rows"):
+        export_litert(model, tmp_path / "net.tflite", **options)
+    monkeypatch.setitem(BOUNDS, "int8", 0.0)
+    options["data"] = np.repeat(data, 40, 0)
+    with pytest.raises(ExportError, match=r"a difference of .* on rows of `data` of the shapes x"):
+        export_litert(model, tmp_path / "none.tflite", **options)
 
 
 def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
     """The largest difference on the first rows of `data`, by the largest output above 1."""
     model = randomized(sequence(layers.MinGRU(8), keras.layers.Dense(2)))
     model.set_weights([4 * w for w in model.get_weights()])
-    data = rng.normal(size=(32, 5, 3)).astype("float32")
+    data = rng.normal(size=(100, 5, 3)).astype("float32")
     options = {"length": 5, "quantize": "int8", "data": data}
     path, again = (export_litert(model, tmp_path / f"{i}.tflite", **options) for i in range(2))
     assert path.read_bytes() == again.read_bytes()
@@ -153,7 +216,7 @@ def test_int8_costs_what_the_report_says_each_time(tmp_path, rng):
 @pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM, layers.GRU])
 def test_int8_with_a_mask(layer, options, tmp_path, rng):
     model = randomized(sequence(keras.layers.Masking(), layer(8, return_sequences=True, **options)))
-    data = rng.normal(size=(64, 6, 3)).astype("float32")
+    data = rng.normal(size=(100, 6, 3)).astype("float32")
     data[rng.random((64, 6)) < 0.3] = 0
     path = export_litert(model, tmp_path / "net.tflite", length=6, quantize="int8", data=data)
     run = Interpreter(model_path=str(path)).get_signature_runner("serving_default")
@@ -240,6 +303,16 @@ def test_a_length_beside_that_of_the_model(tmp_path):
         export_litert(model, tmp_path / "net.tflite", batch=3)
     with pytest.raises(ValueError, match=r"`length` must be that of the model.*length=4"):
         export_litert(model, tmp_path / "net.tflite", length=4)
+    ids = keras.Input((30,), dtype="int32", name="ids")
+    model = keras.Model(ids, layers.GRU(2)(keras.layers.Embedding(4, 2)(ids)))
+    with pytest.raises(ValueError, match=r"length=20, and the input 'ids' of .*\(None, 30\)"):
+        export_litert(model, tmp_path / "net.tflite", length=20)
+    assert Interface(model, "litert").specs(length=30)["ids"].shape == [None, 30]
+    # What may be features beside a sequence is left alone.
+    x, h = keras.Input((None, 3), name="x"), keras.Input((2,), name="h")
+    model = keras.Model([x, h], layers.GRU(2)(x, initial_state=h))
+    specs = Interface(model, "litert").specs(length=20)
+    assert (specs["x"].shape, specs["h"].shape) == ([None, 20, 3], [None, 2])
 
 
 def test_models_it_does_not_take(tmp_path):

@@ -1,3 +1,6 @@
+import pathlib
+import warnings
+
 import keras
 import numpy as np
 import onnxruntime
@@ -7,6 +10,7 @@ from exported import (
     AHEAD,
     CAUSAL,
     inputs_of,
+    long_memory,
     of_cell,
     outputs_of,
     quantized,
@@ -86,6 +90,26 @@ def test_which_node_it_is(name, tmp_path):
     layer, expected = NODES_OF[name]
     path = export_onnx(randomized(sequence(layer())), tmp_path / "net.onnx")
     assert nodes(path.report) == expected
+
+
+def test_weights_become_arrays_without_a_warning(tmp_path):
+    """Those of the package, beside what Keras does."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        export_onnx(sequence(layers.GRU(3)), tmp_path / "net.onnx")
+    assert [one.filename for one in caught if "kerasrnn" in pathlib.Path(one.filename).parts] == []
+
+
+def test_convolutions_by_channel(tmp_path, rng):
+    model = sequence(
+        keras.layers.DepthwiseConv1D(3, depth_multiplier=2, padding="same"),
+        keras.layers.SeparableConv1D(5, 3, strides=2),
+        layers.GRU(3),
+    )
+    path = export_onnx(randomized(model), tmp_path / "net.onnx")
+    assert path.report.operations["Conv"] == 3
+    arrays = inputs_of(model, 2, 9, rng)
+    np.testing.assert_allclose(session(path).run(None, arrays)[0], model(arrays["x"]), atol=1e-5)
 
 
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid"]
@@ -217,11 +241,60 @@ def test_names_shapes_and_what_is_open(tmp_path):
     assert path.report.dynamic == ("batch", "time")
     run = session(path)
     assert {one.name: one.shape for one in run.get_inputs()} == {
-        "a": ["batch", "time", 3],
-        "b": ["batch", "time", 3],
+        "a": ["batch", "a_time", 3],
+        "b": ["batch", "b_time", 3],
     }
     assert {one.name: one.shape[-1] for one in run.get_outputs()} == {"last": 2, "sum": 4}
     assert path.report.size == path.stat().st_size
+
+
+def test_a_memory_that_fades_slowly(tmp_path, rng):
+    model = long_memory()
+    x = rng.normal(size=(2, 40, 3)).astype("float32")
+    path = export_onnx(model, tmp_path / "net.onnx")
+    (y,) = session(path).run(None, {"x": x})
+    np.testing.assert_allclose(y, model(x), atol=3e-6)
+
+
+def pair_of_sequences():
+    a, b = keras.Input((None, 3), name="a"), keras.Input((None, 3), name="b")
+    of_a, of_b = (layers.GRU(4, return_sequences=True)(x) for x in (a, b))
+    attended = keras.layers.Attention()([of_b, of_a])
+    last = keras.layers.Dot(1)([layers.GRU(4)(a), layers.LSTM(4)(b)])
+    return keras.Model([a, b], [keras.layers.Dot(2, name="scores")([of_a, of_b]), attended, last])
+
+
+def encoder_decoder():
+    source, target = (keras.Input((None,), dtype="int32", name=name) for name in ("src", "tgt"))
+    embedding = keras.layers.Embedding(4, 5, mask_zero=True)
+    _, *states = layers.LSTM(4, return_state=True)(embedding(source))
+    y = layers.LSTM(4, return_sequences=True)(embedding(target), initial_state=states)
+    return keras.Model([source, target], keras.layers.Dense(3, name="y")(y))
+
+
+@pytest.mark.parametrize("make", [pair_of_sequences, encoder_decoder])
+def test_sequences_of_different_lengths(make, tmp_path, rng):
+    model = randomized(make())
+    run = session(export_onnx(model, tmp_path / "net.onnx"))
+    for lengths in ((5, 9), (9, 5), (7, 7)):
+        arrays = {
+            part.name: inputs_of(model, 2, length, rng)[part.name]
+            for part, length in zip(model.inputs, lengths, strict=True)
+        }
+        received = run.run(None, arrays)
+        for y, want in zip(received, outputs_of(model, arrays), strict=True):
+            np.testing.assert_allclose(y, want, atol=1e-5)
+
+
+def test_outputs_stand_in_the_order_of_the_model(tmp_path, rng):
+    x = keras.Input((None, 3), name="x")
+    names = ["lstm_9", "lstm_10", "b", "a", "Z"]
+    model = randomized(keras.Model(x, [layers.LSTM(4, name=name)(x) for name in names]))
+    run = session(export_onnx(model, tmp_path / "net.onnx"))
+    assert [one.name for one in run.get_outputs()] == model.output_names
+    arrays = inputs_of(model, 2, 5, rng)
+    for y, want in zip(run.run(None, arrays), outputs_of(model, arrays), strict=True):
+        np.testing.assert_allclose(y, want, atol=1e-5)
 
 
 def test_names_that_tensors_inside_could_have(tmp_path, rng):
@@ -250,7 +323,7 @@ def test_an_output_of_a_step_that_ends_as_states_do(name, tmp_path, rng):
     model = randomized(step_with_output(name))
     path = export_streaming(model, tmp_path / "step", format="onnx")
     run = session(path / "step.onnx")
-    assert [one.name for one in run.get_outputs()] == ["gru_h_next", name]
+    assert [one.name for one in run.get_outputs()] == [name, "gru_h_next"]
     arrays = inputs_of(model, 2, 1, rng)
     x = arrays["x"][:, 0]
     (y,) = run.run([name], {"x": x, "gru_h": np.zeros((2, 4), "float32")})

@@ -70,7 +70,14 @@ FUNCTIONS = {
     ),
     "added": lambda x, y: raw.Add(x=tf.add_n([x, y, x]), y=tf.negative(y)),
     "integers": lambda x, y: tf.shape(x)[1] // 3 + tf.shape(y)[2] % 3,
+    "negative integers": lambda x, y: (
+        tf.cast(9 * x - 5, tf.int32) // tf.constant([2, -2, 3, -3, 4])
+        + 100 * (tf.cast(9 * y - 5, tf.int32) % tf.constant([2, -2, 3, -3, 4]))
+    ),
+    "negative long integers": lambda x, y: tf.cast(9 * x - 5, tf.int64) // 2,
+    "one hot of negative ones": lambda x, y: tf.one_hot(tf.cast(9 * x - 4, tf.int32), 3, 2.0, -1.0),
     "convolution": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, [1, 2], "SAME"),
+    "by channel": lambda x, y: nn.depthwise_conv2d(IMAGE + x[0, 0, 0], WINDOW, [1] * 4, "SAME"),
     "valid": lambda x, y: nn.conv2d(IMAGE + x[0, 0, 0], WINDOW, 1, "VALID"),
     "dilated": lambda x, y: nn.convolution(x[:, :, :4], TAPS, padding="SAME", dilations=2),
     "pooled": lambda x, y: nn.max_pool1d(x, 2, 2, "VALID") + nn.avg_pool1d(y, 2, 2, "SAME"),
@@ -92,6 +99,19 @@ def test_it_is_the_same(name):
     expected = FUNCTIONS[name](tf.constant(X), tf.constant(Y))
     assert z.dtype == expected.dtype.as_numpy_dtype
     np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"), [(tf.math.log1p, np.log1p), (tf.math.expm1, np.expm1)]
+)
+def test_small_numbers_keep_their_digits(function, expected):
+    sizes = np.logspace(-9, -0.01, 200)
+    x = np.concatenate([sizes, -sizes, [0, 1, 5, 80, np.inf, -1]]).astype("float32")
+    specs = {"x": tf.TensorSpec((None,), tf.float32, "x")}
+    proto, _ = onnx.written(_NoModel(), lambda t: {"z": function(t["x"])}, specs)
+    (z,) = onnx.Runner(proto.SerializeToString()).run({"x": x}).values()
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(z, expected(x.astype("float64")).astype("float32"), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.eager import forwardprop_util
 from tensorflow.python.framework import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -323,6 +324,23 @@ def test_variables_become_constants():
     assert [t.name for t in constant.inputs] == ["x:0"]
     variable.assign([0.0, 0.0])
     np.testing.assert_array_equal(constant(tf.ones((1, 2)))[0], [[2.0, 3.0]])
+
+
+def test_a_saved_model_holds_its_functions(tmp_path):
+    """Operations with the names of their outputs, and the functions that others may call."""
+    module = tf.Module()
+    module.f = tf.function(lambda x: tf.nn.softplus(x) + tf.math.expm1(x)).get_concrete_function(
+        tf.TensorSpec([None, 3], tf.float32)
+    )
+    module.stand_ins = {"one": module.f}
+    tf.saved_model.save(module, tmp_path)
+    content = (tmp_path / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(content)
+    functions = saved.meta_graphs[0].graph_def.library.function
+    function = next(f for f in functions if f.signature.name == module.f.name.decode())
+    nodes = {node.op: node for node in function.node_def}
+    assert [*nodes["AddV2"].input] == ["Softplus:activations:0", "Expm1:y:0"]
+    assert nodes["Softplus"].attr["T"].type == tf.float32.as_datatype_enum
 
 
 def test_recurrent_layers_of_keras_run_an_inner_loop():

@@ -207,14 +207,26 @@ class Interface:
         for argument, size, axis in (("batch", batch, 0), ("length", length, 1)):
             if size is None:
                 continue
-            for name, shape in shapes.items():
-                if axis < len(shape) and shape[axis] is None:
-                    shape[axis] = size
-                elif (axis == 0 or len(shape) > 2) and shape[axis] != size:
-                    raise ValueError(
-                        f"`{argument}` must be that of the model where it has one. Received: "
-                        f"{argument}={size}, and the input {name!r} of the shape {tuple(shape)}"
-                    )
+            # Of a fixed size, the second axis of a matrix may be that of features.
+            fixed = {
+                name: shape[axis] is not None and shape[axis] != size
+                for name, shape in shapes.items()
+                if axis < len(shape)
+            }
+            refused = [
+                name
+                for name, is_other in fixed.items()
+                if is_other and (axis == 0 or len(shapes[name]) > 2 or all(fixed.values()))
+            ]
+            if refused:
+                name = refused[0]
+                raise ValueError(
+                    f"`{argument}` must be that of the model where it has one. Received: "
+                    f"{argument}={size}, and the input {name!r} of the shape {tuple(shapes[name])}"
+                )
+            for name in fixed:
+                if shapes[name][axis] is None:
+                    shapes[name][axis] = size
         return {
             name: tf.TensorSpec(shape, self.inputs[name].dtype, name)
             for name, shape in shapes.items()
@@ -338,9 +350,15 @@ def frozen(function, specs):
     Raises:
         ExportError: it keeps what cannot become a constant, as a table.
     """
-    traced = tf.function(lambda **tensors: function(tensors), autograph=False)
-    concrete = traced.get_concrete_function(**specs)
-    names = tree.flatten({name: name for name in concrete.structured_outputs})
+    names = []
+
+    # As a list, since TensorFlow puts a dictionary into the order of its keys.
+    def in_order(**tensors):
+        outputs = function(tensors)
+        names[:] = outputs
+        return list(outputs.values())
+
+    concrete = tf.function(in_order, autograph=False).get_concrete_function(**specs)
     try:
         constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import pathlib
 import re
 import reprlib
 import tempfile
@@ -10,6 +11,9 @@ import warnings
 import numpy as np
 import tensorflow as tf
 from keras import tree
+
+# The seam of test_a_saved_model_holds_its_functions.
+from tensorflow.core.protobuf import saved_model_pb2
 
 from kerasrnn import recurrence
 from kerasrnn.arguments import one_of, positive_integer
@@ -34,6 +38,8 @@ from kerasrnn.export.interface import (
 )
 from kerasrnn.recurrence import carried, loop
 
+# Of `data`, below which they say little of the ranges.
+_ROWS = 100
 # The largest difference let through, by `quantize`.
 BOUNDS = {None: BOUND, "float16": 1e-2, "dynamic": 0.1, "int8": 0.2}
 
@@ -79,7 +85,7 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
             what the model gives.
 
     Warns:
-        UserWarning: "dynamic" has quantized nothing.
+        UserWarning: "dynamic" has quantized nothing; `data` has fewer than a hundred rows.
 
     Source: LiteRT, "Convert RNN" and "Post-training quantization" of its documentation;
     `minimum_elements_for_weights` in the converter's quantize_weights.h.
@@ -102,6 +108,14 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
             positive_integer(name, value)
     specs = interface.specs(batch, length)
     calibration = _calibration(interface, specs, quantize, data)
+    rows = sum(len(next(iter(arrays.values()))) for arrays in calibration)
+    if quantize == "int8" and rows < _ROWS:
+        warnings.warn(
+            f"quantize='int8' sets its ranges by `data`, of which {_ROWS} rows or more show what "
+            "the model meets; of fewer it cuts off what they do not show. "
+            f"Received: {rows} rows",
+            stacklevel=2,
+        )
 
     run_pass = _step_by_step if quantize == "int8" else carried.run
     with recurrence.through(run_pass), convertible(model):
@@ -120,8 +134,14 @@ def export_litert(model, path, length=None, batch=None, quantize=None, data=None
         pairs = [(x, interface.of_arrays(x)) for x in calibration[:8]]
     else:
         pairs = cases(model, specs, interface.of_arrays)
+        if quantize:
+            # Gates go over with rounded weights: of large inputs it has to be finite alone.
+            pairs = [case._replace(slack=np.inf) if case.slack else case for case in pairs]
     bound = BOUNDS[quantize]
-    difference = checked("litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound)
+    inputs_are = "rows of `data`" if quantize == "int8" else "random inputs"
+    difference = checked(
+        "litert", pairs, lambda arrays: runner.run(SIGNATURE, arrays), bound, inputs_are
+    )
     with file_in_place(place) as file:
         file.write(content)
     of_file = runner.operations(), len(content), difference, bound
@@ -142,7 +162,9 @@ def converted(model, module, names, quantize=None, calibration=()):
     """
     with tempfile.TemporaryDirectory() as folder:
         signatures = {name: getattr(module, name) for name in names}
+        module.stand_ins = _stand_ins()
         tf.saved_model.save(module, folder, signatures, SAVE_OPTIONS)
+        _replace_operations(pathlib.Path(folder, "saved_model.pb"), module.stand_ins)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=names)
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -154,6 +176,69 @@ def converted(model, module, names, quantize=None, calibration=()):
             # The converter's own, of what it calls itself.
             warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter")
             return converter.convert()
+
+
+def _softplus(x):
+    return tf.nn.relu(x) + _log1p(tf.exp(-tf.abs(x)))
+
+
+def _log1p(x):
+    """log(1 + x) = 2 artanh(s) with s = x / (2 + x), as a series where s is small."""
+    s = x / (2 + x)
+    series = tf.zeros_like(x)
+    # Up to s^17, which is below what float32 has at s = -1/3.
+    for n in range(17, 0, -2):
+        series = series * s * s + 1 / n
+    return tf.where(tf.abs(x) < 0.5, 2 * s * series, tf.math.log(1 + x))
+
+
+def _expm1(x):
+    """exp(x) - 1 = 2t / (1 - t) with t = tanh(x / 2), where exp(x) is near 1."""
+    t = tf.tanh(x / 2)
+    return tf.where(x < 1, 2 * t / (1 - t), tf.exp(x) - 1)
+
+
+# What stands for operations that LiteRT's converter writes as log(1 + exp(x)), log(1 + x) and
+# exp(x) - 1.
+_STABLE = {"Softplus": _softplus, "Log1p": _log1p, "Expm1": _expm1}
+
+
+def _stand_ins():
+    """For each operation in `_STABLE`, by its name, a function of the same numbers."""
+    spec = tf.TensorSpec(None, tf.float32)
+    return {
+        kind: tf.function(function, autograph=False).get_concrete_function(spec)
+        for kind, function in _STABLE.items()
+    }
+
+
+def _replace_operations(path, stand_ins):
+    """Has the functions of a SavedModel call others in the place of operations in float32.
+
+    Args:
+        path: The file of its graphs.
+        stand_ins: Those that are called, functions of the same SavedModel, by the names of the
+            operations.
+    """
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    dtype = tf.float32.as_datatype_enum
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        renamed = {}
+        for node in function.node_def:
+            if node.op not in stand_ins or node.attr["T"].type != dtype:
+                continue
+            output = "activations" if node.op == "Softplus" else "y"
+            renamed[f"{node.name}:{output}:0"] = f"{node.name}:output:0"
+            node.attr["f"].func.name = stand_ins[node.op].name.decode()
+            node.op = "PartitionedCall"
+            del node.attr["T"]
+            for name in ("Tin", "Tout"):
+                node.attr[name].list.type.append(dtype)
+        for node in function.node_def:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+        for name, value in function.ret.items():
+            function.ret[name] = renamed.get(value, value)
+    path.write_bytes(saved.SerializeToString())
 
 
 @contextlib.contextmanager
@@ -238,6 +323,29 @@ def _step_by_step(sequence_pass):
     return loop.run(sequence_pass._replace(mask=None), unrolled)
 
 
+def _by_name(model, data):
+    """What `fit` takes, as arrays by the names of the inputs: a dictionary by its keys, which are
+    those of the model's own dictionary where it has one, else the names; all else in order."""
+    taken = input_structure(model)
+    if isinstance(data, dict) and not any(map(tree.is_nested, data.values())):
+        named = taken if isinstance(taken, dict) else {v.name: v for v in tree.flatten(taken)}
+        keys, arrays = list(named), [data.get(key) for key in named]
+        names = [part.name for part in named.values()]
+        fits = data.keys() == named.keys()
+    else:
+        keys = names = [part.name for part in tree.flatten(taken)]
+        arrays = tree.flatten(data)
+        fits = len(arrays) == len(names)
+    if not fits or any(not hasattr(v, "shape") for v in arrays):
+        # In full, since that is what differs.
+        received = f"the keys {[*data]}" if isinstance(data, dict) else reprlib.repr(data)
+        raise ValueError(
+            "`data` must hold an array for each of the model's inputs with quantize='int8': "
+            f"{', '.join(map(str, keys))}. Received: data={received}"
+        )
+    return dict(zip(names, map(np.asarray, arrays), strict=True))
+
+
 def _calibration(interface, specs, quantize, data):
     """`data` as dictionaries of arrays, each of as many rows as the file takes at once."""
     if quantize != "int8":
@@ -252,14 +360,7 @@ def _calibration(interface, specs, quantize, data):
             "`length` must be a number of time steps with quantize='int8', for which the steps are "
             f"written one after the other. Received: length=None, for {interface.model.name}"
         )
-    names = [part.name for part in tree.flatten(input_structure(interface.model))]
-    arrays = tree.flatten(data)
-    if len(arrays) != len(names) or any(not hasattr(v, "shape") for v in arrays):
-        raise ValueError(
-            "`data` must hold an array for each of the model's inputs with quantize='int8': "
-            f"{', '.join(names)}. Received: data={reprlib.repr(data)}"
-        )
-    arrays = dict(zip(names, map(np.asarray, arrays), strict=True))
+    arrays = _by_name(interface.model, data)
     for name, v in arrays.items():
         if v.dtype.kind not in "fiub" or not np.isfinite(v).all():
             raise ValueError(

@@ -109,13 +109,14 @@ def written(model, function, specs):
         outputs = graph.include(function, names, {name: name for name in specs})
         for name, value in zip(results, outputs.values(), strict=True):
             graph.nodes.append(graph.helper.make_node("Identity", [value], [name]))
-        taken, given = (
-            [
-                graph.value_info(name, t.dtype.as_numpy_dtype, _shape(t.shape))
-                for name, t in some.items()
-            ]
-            for some in (specs, tensors)
-        )
+        taken = [
+            graph.value_info(name, spec.dtype.as_numpy_dtype, _named_sizes(name, spec.shape))
+            for name, spec in specs.items()
+        ]
+        given = [
+            graph.value_info(name, t.dtype.as_numpy_dtype, list(t.shape))
+            for name, t in tensors.items()
+        ]
         opset = graph.helper.make_opsetid("", OPSET)
         # The version that runtimes of that operator set read.
         proto = graph.helper.make_model(
@@ -139,8 +140,15 @@ def _check_names(model, names):
         )
 
 
-def _shape(shape):
-    return [n if n is not None else ("time" if axis else "batch") for axis, n in enumerate(shape)]
+def _named_sizes(name, shape):
+    """The shape of an input, with a name for each size that is open.
+
+    A name stands for one size wherever it is, and runtimes share memory by it: of what the inputs
+    have in common the batch alone is sure, and of the outputs nothing.
+    """
+    names = ["batch", f"{name}_time"]
+    names += [f"{name}_axis_{axis}" for axis in range(2, len(shape))]
+    return [open_ if n is None else n for n, open_ in zip(shape, names, strict=False)]
 
 
 def operations_of(proto):

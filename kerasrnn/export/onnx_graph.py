@@ -185,10 +185,6 @@ def _where_zero_counts(graph, operation, x, y):
     return graph.add("Where", graph.add("Equal", y, zero), zero, product)
 
 
-def _one(graph, operation):
-    return graph.constant(1, operation.outputs[0].dtype.as_numpy_dtype)
-
-
 def _squared_difference(graph, operation, x, y):
     d = graph.add("Sub", x, y)
     return graph.add("Mul", d, d)
@@ -207,9 +203,9 @@ def _softmax(kind):
 
 
 def _floor_div(graph, operation, x, y):
-    # Of sizes, which are not negative.
+    # ONNX rounds quotients of integers towards 0.
     if operation.outputs[0].dtype.is_integer:
-        return graph.add("Div", x, y)
+        return graph.add("Div", graph.add("Sub", x, graph.add("Mod", x, y)), y)
     return graph.add("Floor", graph.add("Div", x, y))
 
 
@@ -220,7 +216,8 @@ def _floor_mod(graph, operation, x, y):
 
 
 def _erfc(graph, operation, x):
-    return graph.add("Sub", _one(graph, operation), graph.add("Erf", x))
+    (one,) = _numbers(graph, operation, 1)
+    return graph.add("Sub", one, graph.add("Erf", x))
 
 
 def _matmul(graph, operation, x, y):
@@ -493,6 +490,10 @@ def _one_hot(graph, operation, indices, depth, on, off):
     values = graph.add(
         "Concat", *(graph.add("Unsqueeze", v, graph.longs([0])) for v in (off, on)), axis=0
     )
+    # ONNX counts those below 0 from the end.
+    dtype = operation.inputs[0].dtype.as_numpy_dtype
+    is_below = graph.add("Less", indices, graph.constant(0, dtype))
+    indices = graph.add("Where", is_below, graph.cast(depth, dtype), indices)
     return graph.add("OneHot", indices, depth, values, axis=operation.get_attr("axis"))
 
 
@@ -516,11 +517,23 @@ def _windows(operation):
 
 
 def _conv2d(graph, operation, x, kernel):
-    options = _windows(operation) | {"dilations": list(operation.get_attr("dilations"))[1:3]}
-    channels, groups = operation.inputs[0].shape[3], operation.inputs[1].shape[2]
-    x = graph.add("Transpose", x, perm=_TO_CHANNELS_FIRST)
     kernel = graph.add("Transpose", kernel, perm=[3, 2, 0, 1])
-    y = graph.add("Conv", x, kernel, group=channels // groups, **options)
+    channels, of_group = operation.inputs[0].shape[3], operation.inputs[1].shape[2]
+    return _convolved(graph, operation, x, kernel, channels // of_group)
+
+
+def _depthwise_conv2d(graph, operation, x, kernel):
+    """Each channel is a group, and has several channels come out side by side."""
+    *sizes, channels, multiplier = operation.inputs[1].shape
+    kernel = graph.add("Transpose", kernel, perm=[2, 3, 0, 1])
+    kernel = graph.add("Reshape", kernel, graph.longs([channels * multiplier, 1, *sizes]))
+    return _convolved(graph, operation, x, kernel, channels)
+
+
+def _convolved(graph, operation, x, kernel, groups):
+    options = _windows(operation) | {"dilations": list(operation.get_attr("dilations"))[1:3]}
+    x = graph.add("Transpose", x, perm=_TO_CHANNELS_FIRST)
+    y = graph.add("Conv", x, kernel, group=groups, **options)
     return graph.add("Transpose", y, perm=_TO_CHANNELS_LAST)
 
 
@@ -585,11 +598,27 @@ def _rsqrt(graph, operation, x):
 
 
 def _log1p(graph, operation, x):
-    return graph.add("Log", graph.add("Add", x, _one(graph, operation)))
+    """log(1 + x) = 2 artanh(x / (2 + x)), where 1 + x would lose what x has."""
+    one, two, half = _numbers(graph, operation, 1, 2, 0.5)
+    near = graph.add("Atanh", graph.add("Div", x, graph.add("Add", x, two)))
+    is_small = graph.add("Less", graph.add("Abs", x), half)
+    far = graph.add("Log", graph.add("Add", x, one))
+    return graph.add("Where", is_small, graph.add("Mul", near, two), far)
 
 
 def _expm1(graph, operation, x):
-    return graph.add("Sub", graph.add("Exp", x), _one(graph, operation))
+    """exp(x) - 1 = 2t / (1 - t) with t = tanh(x / 2), where exp(x) is near 1."""
+    one, two = _numbers(graph, operation, 1, 2)
+    t = graph.add("Tanh", graph.add("Div", x, two))
+    near = graph.add("Div", graph.add("Mul", t, two), graph.add("Sub", one, t))
+    far = graph.add("Sub", graph.add("Exp", x), one)
+    return graph.add("Where", graph.add("Less", x, one), near, far)
+
+
+def _numbers(graph, operation, *values):
+    """Constants of what an operation gives."""
+    dtype = operation.outputs[0].dtype.as_numpy_dtype
+    return [graph.constant(value, dtype) for value in values]
 
 
 def _square(graph, operation, x):
@@ -667,6 +696,7 @@ OPERATIONS = {
     "Const": _const,
     "Conv2D": _conv2d,
     "Cumsum": _cumsum,
+    "DepthwiseConv2dNative": _depthwise_conv2d,
     "Einsum": _einsum,
     "Erfc": _erfc,
     "ExpandDims": _expand_dims,

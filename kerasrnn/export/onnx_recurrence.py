@@ -263,7 +263,7 @@ def _node_of(sequence_pass):
     weights = [cell.kernel, cell.recurrent_kernel]
     weights += [] if cell.bias is None else [cell.bias]
     with tf.init_scope():
-        weights = [np.array(weight) for weight in weights]
+        weights = [np.asarray(weight) for weight in weights]
     if writes:
         weights = cells.flip_update_gate(weights)
     kernel, recurrent, *bias = weights

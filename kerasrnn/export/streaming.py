@@ -112,7 +112,9 @@ def export_streaming(model, path, format="saved_model", overwrite=False, statefu
         served = StatesInside(stepwise) if stateful else StatesOutside(stepwise)
         operations = writer.write(served)
         with stateless(model):
-            pairs = cases(model, interface.specs_of_batch(batch), interface.of_arrays)
+            # One step of each at a time.
+            specs = interface.specs_of_batch(batch)
+            pairs = cases(model, specs, interface.of_arrays, apart=False)
         difference = checked(format, pairs, _whole(served, writer.run), BOUND)
         report = Report(
             format,
