@@ -237,6 +237,7 @@ class Stages(keras.layers.Layer):
     def call(self, x):
         if not isinstance(x, keras.KerasTensor) and tf.inside_function():
             self.seen.add(stages.current())
+            self.model = stages.traced_model()
         return self.weight * x
 
     def stages_of(self, act, *args, **kwargs):
@@ -254,6 +255,7 @@ def test_stages_of_keras_and_tensorflow(tmp_path):
         model.compile("sgd", "mse", **options)
         for act, args in ((model.fit, (x, x)), (model.evaluate, (x, x)), (model.predict, (x,))):
             assert layer.stages_of(act, *args, batch_size=2, verbose=0) == {"step"}
+            assert layer.model is model
         for act, args in (
             (model.train_on_batch, (x, x)),
             (model.test_on_batch, (x, x)),
@@ -275,6 +277,7 @@ def test_stages_of_keras_and_tensorflow(tmp_path):
         return model(x)
 
     assert layer.stages_of(one_step_on_data, tf.ones((1, 2))) == {"graph"}
+    assert layer.model is None
 
 
 def test_forward_accumulators_tell_what_they_follow():
