@@ -246,6 +246,8 @@ def reason(error):
             return short
     if unread := re.search(r"Conversion is failed for: (\w+)", text):
         return f"not read: {unread[1]}"
+    if beyond := re.search(r"up to (\S+);.*a difference of ([\d.]+)", text):
+        return f"refused: {beyond[2]} is over {beyond[1]}"
     return f"{type(error).__name__}: {text[:120]}"
 
 

@@ -121,6 +121,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         self.variables = []
         self._gates = {}
         self._rows = np.zeros((0, 0), "float32")
+        self._before = 0
         self._epoch_start = self._seen = self._read = self._heard = self._batches = 0
 
     def __getstate__(self):
@@ -131,6 +132,30 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     def __setstate__(self, state):
         vars(self).update(state, _folders=Folders(copied=True))
+
+    def keep_in(self, folder, suffix=""):
+        """Has the next `fit` write its files in a folder, a `pathlib.Path` or `Address`, and a CSV
+        in any case: for a search, whose trials have folders of their own."""
+        name = located("csv", self.csv or "gradient_norms.csv").name
+        stem, dot, ending = name.rpartition(".")
+        self.csv = folder / (f"{stem}{suffix}{dot}{ending}" if dot else name + suffix)
+        if self.log_dir:
+            self.log_dir = folder / (located("log_dir", self.log_dir).name + suffix)
+        self._folders = Folders()
+
+    def fit_state(self):
+        """The record of the `fit` so far, for `go_on_from`."""
+        self._read_out()
+        updates = self._before + self._read
+        return updates, self._rows, self.variables, self._gates, self.clip, self._skipped
+
+    def go_on_from(self, state):
+        """Begins the record of a `fit` that has begun with the one of which a `fit_state` is."""
+        self._before, self._rows, self.variables, self._gates, self.clip, self._skipped = state
+        if len(self._rows):
+            record = GradientRecord(self._rows, self.variables, self.clip, self._gates)
+            for output in self._outputs:
+                output.write(self._before - len(self._rows), record)
 
     def gradient_record(self, first=0):
         """The norms of the updates so far, from number `first` on, as a
@@ -394,7 +419,7 @@ class GradientNormMonitor(keras.callbacks.Callback):
         if self._recorder is None or self._seen == self._read:
             return
         rows, lost = self._recorder.take(self._seen)
-        first, self._read = self._read + lost, self._seen
+        first, self._read = self._before + self._read + lost, self._seen
         self._skipped = self._filter and self._filter.skipped
         if lost:
             warnings.warn(

@@ -108,3 +108,33 @@ def test_the_plots_show_what_was_measured():
             assert shown.get_ylabel()
     _, axis = plots.gates(stack().layers["b>a"])
     np.testing.assert_allclose([patch.get_data().values.sum() for patch in axis.patches[:3]], 100)
+
+
+def test_parallel_coordinates(tmp_path):
+    rates = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    rows = [
+        {
+            "hyperparameters": {"cell": "gru" if i % 2 else "lstm", "rate": rate},
+            "score": None if i == 4 else float(i),
+            "verdict": "NON-FINITE" if i == 4 else "HEALTHY",
+        }
+        for i, rate in enumerate(rates)
+    ]
+    figure = plots.parallel_coordinates(rows, ["cell", "rate"], "val_loss", {"rate"})
+    (axis,) = figure.axes
+    lines = {tuple(line.get_ydata()): line for line in axis.lines if len(line.get_xdata()) == 3}
+    heights = np.array([*lines])[::-1]
+    # From the last, below the others, to the best; on a logarithmic axis these are evenly spaced.
+    np.testing.assert_allclose(heights[:, 0], [1, 0, 1, 0, 1])
+    np.testing.assert_allclose(heights[:, 1], [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(heights[:4, 2], [0, 1 / 3, 2 / 3, 1])
+    assert heights[4, 2] < 0
+    *others, lost = list(lines.values())[::-1]
+    assert {line.get_color() for line in others} == {others[0].get_color()} != {lost.get_color()}
+    assert others[0].get_linewidth() > others[1].get_linewidth()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(labels) == ["HEALTHY", "NON-FINITE"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cell", "rate", "val_loss"]
+    figure.savefig(tmp_path / "search.png")
+    with pytest.raises(ValueError, match="needs trials that have ended"):
+        plots.parallel_coordinates([], [], "loss")

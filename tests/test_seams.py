@@ -1,14 +1,17 @@
 """The Keras internals this package touches, named: a Keras that moves one breaks a test here."""
 
 import inspect
+import json
 import re
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
 from tensorflow.python.eager import forwardprop_util
+from tensorflow.python.framework import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kerasrnn import cells, inside, layers
@@ -387,3 +390,138 @@ def test_compile_makes_a_loss_and_drops_the_train_function():
     assert model.train_function is None
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
     assert keras.optimizers.SGD(schedule)._learning_rate is schedule
+
+
+def tuned(kind, directory, **settings):
+    """A tuner of keras-tuner's own, and its oracle."""
+
+    def build(hp):
+        units = hp.Choice("units", [1, 2])
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units)])
+        model.compile("adam", "mse", run_eagerly=True)
+        return model
+
+    tuner = getattr(keras_tuner, kind)(build, "loss", seed=1, directory=str(directory), **settings)
+    return tuner, tuner.oracle
+
+
+def test_a_tuner_begins_with_its_space(tmp_path, monkeypatch):
+    """kerasrnn.tuning.Search takes up its folder in `_populate_initial_space`, which comes after
+    the oracle and the folder are known, and asks `_is_worker`."""
+    seen = []
+    method = keras_tuner.Tuner._populate_initial_space
+
+    def populate(self):
+        seen.append((self.oracle, self.project_dir, self._is_worker()))
+        method(self)
+
+    monkeypatch.setattr(keras_tuner.Tuner, "_populate_initial_space", populate)
+    tuner, oracle = tuned("RandomSearch", tmp_path, max_trials=1)
+    assert seen == [(oracle, tuner.project_dir, False)]
+    assert [hp.name for hp in oracle.get_space().space] == ["units"]
+
+
+def test_an_execution_is_built_and_fitted_in_one_place(tmp_path, monkeypatch, quiet_tuner):
+    """With copies of the callbacks, and behind them keras-tuner's, that of the best epoch among
+    them, whose best value is an attribute."""
+    seen = []
+    method = keras_tuner.Tuner._build_and_fit_model
+
+    def fit(self, trial, *args, **kwargs):
+        seen.append((trial.trial_id, kwargs["callbacks"]))
+        return method(self, trial, *args, **kwargs)
+
+    monkeypatch.setattr(keras_tuner.Tuner, "_build_and_fit_model", fit)
+    tuner, _ = tuned("RandomSearch", tmp_path, max_trials=1, executions_per_trial=2)
+    mine = keras.callbacks.EarlyStopping("loss")
+    tuner.search(np.ones((4, 3)), np.ones((4, 1)), callbacks=[mine], verbose=0)
+    assert [trial_id for trial_id, _ in seen] == ["0", "0"]
+    for _, (copy, of_tuner, of_best) in seen:
+        assert isinstance(copy, keras.callbacks.EarlyStopping)
+        assert copy is not mine
+        assert of_tuner.tuner is tuner
+        assert np.isfinite(vars(of_best)["best_value"])
+
+
+def test_weights_bring_the_optimizer_along(tmp_path, monkeypatch, quiet_tuner):
+    """If its variables are there when `_build_hypermodel` has made the model."""
+    method = keras_tuner.Tuner._build_hypermodel
+
+    def build(self, hp):
+        model = method(self, hp)
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    monkeypatch.setattr(keras_tuner.Tuner, "_build_hypermodel", build)
+    tuner, _ = tuned("RandomSearch", tmp_path, max_trials=1)
+    tuner.search(np.ones((4, 3)), np.ones((4, 1)), batch_size=2, verbose=0)
+    assert int(tuner.get_best_models()[0].optimizer.iterations) == 2
+
+
+def test_trials_are_saved_by_save_trial(tmp_path, monkeypatch, quiet_tuner):
+    """`Oracle._save_trial` writes trial.json, and nothing else does."""
+    monkeypatch.setattr(keras_tuner.Oracle, "_save_trial", lambda self, trial: None)
+    tuner, _ = tuned("RandomSearch", tmp_path, max_trials=1)
+    tuner.search(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    assert not [*tmp_path.rglob("trial.json")]
+    assert [*tmp_path.rglob("oracle.json")]
+
+
+def test_a_retried_trial_comes_next(tmp_path, quiet_tuner):
+    """That whose number is last in `Oracle._retry_queue`."""
+    _, oracle = tuned("RandomSearch", tmp_path, max_trials=2)
+    first = oracle.create_trial("tuner0")
+    oracle.ongoing_trials = {}
+    oracle._retry_queue += [first.trial_id]
+    assert oracle.create_trial("tuner0") is first
+    assert oracle.create_trial("tuner1") is not first
+
+
+def test_the_random_state_of_bayesian_optimization(tmp_path):
+    """Is a `numpy.random.RandomState`, that keras-tuner does not save."""
+    _, oracle = tuned("BayesianOptimization", tmp_path)
+    name, keys, *rest = oracle._random_state.get_state()
+    json.dumps([name, keys.tolist(), *rest])
+    assert not {"random_state", "_random_state"} & oracle.get_state().keys()
+
+
+def test_the_sizes_of_hyperband(tmp_path):
+    """Of all rounds of all brackets add up to the trials."""
+    _, oracle = tuned("Hyperband", tmp_path, max_epochs=9, factor=3)
+    brackets = range(oracle._get_num_brackets())
+    sizes = [[oracle._get_size(b, r) for r in range(oracle._get_num_rounds(b))] for b in brackets]
+    assert sizes == [[3], [5, 2], [9, 3, 1]]
+
+
+def test_the_order_of_a_grid_search(tmp_path, quiet_tuner):
+    """Is a list in which each trial names the one after it, made of them in their order, and a
+    queue; keras-tuner saves neither."""
+    tuner, oracle = tuned("GridSearch", tmp_path)
+    tuner.search(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    first, second = oracle.start_order
+    again = type(oracle._ordered_ids)()
+    for trial_id in (first, second):
+        again.insert(trial_id)
+    for ordered in (oracle._ordered_ids, again):
+        assert ordered.next(first) == second
+        assert ordered.next(second) is None
+    assert oracle._populate_next == []
+    assert not {"ordered", "next"} & oracle.get_state().keys()
+
+
+def test_gradients_are_registered_for_good():
+    """With the graph they were traced in, under a name in TensorFlow's registry, which is asked for
+    the entry's "type" whenever a gradient is built."""
+
+    @tf.custom_gradient
+    def doubled(x):
+        return x * 2.0, lambda d: d * 2.0
+
+    registry = ops.gradient_registry._registry
+    before = set(registry)
+    function = tf.function(doubled).get_concrete_function(tf.TensorSpec((1,)))
+    (name,) = registry.keys() - before
+    gradient = registry[name]["type"]
+    tape_grad = inspect.getclosurevars(gradient).nonlocals["tape_grad_fn"]
+    assert inspect.getclosurevars(tape_grad).nonlocals["result"].graph is function.graph
+    assert ops.gradient_registry.lookup(name) is gradient

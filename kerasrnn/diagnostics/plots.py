@@ -307,3 +307,101 @@ def _logarithmic(axis, values, steps):
 def _with_legend(figure, axis, columns):
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure, axis
+
+
+def parallel_coordinates(rows, names, score, logarithmic=()):
+    """The trials of a search, a line each, over an axis for every hyperparameter and the last for
+    the score.
+
+    Args:
+        rows: Of each trial, the best first, a dictionary with its `"hyperparameters"`, its
+            `"score"`, `None` for a trial that has none, and its `"verdict"`.
+        names: Of the hyperparameters.
+        score: What the score is called.
+        logarithmic: The names of those that are drawn on a logarithmic axis.
+    """
+    if not rows:
+        raise ValueError("plot() needs trials that have ended: call it after search().")
+    columns = [[row["hyperparameters"].get(name) for row in rows] for name in names]
+    columns.append([row["score"] for row in rows])
+    axes = [
+        _Coordinate(values, name in logarithmic)
+        for name, values in zip([*names, score], columns, strict=True)
+    ]
+    heights = np.array([axis.heights for axis in axes]).T
+    verdicts = list(dict.fromkeys(row["verdict"] for row in rows))
+
+    figure = _figure(max(_WIDTH, 1.5 * len(axes)), _HEIGHT + _LEGEND_LINE * len(verdicts))
+    axis = figure.subplots()
+    # The best last, on top of the others.
+    for place, row, line in reversed(list(zip(range(len(rows)), rows, heights, strict=True))):
+        kind = verdicts.index(row["verdict"])
+        axis.plot(
+            line,
+            color=f"C{kind % 10}",
+            linestyle=_LINES[kind % len(_LINES)],
+            marker=_MARKERS[kind % len(_MARKERS)],
+            markersize=4,
+            linewidth=2.6 if place == 0 else 1.0,
+            alpha=1.0 if place == 0 else 0.7,
+            label=row["verdict"] or "no verdict",
+        )
+    for place, coordinate in enumerate(axes):
+        axis.axvline(place, color="0.6", linewidth=0.8, zorder=0)
+        for height, label in coordinate.ticks:
+            axis.annotate(
+                label,
+                (place, height),
+                (-5, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+            )
+    axis.set_xticks(range(len(axes)), [textwrap.fill(name, 16) for name in [*names, score]])
+    axis.set_xlim(-0.6, len(axes) - 0.6)
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.set_title(f"{len(rows)} trials; the best has the thick line")
+    labelled = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+class _Coordinate:
+    """One axis of a figure of parallel coordinates.
+
+    Args:
+        values: Of each line, numbers or others; `None` where it has none there.
+        logarithmic: Whether equal ratios have equal distances.
+
+    Attributes:
+        heights: Of each line, between 0 and 1; below, where it has no value.
+        ticks: Pairs of a height and a label.
+    """
+
+    _NOWHERE = -0.12
+
+    def __init__(self, values, logarithmic):
+        there = [value for value in values if value is not None]
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in there)
+        scale = np.log10 if logarithmic and numbers and min(there, default=0) > 0 else np.asarray
+        distinct = sorted(set(there)) if numbers else sorted(set(there), key=str)
+        if numbers and len(distinct) > 4:
+            places = np.array([float(scale(value)) for value in distinct])
+            places = (places - places[0]) / (places[-1] - places[0])
+            of_value = dict(zip(distinct, places, strict=True))
+            ends = scale(distinct[0]), scale(distinct[-1])
+            between = np.linspace(*ends, 5)
+            labels = 10**between if scale is np.log10 else between
+            self.ticks = list(zip(np.linspace(0, 1, 5), (f"{v:.3g}" for v in labels), strict=True))
+        else:
+            places = np.linspace(0, 1, len(distinct)) if len(distinct) > 1 else [0.5]
+            of_value = dict(zip(distinct, places, strict=False))
+            self.ticks = [
+                (of_value[v], f"{v:.4g}" if isinstance(v, float) else v) for v in distinct
+            ]
+        self.heights = [of_value.get(value, self._NOWHERE) for value in values]
+        if len(there) < len(values):
+            self.ticks.append((self._NOWHERE, "none"))

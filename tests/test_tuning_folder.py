@@ -1,0 +1,56 @@
+"""Files of a search: whole, or the one before."""
+
+import pickle
+
+import pytest
+
+from kerasrnn.tuning.folder import StateFile, read_json, write_json
+
+
+def test_json_is_written_twice(tmp_path):
+    path = tmp_path / "new" / "state.json"
+    assert read_json(path) is None
+    write_json(path, {"a": 1.5})
+    write_json(path, {"a": float("inf")})
+    assert read_json(path) == {"a": float("inf")}
+    assert sorted(place.name for place in path.parent.iterdir()) == [
+        "state.json",
+        "state.json.backup",
+    ]
+    for broken in (b"", b'{"a": 1', b"\xff"):
+        path.write_bytes(broken)
+        assert read_json(path) == {"a": float("inf")}
+    path.unlink()
+    assert read_json(path) == {"a": float("inf")}
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"state\.json cannot be read.*overwrite=True"):
+        read_json(path)
+
+
+def test_a_state_leaves_the_one_before_it(tmp_path):
+    file = StateFile(tmp_path / "trial" / "state.pickle")
+    assert file.read() is None
+    for epoch in range(3):
+        file.write({"epoch": epoch})
+    assert file.read() == {"epoch": 2}
+    content = file.path.read_bytes()
+    for broken in (b"", content[:-3], content[3:]):
+        file.path.write_bytes(broken)
+        assert file.read() == {"epoch": 1}
+    # The process may die between two renames.
+    file.path.unlink()
+    assert file.read() == {"epoch": 1}
+    file.remove()
+    assert [*file.path.parent.iterdir()] == []
+
+
+def test_a_state_that_cannot_be_written_leaves_what_is_there(tmp_path):
+    file = StateFile(tmp_path / "state.pickle")
+    file.write(1)
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        file.write(lambda: None)
+    assert file.read() == 1
