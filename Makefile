@@ -32,6 +32,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/depth.py --cost
 	$(BIN)/python benchmarks/gradient_flow.py
 	$(BIN)/python benchmarks/monitor.py
+	$(BIN)/python benchmarks/search_memory.py
 
 # The site, in build/docs. mkdocs-material 9.7 advertises its successor without the variable.
 docs: .venv/installed-docs

@@ -7,12 +7,11 @@ import sys
 import time
 
 import keras
-import keras_tuner
 import numpy as np
 from reviews import spaced
 
 from kerasrnn.layers import LSTM, Bidirectional
-from kerasrnn.tuning import RNNHyperModel
+from kerasrnn.tuning import RandomSearch, RNNHyperModel
 
 LENGTH = 64  # Words and punctuation of the longest sentence, and some more.
 BATCH = 64
@@ -90,7 +89,7 @@ def best_of_search(vectors, fit_on, folder, trials, epochs):
     """The model with the settings of the best of a few short trials, untrained; an interrupted
     search goes on where it stopped."""
     hypermodel = WithWordVectors(vectors, units=(16, 32, 64))
-    tuner = keras_tuner.RandomSearch(
+    search = RandomSearch(
         hypermodel,
         "val_loss",
         max_trials=trials,
@@ -101,12 +100,9 @@ def best_of_search(vectors, fit_on, folder, trials, epochs):
         overwrite=False,
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=1)
-    tuner.search(**fit_on, batch_size=BATCH, epochs=epochs, callbacks=[stop], verbose=2)
-    best = tuner.oracle.get_best_trials(trials)
-    print("\nThe search's trials, best first:")
-    for trial in best:
-        print(f"  val_loss {trial.score:.4f}  {trial.hyperparameters.values}")
-    return hypermodel.build(best[0].hyperparameters)
+    search.search(**fit_on, batch_size=BATCH, epochs=epochs, callbacks=[stop], verbose=2)
+    print(f"\nThe search's trials, best first:\n\n{search.trials_table()}\n")
+    return hypermodel.build(search.get_best_hyperparameters()[0])
 
 
 def train(model, fit_on, epochs, callbacks):

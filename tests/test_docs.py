@@ -30,7 +30,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name, tmp_path, monkeypatch):
+def test_docstrings(name, tmp_path, monkeypatch, quiet_tuner):
     monkeypatch.chdir(tmp_path)
     names = {"keras": keras, "keras_tuner": keras_tuner, "np": np, "tf": tf, "kerasrnn": kerasrnn}
     module = importlib.import_module(name)

@@ -399,8 +399,8 @@ def tuned(kind, directory, **settings):
     """A tuner of keras-tuner's own, and its oracle."""
 
     def build(hp):
-        units = hp.Choice("units", [1, 2])
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units)])
+        dense = keras.layers.Dense(hp.Choice("units", [1, 2]))
+        model = keras.Sequential([keras.Input((3,)), dense])
         model.compile("adam", "mse", run_eagerly=True)
         return model
 
@@ -409,8 +409,8 @@ def tuned(kind, directory, **settings):
 
 
 def test_a_tuner_begins_with_its_space(tmp_path, monkeypatch):
-    """kerasrnn.tuning.Search takes up its folder in `_populate_initial_space`, which comes after
-    the oracle and the folder are known, and asks `_is_worker`."""
+    """kerasrnn.tuning's tuners take up their folder in `_populate_initial_space`, which comes after
+    the oracle and the folder are known, and ask `_is_worker`."""
     seen = []
     method = keras_tuner.Tuner._populate_initial_space
 

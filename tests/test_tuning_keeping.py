@@ -4,6 +4,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from slow import slow_but
 
 from kerasrnn import layers
 from kerasrnn.callbacks import GradientNormMonitor
@@ -65,7 +66,7 @@ def train(path, optimizer, stop=False, stateful=False, built=True, rate=True):
 
 
 @pytest.mark.parametrize("optimizer", optimizers())
-@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("stateful", slow_but([True], [False, True]))
 def test_goes_on_as_if_nothing_had_been(optimizer, stateful, tmp_path):
     options = {"stateful": stateful, "rate": optimizer != "averaged"}
     _, *whole = train(tmp_path / "whole", optimizer, **options)

@@ -13,6 +13,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from slow import slow_but
 
 from kerasrnn import tuning
 from kerasrnn.callbacks import GradientNormMonitor
@@ -120,7 +121,7 @@ def in_another_process(kind, directory, *batches):
 
 # Two batches in an epoch: before the first trial's end, and in the second batch of an epoch, whose
 # first is lost.
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["GridSearch"], KINDS))
 def test_a_killed_search_has_the_outcome_of_one_that_was_not(kind, tmp_path):
     kills = (1, 6) if kind == "RandomSearch" else (10,)
     whole = Killer(0)
@@ -191,7 +192,10 @@ def test_a_search_goes_on_after_ctrl_c(tmp_path, whole, capsys):
     assert not printed[2].endswith("left")
 
 
-@pytest.mark.parametrize("name", ["oracle.json", "trial_1/state-0.pickle", "trial_1/trial.json"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(["oracle.json"], ["oracle.json", "trial_1/state-0.pickle", "trial_1/trial.json"]),
+)
 def test_a_file_that_was_half_written_has_a_backup(name, tmp_path, whole):
     for part in (0.5, 0):
         interrupted(tmp_path / str(part))
@@ -288,8 +292,11 @@ def lost(hp):
     return model
 
 
-@pytest.mark.parametrize("objective", ["loss", "val_accuracy", ["val_loss", "val_accuracy"]])
-@pytest.mark.parametrize("kind", ["GridSearch", "BayesianOptimization"])
+@pytest.mark.parametrize(
+    "objective",
+    slow_but(["val_accuracy"], ["loss", "val_accuracy", ["val_loss", "val_accuracy"]]),
+)
+@pytest.mark.parametrize("kind", slow_but(["GridSearch"], ["GridSearch", "BayesianOptimization"]))
 @pytest.mark.filterwarnings("ignore:.*close to the specified:sklearn.exceptions.ConvergenceWarning")
 def test_a_lost_trial_never_wins_and_ends_nothing(kind, objective, tmp_path):
     settings = {"num_initial_points": 4} if kind == "BayesianOptimization" else {}

@@ -20,6 +20,8 @@ from kerasrnn.diagnostics.probe import NoRecurrentLayer
 
 # The norms are looked at after so many updates, and whenever that many times as many were made.
 _FIRST, _GROWTH = 20, 1.5
+# Before so many updates nobody can tell that nothing is learned.
+_MANY = 100
 
 
 class HealthyObjective(keras_tuner.Objective):
@@ -33,9 +35,9 @@ class HealthyObjective(keras_tuner.Objective):
       `kerasrnn.diagnostics.health_report` has it: NON-FINITE, EXPLODING, or a LEARNING RATE that is
       too high. They are looked at after 20 updates, whenever half as many more were made, and after
       every epoch;
-    - after `patience` epochs the gradient through time vanishes, as it did at the start, and the
-      model does no better at the batch than the best constant prediction. One that does better has
-      no need of what lies further back.
+    - after `patience` epochs and 100 updates the gradient through time vanishes, as it did at the
+      start, and the model does no better at the batch than the best constant prediction. One that
+      does better has no need of what lies further back.
 
     Args:
         name: The name of a metric as it is in the logs, as "val_accuracy".
@@ -61,7 +63,7 @@ class HealthyObjective(keras_tuner.Objective):
     >>> search.search(np.ones((8, 5, 3)), np.ones((8, 1)), verbose=0)
     """
 
-    def __init__(self, name, direction=None, patience=2, samples=64):
+    def __init__(self, name, direction=None, patience=3, samples=64):
         one_of((None, "min", "max"), "direction", direction)
         if direction is None:
             # An oracle knows the directions of Keras's metrics, and says so of one it does not.
@@ -123,7 +125,8 @@ class HealthWatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._look_at_norms()
-        if self._vanishes and epoch + 1 == self._patience:
+        if self._vanishes and epoch + 1 >= self._patience and self._updates >= _MANY:
+            self._vanishes = False
             self._look_through_time()
 
     def _vanishes_at_start(self):
