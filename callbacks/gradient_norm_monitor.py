@@ -76,7 +76,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: `csv` or `log_dir` is no path, or leads through a file, or `batch_size` is no
-            positive integer; at the start of `fit`, where the model has no optimizer.
+            positive integer; at the start of `fit`, where the model has no optimizer, or
+            has `jit_compile=True` under a strategy of several replicas.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 

@@ -232,6 +232,9 @@ def test_loss_scaling_wraps_the_optimizer():
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
 
 
+TRACED = []
+
+
 class Stages(keras.layers.Layer):
     """Notes the stage of each call that is traced."""
 
@@ -241,6 +244,7 @@ class Stages(keras.layers.Layer):
     def call(self, x):
         if not isinstance(x, keras.KerasTensor) and tf.inside_function():
             self.seen.add(stages.current())
+            TRACED.append(stages.traced_model())
         return self.weight * x
 
     def stages_of(self, act, *args, **kwargs):
@@ -258,6 +262,7 @@ def test_stages_of_keras_and_tensorflow(tmp_path):
         model.compile("sgd", "mse", **options)
         for act, args in ((model.fit, (x, x)), (model.evaluate, (x, x)), (model.predict, (x,))):
             assert layer.stages_of(act, *args, batch_size=2, verbose=0) == {"step"}
+            assert TRACED[-1] is model
         for act, args in (
             (model.train_on_batch, (x, x)),
             (model.test_on_batch, (x, x)),
@@ -279,6 +284,7 @@ def test_stages_of_keras_and_tensorflow(tmp_path):
         return model(x)
 
     assert layer.stages_of(one_step_on_data, tf.ones((1, 2))) == {"graph"}
+    assert TRACED[-1] is None
 
 
 def test_forward_accumulators_tell_what_they_follow():
@@ -540,3 +546,15 @@ def test_gradients_are_registered_for_good():
     tape_grad = inspect.getclosurevars(gradient).nonlocals["tape_grad_fn"]
     assert inspect.getclosurevars(tape_grad).nonlocals["result"].graph is function.graph
     assert ops.gradient_registry.lookup(name) is gradient
+
+
+def test_a_worker_asks_a_client(monkeypatch, tmp_path):
+    """keras-tuner has put it in the place of the oracle by the end of `Tuner.__init__`; its calls
+    are plain attributes, and so are the chief's two lists of its workers."""
+    for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1"), ("TUNER_ID", "worker")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    tuner = keras_tuner.RandomSearch(lambda hp: None, "loss", directory=str(tmp_path))
+    assert type(tuner.oracle).__name__ == "OracleClient"
+    assert callable(tuner.oracle.create_trial)
+    oracle = keras_tuner.oracles.RandomSearchOracle("loss")
+    assert (oracle.tuner_ids, oracle.ongoing_trials) == (set(), {})

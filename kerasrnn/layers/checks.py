@@ -9,6 +9,7 @@ from keras import ops, tree
 from kerasrnn.arguments import check_spelling
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.configured import parameters
+from kerasrnn.recurrence import stages
 
 
 class MaskAndReset(NamedTuple):
@@ -221,3 +222,32 @@ def of_batch_size(sequences, size, name):
             f"Received: sequences.shape={tuple(sequences.shape)}"
         )
     return sequences
+
+
+def check_replicas(layer):
+    """Raises a `ValueError` where a recurrent layer is called under a `tf.distribute.Strategy` of
+    several replicas that it cannot be a part of."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return
+    if layer.stateful:
+        raise ValueError(
+            "A stateful layer keeps the states of one device's batch, and a strategy of several "
+            "replicas would keep others on each: leave `stateful`, or the strategy. Received: "
+            f"stateful=True in {layer.name}, under a strategy of {replicas} replicas"
+        )
+    model = stages.traced_model()
+    if model is not None:
+        check_compilation(model)
+
+
+def check_compilation(model):
+    """Raises a `ValueError` for a model whose step is to be one XLA program for several replicas,
+    which TensorFlow cannot run: it ends in a variable "located in device" another."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1 and model.jit_compile:
+        raise ValueError(
+            "`jit_compile` makes a step one XLA program, which is for one device: under a strategy "
+            "of several replicas compile the model with jit_compile=False. Received: "
+            f"jit_compile=True in {model.name}, under a strategy of {replicas} replicas"
+        )

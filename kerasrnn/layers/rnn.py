@@ -10,6 +10,7 @@ from kerasrnn.cells.configured import parameters
 from kerasrnn.layers.checks import (
     MaskAndReset,
     check_cell,
+    check_replicas,
     check_shape,
     check_states,
     checked_reset,
@@ -77,6 +78,8 @@ class RNN(keras.layers.RNN):
             not of its shape: `sequences` (one time step at least, with `unroll` a known number of
             them), `mask`, `reset` (which has to be boolean, too), or a state in `initial_state`,
             (batch, units), or as a user's cell has its initial one.
+        ValueError: under a `tf.distribute` strategy of several replicas the layer is stateful, or
+            its model compiled with `jit_compile=True`.
         ValueError, tf.errors.InvalidArgumentError: a stateful layer gets a batch of another size;
             the latter where only the running graph can see it.
 
@@ -148,6 +151,7 @@ class RNN(keras.layers.RNN):
         return isinstance(self.cell, Cell) and self.cell.linear
 
     def build(self, sequences_shape, initial_state_shape=None):
+        check_replicas(self)
         check_shape(sequences_shape, self.unroll)
         super().build(sequences_shape, initial_state_shape)
         if initial_state_shape is not None:
@@ -156,6 +160,7 @@ class RNN(keras.layers.RNN):
     def call(self, sequences, initial_state=None, mask=None, training=False, reset=None):
         if isinstance(mask, MaskAndReset):
             mask, reset = mask
+        check_replicas(self)
         sequences, mask = dense_with_mask(sequences, mask)
         check_shape(sequences.shape, self.unroll)
         if initial_state is not None:

@@ -33,18 +33,29 @@ def current():
     return "step" if _COMPILED.get() or running & _functions_that_keras_traces() else "graph"
 
 
+def traced_model():
+    """The model for which Keras's trainer traces a step, or `None` outside of one."""
+    # The seam of test_stages_of_keras_and_tensorflow.
+    for frame in _frames():
+        if frame.f_code in _functions_that_keras_traces() and "self" in frame.f_locals:
+            return frame.f_locals["self"]
+    return None
+
+
 def _running():
     """The code of all functions on the stack; of those, too, for which a replica's thread runs."""
-    frames = [sys._getframe()]
+    return {frame.f_code for frame in _frames()}
+
+
+def _frames():
+    frames = [sys._getframe(1)]
     if tf.distribute.has_strategy():
         # The thread that traces waits for those of the replicas.
         frames = sys._current_frames().values()
-    running = set()
     for frame in frames:
         while frame is not None:
-            running.add(frame.f_code)
+            yield frame
             frame = frame.f_back
-    return running
 
 
 @functools.cache

@@ -3,12 +3,12 @@ rest when the process dies."""
 
 import contextlib
 import math
-import os
 
 import keras_tuner
 import numpy as np
 
 from kerasrnn.tuning.folder import read_json, replace_json, write_json
+from kerasrnn.tuning.workers import Signs, is_chief
 
 # keras-tuner takes a seed of 0 for none at all; this one is as good.
 _ZERO = 2**32 - 1
@@ -22,6 +22,7 @@ class KeptOracle(keras_tuner.Oracle):
     Attributes:
         asked_seed: The seed that was passed, `None` where keras-tuner draws one.
         search: What tells this search from others in the same folder, a dictionary.
+        signs: Of life, of the workers by their ids.
     """
 
     # The arguments that make it another search.
@@ -32,6 +33,7 @@ class KeptOracle(keras_tuner.Oracle):
         self.asked_seed = seed
         self.search = self._file = None
         self._holds_back = False
+        self.signs = Signs()
         self.verbose = 0
 
     def keep_in(self, directory):
@@ -62,7 +64,42 @@ class KeptOracle(keras_tuner.Oracle):
         return list(getattr(self.objective, "name_to_direction", [self.objective.name]))
 
     @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        self.signs.hear(tuner_id)
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            # There is one left to take over, should its worker be lost.
+            self.tuner_ids.add(tuner_id)
+            trial.status = "IDLE"
+        return trial
+
+    def get_trial(self, trial_id):
+        for tuner_id, trial in list(self.ongoing_trials.items()):
+            if trial.trial_id == trial_id:
+                self.signs.hear(tuner_id)
+        return super().get_trial(trial_id)
+
+    @keras_tuner.synchronized
+    def release_lost(self):
+        """Takes workers that are lost off, and puts their trials where the next worker takes
+        them."""
+        for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
+            if self.signs.is_lost(tuner_id):
+                self.tuner_ids.discard(tuner_id)
+                trial = self.ongoing_trials.pop(tuner_id, None)
+                if trial is not None:
+                    print(
+                        f"Worker {tuner_id} was not heard of for {self.signs.timeout:g} seconds: "
+                        f"trial {int(trial.trial_id) + 1} goes to another."
+                    )
+                    self._retry_queue.append(trial.trial_id)
+                    self.save()
+
+    @keras_tuner.synchronized
     def update_trial(self, trial_id, metrics, step=0):
+        if self.trials[trial_id].status != "RUNNING":
+            # Another worker, to which it went, has ended it.
+            return self.trials[trial_id]
         names = {*self.objective_names(), self.objective.name} & metrics.keys()
         wrong = [name for name in names if not math.isfinite(metrics[name])]
         if wrong:
@@ -78,10 +115,15 @@ class KeptOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def end_trial(self, trial):
+        if self.trials[trial.trial_id].status != "RUNNING":
+            return
         # keras-tuner saves before the trial is taken off those that run; a process that died then
         # would run it again.
         with self._saved_at_the_end():
             super().end_trial(trial)
+            # One that was taken for lost may have ended it before another took it up.
+            if self.trials[trial.trial_id].status in ("COMPLETED", "FAILED"):
+                self._retry_queue = [one for one in self._retry_queue if one != trial.trial_id]
 
     @contextlib.contextmanager
     def _saved_at_the_end(self):
@@ -117,7 +159,7 @@ class KeptOracle(keras_tuner.Oracle):
         """Takes up what is on disk. A trial that ran comes next; a chief leaves it to its worker,
         who may run it still."""
         self.set_state(self.kept_state())
-        if not _is_chief():
+        if not is_chief():
             # test_seams.py: test_a_retried_trial_comes_next
             self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
             self.ongoing_trials = {}
@@ -134,10 +176,6 @@ class KeptOracle(keras_tuner.Oracle):
 def is_healthy(trial):
     """Whether a trial has come to a score that counts."""
     return trial.status == "COMPLETED" and math.isfinite(trial.score)
-
-
-def _is_chief():
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ["KERASTUNER_TUNER_ID"]
 
 
 class RandomSearchOracle(KeptOracle, keras_tuner.oracles.RandomSearchOracle):

@@ -23,6 +23,7 @@ from kerasrnn.tuning.keeping import EpochKeeper, NotHandedOn, TrialLost, require
 from kerasrnn.tuning.memory import TrialMemory
 from kerasrnn.tuning.progress import Progress
 from kerasrnn.tuning.table import TrialsTable
+from kerasrnn.tuning.workers import ChiefClient, is_chief, pause, regularly
 
 
 class Search(keras_tuner.Tuner):
@@ -39,19 +40,35 @@ class Search(keras_tuner.Tuner):
     # Whether trials go on from others that have ended.
     promotes = False
 
-    def __init__(self, oracle, hypermodel=None, overwrite=False, **kwargs):
+    def __init__(
+        self,
+        oracle,
+        hypermodel=None,
+        overwrite=False,
+        worker_timeout=60.0,
+        chief_timeout=60.0,
+        **kwargs,
+    ):
         if hypermodel is None and type(self).run_trial in (Search.run_trial, *_THEIRS):
             raise ValueError(
                 "`hypermodel` must be a HyperModel or a function that builds a model, unless a "
                 "subclass has a `run_trial` of its own. Received: hypermodel=None"
             )
         self._replaces = boolean("overwrite", overwrite)
+        for name, seconds in (("worker_timeout", worker_timeout), ("chief_timeout", chief_timeout)):
+            if not seconds > 0:
+                raise ValueError(f"`{name}` must be above 0 seconds. Received: {name}={seconds!r}")
+        oracle.signs.timeout = worker_timeout
         # On a worker `oracle` becomes a proxy of the chief's, which does not know all of this.
         self._kept_oracle = oracle
         self._progress = Progress(oracle)
         # keras-tuner sets its own after it has begun with the space.
         self._executions = kwargs.get("executions_per_trial", 1)
         super().__init__(oracle, hypermodel, **kwargs)
+        self._began = True
+        if self._is_worker():
+            self.oracle = ChiefClient(self.oracle, chief_timeout)
+            self.oracle.require_chief()
 
     @property
     def _place(self):
@@ -128,10 +145,22 @@ class Search(keras_tuner.Tuner):
         self._replaces = False
         verbose = fit_kwargs.get("verbose", "auto")
         self._progress.verbose = 1 if verbose == "auto" else int(verbose)
-        super().search(*fit_args, **fit_kwargs)
+        with self._looking_after_workers():
+            super().search(*fit_args, **fit_kwargs)
         # A worker's chief may be gone by now.
         if not self._is_worker():
             self._require_a_winner()
+
+    def _looking_after_workers(self):
+        if is_chief():
+            return regularly(self._kept_oracle.release_lost)
+        return contextlib.nullcontext()
+
+    def pre_create_trial(self):
+        if not self._began:
+            # There is none now; the trial of another may become one.
+            pause()
+        self._began = False
 
     def _require_validation(self, args, kwargs):
         if not self._fits_plainly:
@@ -175,6 +204,7 @@ class Search(keras_tuner.Tuner):
         self._memory = TrialMemory()
 
     def on_trial_begin(self, trial):
+        self._began = True
         self._progress.begin_trial()
 
     def on_trial_end(self, trial):
@@ -192,7 +222,8 @@ class Search(keras_tuner.Tuner):
         self._execution = 0
         self._verdicts, self._given_up = [], None
         try:
-            return super().run_trial(trial, *args, **kwargs)
+            with self._giving_signs_of(trial):
+                return super().run_trial(trial, *args, **kwargs)
         except TrialLost as lost:
             trial.message = str(lost)
             nothing = dict.fromkeys(self._kept_oracle.objective_names(), float("nan"))
@@ -202,6 +233,11 @@ class Search(keras_tuner.Tuner):
             verdict = self._given_up or graver
             record = self._record_so_far | {"verdict": verdict, "message": trial.message}
             write_json(self._record_path(trial.trial_id), record)
+
+    def _giving_signs_of(self, trial):
+        if self._is_worker():
+            return regularly(lambda: self.oracle.get_trial(trial.trial_id))
+        return contextlib.nullcontext()
 
     def _build_and_fit_model(self, trial, *args, **kwargs):
         """One execution. test_seams.py: test_an_execution_is_built_and_fitted_in_one_place."""

@@ -18,6 +18,11 @@ _COMMON = """
     does not end the search. A `GradientNormMonitor` among the callbacks of `search` leaves its CSV
     and its verdict in the folder of each trial. `search` prints a line for each trial.
 
+    With the environment variables of keras-tuner's chief and workers it runs in several processes,
+    which share `directory`. `worker_timeout`, 60 seconds, is how long the chief waits for a sign of
+    a worker, which gives one each second, before another takes over its trial; `chief_timeout`, as
+    many, how long a worker waits for a chief.
+
     A trial that runs is kept in a pickle: go on with the searches of people you trust alone.
 """
 _RAISES = """
@@ -25,6 +30,7 @@ _RAISES = """
         ValueError: `overwrite` is false and the folder holds another search, of another space,
             objective, seed or tuner, or a file of it that is damaged, as is its backup; in
             `search`, where the objective is of validation data and there are none.
+        ConnectionError: a worker has no chief.
         FileExistsError: in `search`, where `overwrite` would remove what is no search.
         RuntimeError: at the end of `search`, where no trial has come to a finite score.
 """

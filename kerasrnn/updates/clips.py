@@ -59,12 +59,13 @@ class ClipRule:
 
     def __call__(self, variables, grads):
         replica = tf.distribute.get_replica_context()
-        replicas = replica.num_replicas_in_sync
-        if replicas == 1:
+        if replica.num_replicas_in_sync == 1:
             return self.clip(variables, grads)
         total = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        # The optimizer sums what the replicas hand it.
-        return [gradients.scale(g, 1 / replicas) for g in self.clip(variables, total)]
+        clipped = self.clip(variables, total)
+        # The optimizer sums what the replicas hand it, but Adam squares the rows of an embedding's
+        # gradient before: in parts they would come to less.
+        return clipped if on_first_replica() else [gradients.zeros_like(g) for g in clipped]
 
 
 class GlobalNorm(ClipRule):

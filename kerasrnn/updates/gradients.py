@@ -26,6 +26,14 @@ def scale(gradient, factor):
     return gradient * tf.cast(factor, gradient.dtype)
 
 
+def zeros_like(gradient):
+    """Zeros in its place; rows stay rows."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = tf.zeros_like(gradient.values)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.zeros_like(gradient)
+
+
 def sum_rows(gradient):
     """The gradient; of an `IndexedSlices` its values, with rows of the same index summed."""
     if not isinstance(gradient, tf.IndexedSlices):

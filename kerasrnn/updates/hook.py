@@ -5,12 +5,13 @@ import weakref
 
 import tensorflow as tf
 
+from kerasrnn.layers.checks import check_compilation
 from kerasrnn.updates.clip_in_force import ClipInForce
 from kerasrnn.updates.kept_step import KeptStep, TraceConstants
 from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.parts import Update
-from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.replicas import on_first_replica, outside
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -72,6 +73,7 @@ class UpdateHook:
         """
         require_optimizer(callback)
         model, fit = callback.model, callback.params
+        check_compilation(model)
         optimizer = innermost(model.optimizer)
         shadow = vars(optimizer).get(METHODS[0])
         if shadow and shadow.__self__.fit is not fit:
@@ -92,7 +94,7 @@ class UpdateHook:
         """
         key = id(callback), kind, arguments
         made = self._kept.made if self._kept else {}
-        self._made[key] = made.get(key) or kind(self.model, *arguments)
+        self._made[key] = made.get(key) or outside(lambda: kind(self.model, *arguments))
         return self._made[key]
 
     def observe(self, observer):
@@ -157,13 +159,13 @@ class UpdateHook:
 
         again = kept is not None and kept.is_of(self._parts())
         for part in self._made.values():
-            part.begin(again)
+            outside(lambda part=part: part.begin(again))
         if again:
             self._losses = kept.losses
             self._losses.begin()
             self._run(kept)
         else:
-            self._losses = BatchLosses()
+            self._losses = outside(BatchLosses)
             self.retrace()
         # Any other may have been traced for the model as it was.
         self._plain = kept and plain

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrnn.updates.gradients import sum_rows
 from kerasrnn.updates.parts import path_of
-from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.replicas import on_first_replica, outside
 from kerasrnn.updates.update_row import UpdateRow
 
 
@@ -60,8 +60,7 @@ class NormRecorder:
             others = [v for v in variables if id(v) not in known]
             trained = [*self.model.trainable_variables, *others]
             if list(map(id, trained)) != list(map(id, self._variables)):
-                with tf.init_scope():
-                    self._allocate(trained)
+                outside(lambda: self._allocate(trained))
         for variable in variables:
             if id(variable) not in self._columns:
                 raise ValueError(

@@ -1,0 +1,156 @@
+"""A chief and workers, as real processes on this machine."""
+
+import collections
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from several_processes import Started, free_ports
+
+from kerasrnn import tuning
+
+X = np.random.default_rng(0).normal(size=(16, 3))
+Y = X.sum(1, keepdims=True)
+TRIALS = 4
+
+
+def build(hp):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Choice("units", [2, 4]))])
+    rate = hp.Float("learning_rate", 0.001, 0.1)
+    model.compile(keras.optimizers.SGD(rate), "mse", run_eagerly=True)
+    return model
+
+
+class Slow(keras.callbacks.Callback):
+    """Leaves time to be killed in, and says which process is in which epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        print(f"epoch {epoch}.", flush=True)
+        time.sleep(float(os.environ["SLOW"]))
+
+
+class Loud(tuning.RandomSearch):
+    """Says which trial it begins and ends."""
+
+    def on_trial_begin(self, trial):
+        print(f"begun {trial.trial_id}.", flush=True)
+        super().on_trial_begin(trial)
+
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        print(f"ended {trial.trial_id}.", flush=True)
+
+
+def main(folder):
+    threading.currentThread = threading.current_thread
+    search = Loud(
+        build, "loss", TRIALS, seed=3, directory=folder, worker_timeout=3.0, chief_timeout=30.0
+    )
+    print("ready", flush=True)
+    search.search(X, Y, epochs=4, callbacks=[Slow()], verbose=0)
+
+
+class Cluster:
+    """Processes of one search."""
+
+    def __init__(self, place, stack, slow):
+        (self.port,) = free_ports(1)
+        self.place, self._stack, self._slow = place, stack, slow
+        self._started = collections.Counter()
+
+    def start(self, name):
+        self._started[name] += 1
+        process = Started(
+            self.place / f"{name}-{self._started[name]}.txt",
+            __file__,
+            self.place / "search",
+            KERASTUNER_TUNER_ID=name,
+            KERASTUNER_ORACLE_IP="127.0.0.1",
+            KERASTUNER_ORACLE_PORT=str(self.port),
+            SLOW=str(self._slow),
+        )
+        return self._stack.enter_context(process)
+
+    def state(self):
+        return json.loads((self.place / "search" / "untitled_project" / "oracle.json").read_text())
+
+    def require_all_trials(self, *workers):
+        """All ended in a score, and each was ended once."""
+        state = self.state()
+        assert [trial["status"] for trial in state["trials"]] == ["COMPLETED"] * TRIALS
+        assert sorted(state["end_order"]) == [trial["trial_id"] for trial in state["trials"]]
+        assert state["ongoing_trials"] == {}
+        assert set(state["run_times"].values()) == {1}
+        printed = "".join(worker.printed() for worker in workers)
+        for trial in state["trials"]:
+            assert printed.count(f"ended {trial['trial_id']}.") == 1
+
+
+@pytest.fixture
+def cluster(tmp_path, request):
+    with contextlib.ExitStack() as stack:
+        yield Cluster(tmp_path, stack, getattr(request, "param", 0.1))
+
+
+def test_a_worker_that_is_killed_and_never_comes_back(cluster):
+    chief, lost, other = map(cluster.start, ("chief", "lost", "other"))
+    lost.wait_for("epoch 0.")
+    lost.kill()
+    assert other.wait() == 0, other.printed()
+    cluster.require_all_trials(other)
+    assert "Worker lost was not heard of for 3 seconds: trial" in chief.printed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [0.5], indirect=True)
+def test_a_worker_that_is_killed_and_comes_back(cluster):
+    chief, one, other = map(cluster.start, ("chief", "one", "other"))
+    one.wait_for("epoch 1.")
+    mine = one.printed().rpartition("begun ")[2].partition(".")[0]
+    one.kill()
+    again = cluster.start("one")
+    for worker in (again, other):
+        assert worker.wait() == 0, worker.printed()
+    cluster.require_all_trials(one, again, other)
+    if "was not heard of" not in chief.printed():
+        # It went on with its trial, from its last epoch.
+        assert f"begun {mine}." in again.printed()
+    assert chief.wait(60) == 0, chief.printed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [0.5], indirect=True)
+def test_a_chief_that_is_killed_and_comes_back(cluster):
+    chief, one, other = map(cluster.start, ("chief", "one", "other"))
+    other.wait_for("epoch 1.")
+    chief.kill()
+    again = cluster.start("chief")
+    for worker in (one, other):
+        assert worker.wait() == 0, worker.printed()
+    cluster.require_all_trials(one, other)
+    assert again.wait(60) == 0, again.printed()
+
+
+def test_a_worker_without_a_chief(tmp_path, monkeypatch):
+    (port,) = free_ports(1)
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+    with pytest.raises(ConnectionError, match=f"'worker-0' and the address 127.0.0.1:{port}"):
+        tuning.RandomSearch(build, "loss", directory=str(tmp_path), chief_timeout=0.5)
+
+
+@pytest.mark.parametrize("name", ["worker_timeout", "chief_timeout"])
+def test_a_timeout_of_no_seconds(name, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` must be above 0 seconds. Received: {name}=0"):
+        tuning.RandomSearch(build, "loss", directory=str(tmp_path), **{name: 0})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
