@@ -33,9 +33,13 @@ def five_times(run):
 
 def in_parts(run, *values):
     """`run(*values)` for every part at the same time, as the package does it."""
-    both = tf.function(lambda *values: [run(*values) for _ in range(PARTS)], autograph=False)
-    values = [tf.constant(v) if isinstance(v, int) else v for v in values]
-    return lambda: both(*values)
+    both = tf.function(lambda parts: [run(*part) for part in parts], autograph=False)
+    # Of the same tensors TensorFlow would do it once.
+    parts = [
+        [tf.constant(v) if isinstance(v, int) else tf.Variable(v).value() for v in values]
+        for _ in range(PARTS)
+    ]
+    return lambda: both(parts)
 
 
 @tf.function(jit_compile=True)

@@ -142,6 +142,15 @@ def test_powers_of_two():
     assert received == [1 << (n - 1).bit_length() for n in range(1, 4097)]
 
 
+def test_lengths_share_a_few_programs():
+    received = {n: int(programs.rounded_up(tf.constant(n))) for n in range(1, 2049)}
+    assert sorted({up for n, up in received.items() if n <= 128}) == [32, 64, 128]
+    assert sorted({up for n, up in received.items() if 128 < n <= 512}) == [
+        *(160, 192, 224, 256, 320, 384, 448, 512)
+    ]
+    assert all(n <= up <= 1.25 * n + 1 for n, up in received.items() if n > 128)
+
+
 def test_batches_of_unknown_size_share_a_few_programs():
     def rows(size, **options):
         cut = {"masked": False, "keep": True, "cores": 2, "columns": 512} | options

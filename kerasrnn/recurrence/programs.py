@@ -27,8 +27,9 @@ TOO_FEW = "too few for compiling to pay"
 _MOST_PARTS = 4
 # Columns of the kernels up to which a step takes hardly longer for 16 rows than for one.
 _SMALL = 128
-# Steps to which a shorter sequence of unknown length is filled up.
-_LEAST_STEPS = 32
+# Steps to which a shorter sequence of unknown length is filled up, and those from which on it costs
+# too much to fill one up to a power of two.
+_LEAST_STEPS, _LONG = 32, 128
 # Rows of a part from which on it is not filled up to share a program; below it costs little.
 _FULL = 16
 # A function of the user's own has no name by which a program of its own could be kept.
@@ -160,9 +161,9 @@ class _Batch:
 
         columns = len(self.cell.gates) * self.cell.units
         parts, rows = _cut(sequences.shape[0], size, mask is not None, keep, cores, columns)
-        # A program is compiled per length: rounded up, batches of many lengths share a few. It runs
-        # no step more for that, and takes memory alone.
-        length = steps if sequences.shape[1] else power_of_two(tf.maximum(steps, _LEAST_STEPS))
+        # A program is compiled per length: rounded up, batches of many lengths share a few. Its
+        # loops run no step more for that; what is done for all steps at once is done for more.
+        length = steps if sequences.shape[1] else rounded_up(steps)
         fits = sequences.shape[0] == parts * rows and sequences.shape[1] is not None
         if not fits:
             more = [0, parts * rows - size]
@@ -339,6 +340,13 @@ def _unmasked(mask, together):
     stop = tf.reduce_max(tf.where(some, steps + 1, 0), -1, keepdims=True)
     start = tf.reduce_min(tf.where(some, steps, stop), -1)
     return start, stop[..., 0]
+
+
+def rounded_up(steps):
+    """To the next power of two, from `_LONG` on to the next quarter of the one below."""
+    power = power_of_two(tf.maximum(steps, _LEAST_STEPS))
+    quarter = power // 8
+    return tf.where(power > _LONG, (steps + quarter - 1) // quarter * quarter, power)
 
 
 def power_of_two(n):
