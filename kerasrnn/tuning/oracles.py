@@ -97,7 +97,7 @@ class KeptOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def update_trial(self, trial_id, metrics, step=0):
-        if self.trials[trial_id].status != "RUNNING":
+        if trial_id in self.end_order:
             # Another worker, to which it went, has ended it.
             return self.trials[trial_id]
         names = {*self.objective_names(), self.objective.name} & metrics.keys()
@@ -115,7 +115,7 @@ class KeptOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def end_trial(self, trial):
-        if self.trials[trial.trial_id].status != "RUNNING":
+        if trial.trial_id in self.end_order:
             return
         # keras-tuner saves before the trial is taken off those that run; a process that died then
         # would run it again.
