@@ -65,7 +65,7 @@ def train(path, optimizer, stop=False, stateful=False, built=True, rate=True):
     return first, model.get_weights(), history.history, history.epoch, norms
 
 
-@pytest.mark.parametrize("optimizer", optimizers())
+@pytest.mark.parametrize("optimizer", slow_but(["averaged"], optimizers()))
 @pytest.mark.parametrize("stateful", slow_but([True], [False, True]))
 def test_goes_on_as_if_nothing_had_been(optimizer, stateful, tmp_path):
     options = {"stateful": stateful, "rate": optimizer != "averaged"}
