@@ -177,6 +177,7 @@ def whole(tmp_path_factory):
     return outcome(run(make("RandomSearch", tmp_path_factory.mktemp("whole"))))
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_ctrl_c(tmp_path, whole, capsys):
     search = interrupted(tmp_path / "same")
     assert outcome(run(search)) == whole
@@ -194,7 +195,7 @@ def test_a_search_goes_on_after_ctrl_c(tmp_path, whole, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    slow_but(["oracle.json"], ["oracle.json", "trial_1/state-0.pickle", "trial_1/trial.json"]),
+    slow_but([], ["oracle.json", "trial_1/state-0.pickle", "trial_1/trial.json"]),
 )
 def test_a_file_that_was_half_written_has_a_backup(name, tmp_path, whole):
     for part in (0.5, 0):
