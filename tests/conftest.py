@@ -108,3 +108,16 @@ def on_two_devices():
         return done.stdout
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections(request):
+    """A search collects garbage after each trial, which takes seconds where a process has run
+    thousands of tests: what they left is not looked at again."""
+    if not request.module.__name__.startswith("test_tuning"):
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
