@@ -25,6 +25,23 @@ _COMMON = """
 
     A trial that runs is kept in a pickle: go on with the searches of people you trust alone.
 """
+_FIRST = """
+        hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
+            compiles a model from `keras_tuner.HyperParameters`.
+        objective: The name of a metric as it is in the logs, as "val_loss", a
+            `keras_tuner.Objective`, which says its direction, too, a `HealthyObjective`, or a list
+            of these.
+"""
+_LAST = """
+        seed: An integer; `None` draws one.
+        hyperparameters, tune_new_entries, allow_new_entries: A space to begin with, and whether
+            what `hypermodel` asks for beside it is searched, and allowed.
+        max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
+            error is tried again, and how many such trials in a row end the search.
+        **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
+            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
+            `search` begins.
+"""
 _RAISES = """
     Raises:
         ValueError: `overwrite` is false and the folder holds another search, of another space,
@@ -37,7 +54,8 @@ _RAISES = """
 
 
 def _described(cls):
-    cls.__doc__ = cls.__doc__.format(common=_COMMON.strip(), raises=_RAISES.strip())
+    parts = {"common": _COMMON, "first": _FIRST, "last": _LAST, "raises": _RAISES}
+    cls.__doc__ = cls.__doc__.format(**{name: part.strip() for name, part in parts.items()})
     return cls
 
 
@@ -48,19 +66,9 @@ class RandomSearch(keras_tuner.RandomSearch, Search):
     {common}
 
     Args:
-        hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
-            compiles a model from `keras_tuner.HyperParameters`.
-        objective: The name of a metric as it is in the logs, as "val_loss", a
-            `keras_tuner.Objective`, which says its direction, too, or a list of these.
+        {first}
         max_trials: The most trials there will be; more of them extend a search that has ended.
-        seed: An integer; `None` draws one.
-        hyperparameters, tune_new_entries, allow_new_entries: A space to begin with, and whether
-            what `hypermodel` asks for beside it is searched, and allowed.
-        max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
-            error is tried again, and how many such trials in a row end the search.
-        **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
-            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
-            `search` begins.
+        {last}
 
     {raises}
 
@@ -110,22 +118,12 @@ class BayesianOptimization(keras_tuner.BayesianOptimization, Search):
     {common}
 
     Args:
-        hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
-            compiles a model from `keras_tuner.HyperParameters`.
-        objective: The name of a metric as it is in the logs, as "val_loss", a
-            `keras_tuner.Objective`, which says its direction, too, or a list of these.
+        {first}
         max_trials: The most trials there will be; more of them extend a search that has ended.
         num_initial_points: Trials at random before that; three for each hyperparameter if `None`.
         alpha: The noise expected in the scores, added to the diagonal of the kernel matrix.
         beta: How much an uncertain place counts against a good one.
-        seed: An integer; `None` draws one.
-        hyperparameters, tune_new_entries, allow_new_entries: A space to begin with, and whether
-            what `hypermodel` asks for beside it is searched, and allowed.
-        max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
-            error is tried again, and how many such trials in a row end the search.
-        **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
-            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
-            `search` begins.
+        {last}
 
     {raises}
 
@@ -185,21 +183,11 @@ class Hyperband(keras_tuner.Hyperband, Search):
     its optimizer; the folder keeps these of every trial.
 
     Args:
-        hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
-            compiles a model from `keras_tuner.HyperParameters`.
-        objective: The name of a metric as it is in the logs, as "val_loss", a
-            `keras_tuner.Objective`, which says its direction, too, or a list of these.
+        {first}
         max_epochs: The most epochs that a trial is trained.
         factor: How many times fewer trials, of as many times more epochs, each round has.
         hyperband_iterations: How often the whole is gone through.
-        seed: An integer; `None` draws one.
-        hyperparameters, tune_new_entries, allow_new_entries: A space to begin with, and whether
-            what `hypermodel` asks for beside it is searched, and allowed.
-        max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
-            error is tried again, and how many such trials in a row end the search.
-        **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
-            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
-            `search` begins.
+        {last}
 
     {raises}
 
@@ -271,19 +259,9 @@ class GridSearch(keras_tuner.GridSearch, Search):
     {common}
 
     Args:
-        hypermodel: A `keras_tuner.HyperModel`, as `RNNHyperModel`, or a function that builds and
-            compiles a model from `keras_tuner.HyperParameters`.
-        objective: The name of a metric as it is in the logs, as "val_loss", a
-            `keras_tuner.Objective`, which says its direction, too, or a list of these.
+        {first}
         max_trials: The most trials there will be; more of them extend a search that has ended.
-        seed: An integer; `None` draws one.
-        hyperparameters, tune_new_entries, allow_new_entries: A space to begin with, and whether
-            what `hypermodel` asks for beside it is searched, and allowed.
-        max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
-            error is tried again, and how many such trials in a row end the search.
-        **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
-            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
-            `search` begins.
+        {last}
 
     {raises}
 
