@@ -4,27 +4,19 @@ import importlib
 
 import keras
 
-if keras.backend.backend() != "tensorflow":
+if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
     raise ImportError(
-        "kerasrnn runs on Keras's TensorFlow backend alone: set KERAS_BACKEND=tensorflow before "
-        f"keras is imported. Received: the backend {keras.backend.backend()!r}"
+        "kerasrnn runs on Keras's backends tensorflow, jax, torch: set KERAS_BACKEND to one of "
+        f"them before keras is imported. Received: the backend {keras.backend.backend()!r}"
     )
 
-from kerasrnn import (
-    activations,
-    callbacks,
-    cells,
-    diagnostics,
-    initializers,
-    layers,
-    losses,
-    recurrence,
-)
+from kerasrnn import activations, cells, initializers, layers, losses, recurrence
 
 __version__ = "0.1.0"
 
-# Some import keras-tuner and the like, which a program that only trains should not wait for.
-_ON_DEMAND = ("export", "tasks", "tuning")
+# What imports keras-tuner, Matplotlib and the like, for which a program that only trains should not
+# wait.
+_ON_DEMAND = ("callbacks", "diagnostics", "export", "tasks", "tuning")
 
 
 def __getattr__(name):

@@ -98,9 +98,11 @@ def test_lower_bounds_are_the_versions_tried():
 
 def test_another_backend_is_refused_at_import():
     """No other is installed for the tests: Keras says what it would say."""
-    code = 'import keras; keras.backend.backend = lambda: "jax"; import kerasrnn'
+    code = 'import keras; keras.backend.backend = lambda: "openvino"; import kerasrnn'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: kerasrnn runs on Keras's TensorFlow backend alone")
-    assert last.endswith("Received: the backend 'jax'")
+    assert last.startswith(
+        "ImportError: kerasrnn runs on Keras's backends tensorflow, jax and torch"
+    )
+    assert last.endswith("Received: the backend 'openvino'")

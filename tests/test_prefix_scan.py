@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from slow import slow_but
 
-from kerasrnn.recurrence import prefix_scan, sequence
+from kerasrnn.recurrence import all_steps, prefix_scan
 
 MODES = {
     "eager": lambda f: f,
@@ -235,7 +235,7 @@ def test_what_a_masked_step_repeats(rng):
     for y_t, mask_t in zip(y, mask, strict=True):
         last = np.where(mask_t, y_t, last)
         expected.append(last)
-    shown = sequence.shown(tf.constant(y), tf.constant(mask), zero_output_for_mask=False)
+    shown = all_steps.shown(tf.constant(y), tf.constant(mask), zero_output_for_mask=False)
     np.testing.assert_array_equal(shown, expected)
 
 

@@ -26,7 +26,10 @@ def test_the_paths_are_named_as_their_files():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "fast"}, "`path` must be None, 'cudnn', 'programs', 'scan' or 'loop'.*'fast'"),
+        (
+            {"path": "fast"},
+            "`path` must be None, 'cudnn', 'programs', 'scan', 'loop' or 'portable'.*'fast'",
+        ),
         (
             {"path": "scan"},
             "path='scan' cannot be met here: GRUCell is no linear recurrence. path=None takes "

@@ -46,7 +46,7 @@ class Configured(keras.layers.Layer):
         values = {name: received.pop(name, p.default) for name, p in known.items()}
         check_spelling(type(self).__name__, received, known)
         super().__init__(**received)
-        self._parameters = tuple(known)
+        self._argument_names = tuple(known)
         for name, value in values.items():
             value = resolved(name, value)
             if isinstance(known[name].default, bool):
@@ -55,7 +55,7 @@ class Configured(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        for name in self._parameters:
+        for name in self._argument_names:
             resolver = RESOLVERS.get(name.rpartition("_")[2])
             value = getattr(self, name)
             config[name] = resolver.serialize(value) if resolver else value

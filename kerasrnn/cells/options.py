@@ -35,7 +35,7 @@ def check(cell):
 
 
 def _check_initializers(cell, name):
-    for option in cell._parameters:
+    for option in cell._argument_names:
         value = getattr(cell, option)
         if option != "bias_initializer" and isinstance(value, GateBias):
             raise ValueError(

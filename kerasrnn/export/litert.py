@@ -36,7 +36,7 @@ from kerasrnn.export.interface import (
     convertible,
     input_structure,
 )
-from kerasrnn.recurrence import carried, loop
+from kerasrnn.recurrence import carried, loop, stepping
 
 # Of `data`, below which they say little of the ranges.
 _ROWS = 100
@@ -320,7 +320,7 @@ def _step_by_step(sequence_pass):
             outputs.append(output)
         return output, tf.stack(outputs), states
 
-    return loop.run(sequence_pass._replace(mask=None), unrolled)
+    return stepping.run(sequence_pass._replace(mask=None), unrolled)
 
 
 def _by_name(model, data):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn import cells
-from kerasrnn.recurrence import loop
+from kerasrnn.recurrence import loop, stepping
 
 _ACTIVATIONS = {
     keras.activations.tanh: "Tanh",
@@ -48,7 +48,7 @@ class Recurrences:
         """Takes a pass, as `kerasrnn.recurrence.through` has it."""
         node = _node_of(sequence_pass)
         if node is None:
-            return loop.run(sequence_pass, self._scan)
+            return stepping.run(sequence_pass, self._scan)
         x, mask = sequence_pass.sequences, sequence_pass.mask
         inputs = [x, *sequence_pass.states] + ([] if mask is None else [mask])
         units = sequence_pass.states[0].shape[-1]

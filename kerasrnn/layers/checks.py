@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn.arguments import check_spelling
+from kerasrnn.backends import tf
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.configured import parameters
 from kerasrnn.recurrence import stages
@@ -100,7 +100,7 @@ def dense_with_mask(sequences, mask):
     elif mask is False:
         # A tensor to which none is attached, for the layers inside this one, too.
         sequences, mask = sequences + 0, None
-    if isinstance(sequences, tf.RaggedTensor):
+    if _is_ragged(sequences):
         within = tf.sequence_mask(sequences.row_lengths())
         sequences = sequences.to_tensor()
         if mask is not None:
@@ -111,8 +111,12 @@ def dense_with_mask(sequences, mask):
     return sequences, mask
 
 
+def _is_ragged(v):
+    return tf is not None and isinstance(v, tf.RaggedTensor)
+
+
 def _dense(v):
-    return v.to_tensor() if isinstance(v, tf.RaggedTensor) else v
+    return v.to_tensor() if _is_ragged(v) else v
 
 
 def handed_on(mask):
@@ -146,7 +150,7 @@ def fitted_mask(mask, sequences):
             f"`mask` must have the shape (batch, time) of `sequences`, here {expected}. "
             f"Received: mask.shape={shape}"
         )
-    return tf.repeat(mask, tf.shape(sequences)[0], axis=0) if one_for_all else mask
+    return ops.repeat(mask, ops.shape(sequences)[0], axis=0) if one_for_all else mask
 
 
 def checked_reset(reset, sequences):
@@ -227,7 +231,7 @@ def of_batch_size(sequences, size, name):
 def check_replicas(layer):
     """Raises a `ValueError` where a recurrent layer is called under a `tf.distribute.Strategy` of
     several replicas that it cannot be a part of."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync if tf else 1
     if replicas == 1:
         return
     if layer.stateful:

@@ -5,6 +5,7 @@ from keras import ops, tree
 
 from kerasrnn import cells, recurrence
 from kerasrnn.arguments import boolean, check_spelling, own_parameters
+from kerasrnn.backends import BACKEND
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.configured import parameters
 from kerasrnn.layers.checks import (
@@ -22,7 +23,6 @@ from kerasrnn.layers.checks import (
     turned_mask,
 )
 from kerasrnn.layers.states import load_states, reset_states, save_states, state_shapes
-from kerasrnn.recurrence import cudnn
 
 
 @keras.saving.register_keras_serializable("kerasrnn")
@@ -142,7 +142,7 @@ class RNN(keras.layers.RNN):
         # Only the layers that have it in Keras have the argument.
         use_cudnn = getattr(self, "use_cudnn", "auto")
         self.supports_jit = all(
-            cudnn.refuses_layer(cell, self.unroll, use_cudnn)
+            recurrence.supports_jit(cell, self.unroll, use_cudnn)
             for cell in (self.cell.cells if stacked else [self.cell])
         )
 
@@ -189,6 +189,13 @@ class RNN(keras.layers.RNN):
                 kept.assign(state)
         y = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (y, *states) if self.return_state else y
+
+    @property
+    def variables(self):
+        # Under JAX a step of a model carries on the variables that it knows, and Keras counts the
+        # states of its layers to none of them: `fit` and `predict` would forget them.
+        kept = tree.flatten(self.states) if BACKEND == "jax" and self.states is not None else []
+        return super().variables + kept
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
         shapes = super().compute_output_shape(sequences_shape, initial_state_shape)
@@ -237,6 +244,9 @@ class RNN(keras.layers.RNN):
         """Runs the cell over the sequences; Keras's `call` calls it. Here all recurrences of the
         package begin."""
         mask, reset = mask if isinstance(mask, MaskAndReset) else (mask, None)
+        if self.stateful and BACKEND == "torch":
+            # The way back needs them as they were, and Keras writes the final ones over them.
+            initial_state = tree.map_structure(ops.copy, initial_state)
         return recurrence.run(
             self.cell,
             sequences,

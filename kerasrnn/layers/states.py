@@ -89,8 +89,11 @@ def save_states(layer, directory):
     """Writes the states that a stateful layer keeps into a file of their own: a file of weights
     serves layers of any batch size, and Keras's."""
     if layer.states is not None:
-        # What holds the values of every dtype, and NumPy knows.
-        values = [ops.cast(state, "float64") for state in tree.flatten(layer.states)]
+        # NumPy does not know all those of half precision.
+        values = [
+            ops.cast(state, keras.backend.result_type(state.dtype, "float32"))
+            for state in tree.flatten(layer.states)
+        ]
         np.savez(os.path.join(directory, _FILE), *map(ops.convert_to_numpy, values))
 
 

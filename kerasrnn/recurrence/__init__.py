@@ -6,6 +6,9 @@
     scan        linear recurrences, all steps at once from their coefficients; in XLA one step
                 after the other costs less
     loop        one step after the other, any cell, anywhere
+    portable    the same in `keras.ops`
+
+Under JAX and PyTorch there is the last one.
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
 pass, or `None`, and `run(sequence_pass)` runs it. `run` takes the first that does not refuse, and
@@ -15,18 +18,25 @@ none of these loops brings a way of its own, with `through`.
 
 import contextlib
 import contextvars
+import importlib
 
 import keras
-import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn.arguments import one_of
+from kerasrnn.backends import BACKEND
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import cudnn, explanation, loop, programs, scan, sequence, stages
+from kerasrnn.recurrence import explanation, sequence, stages
 from kerasrnn.recurrence.explanation import Choice, Explanation, explain
 from kerasrnn.recurrence.stages import compiled
 
-PATHS = {"cudnn": cudnn, "programs": programs, "scan": scan, "loop": loop}
+_NAMES = {
+    "tensorflow": ("cudnn", "programs", "scan", "loop", "portable"),
+    "jax": ("portable",),
+    "torch": ("portable",),
+}
+# In the order in which they are tried. A module is imported where it can run.
+PATHS = {name: importlib.import_module(f"{__name__}.{name}") for name in _NAMES[BACKEND]}
 _THROUGH = contextvars.ContextVar("through", default=None)
 
 
@@ -119,16 +129,16 @@ def run(
     sequences = ops.cast(sequences, dtype) if dtype else ops.convert_to_tensor(sequences)
     if sequences.shape[1] is None:
         sequences = sequence.check_length(sequences)
-    shape = [n or tf.shape(sequences)[i] for i, n in enumerate(sequences.shape[:2])]
+    shape = ops.shape(sequences)[:2]
     if mask is not None:
         mask = ops.cast(mask, "bool")
-        mask = mask if len(mask.shape) == 3 else tf.expand_dims(mask, 2)
+        mask = mask if len(mask.shape) == 3 else ops.expand_dims(mask, 2)
         # One row may stand for all.
-        mask = tf.broadcast_to(mask, [*shape, 1])
+        mask = ops.broadcast_to(mask, (*shape, 1))
     states, episode_start = list(states), []
     if reset is not None:
-        reset = tf.broadcast_to(reset, shape)
-        reset = tf.expand_dims(sequence.turned_resets(reset) if go_backwards else reset, 2)
+        reset = ops.broadcast_to(reset, shape)
+        reset = ops.expand_dims(sequence.turned_resets(reset) if go_backwards else reset, 2)
         episode_start = sequence.initial_states(cell, sequences)
     if isinstance(cell, Cell):
         states, episode_start = (
@@ -160,6 +170,16 @@ def run(
     return ops.cast(output, dtype or output.dtype), ops.cast(outputs, dtype or output.dtype), final
 
 
+def supports_jit(cell, unroll, use_cudnn):
+    """Whether every pass of a layer around `cell` can be a part of an XLA program: under TensorFlow
+    cuDNN's kernels cannot.
+
+    Args:
+        cell, unroll, use_cudnn: As for `run`.
+    """
+    return BACKEND != "tensorflow" or bool(PATHS["cudnn"].refuses_layer(cell, unroll, use_cudnn))
+
+
 def _path_of(sequence_pass):
     """The path that a pass takes: the first, of all or of the one asked for, that does not refuse
     it."""
@@ -173,7 +193,12 @@ def _path_of(sequence_pass):
             passed_over[name] = reason
     if explanation.note_if_explaining(cell, Choice(taken, passed_over)):
         # Any path serves: of the pass the shapes alone are needed.
-        return loop
+        return list(PATHS.values())[-1]
+    if taken is None and sequence_pass.path is None:
+        raise ValueError(
+            f"No path takes {_place_of(cell)} under Keras's {BACKEND} backend: "
+            f"{passed_over[list(PATHS)[-1]]}"
+        )
     if taken is None:
         ((name, reason),) = passed_over.items()
         argument, other = "path", None
@@ -210,8 +235,8 @@ def _run_stacked(cells, sequences, states, mask, go_backwards, reset, return_seq
         )
         final_states.append(final if nested else final[0])
         if go_backwards:
-            mask = None if mask is None else tf.reverse(mask, [1])
-            reset = None if reset is None else tf.reverse(sequence.turned_resets(reset), [1])
+            mask = None if mask is None else ops.flip(mask, axis=1)
+            reset = None if reset is None else ops.flip(sequence.turned_resets(reset), axis=1)
             go_backwards = False
     return last, sequences, final_states
 

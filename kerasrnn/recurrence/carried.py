@@ -8,7 +8,7 @@ block at once into that of all.
 
 import tensorflow as tf
 
-from kerasrnn.recurrence import loop
+from kerasrnn.recurrence import stepping
 
 # Steps to a block.
 _BLOCK = 32
@@ -16,7 +16,7 @@ _BLOCK = 32
 
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
-    return loop.run(sequence_pass, None if sequence_pass.unroll else _carried)
+    return stepping.run(sequence_pass, _carried)
 
 
 def _carried(advance, steps, output, states, count, return_sequences):

@@ -9,7 +9,6 @@ import warnings
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import tree
 
 from kerasrnn.inside import recurrent_paths
@@ -128,7 +127,7 @@ def explain(model_or_layer, x=None):
         )
     if x is not None and not model_or_layer.built:
         # A symbolic call runs nothing and leaves states as they are.
-        model_or_layer(tree.map_structure(_symbolic, _specs(x)))
+        model_or_layer(_specs(x))
     uses = {use: choices(model_or_layer, x, use) for use in _USES}
     rows = dict.fromkeys(path for chosen in uses.values() for path in chosen)
     if not rows:
@@ -218,11 +217,13 @@ def _specs(x):
                 "`x` must be an array, (batch, ...), or a structure of them; np.array makes one of "
                 f"lists of numbers. Received: x={reprlib.repr(x)}"
             )
-    return tree.map_structure(lambda v: None if v is None else tf.TensorSpec(v.shape, v.dtype), x)
+    return tree.map_structure(_spec, x)
 
 
-def _symbolic(spec):
-    return None if spec is None else keras.KerasTensor(spec.shape, spec.dtype.name)
+def _spec(v):
+    if v is None:
+        return None
+    return keras.KerasTensor(tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
 
 
 def _symbolic_inputs(model_or_layer):
@@ -241,6 +242,14 @@ def _symbolic_inputs(model_or_layer):
     return keras.KerasTensor(shape, dtype=model_or_layer.compute_dtype)
 
 
+class _Call(keras.Operation):
+    """A function as an operation, which Keras traces on the shapes of tensors by its backend."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.call = function
+
+
 def _traced(model_or_layer, x, names, stage, training):
     """The choice for each call of each layer, by its path; of a cell that no layer of the model is
     known to have by the cell's name."""
@@ -255,9 +264,14 @@ def _traced(model_or_layer, x, names, stage, training):
         warnings.filterwarnings("ignore", "The structure of `inputs`")
         # Losses that layers add, states and statistics do not outlive the scope.
         with keras.StatelessScope():
-            call = tf.function(lambda v: model_or_layer(v, **options))
+
+            def call(v):
+                # What is unknown of a shape is tried twice, as two numbers, under PyTorch.
+                noted.clear()
+                return model_or_layer(v, **options)
+
             try:
-                call.get_concrete_function(specs)
+                _Call(call)(specs)
             except Exception as error:
                 raise ValueError(
                     f"{model_or_layer.name} cannot be traced on `x`, which is how its paths are "

@@ -16,7 +16,7 @@ from keras import tree
 from kerasrnn import activations
 from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import program, sequence
+from kerasrnn.recurrence import all_steps, program, sequence
 from kerasrnn.recurrence.structure import pattern, step_key
 
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
@@ -280,7 +280,7 @@ def _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output
     sequences, mask = over_time.pop("x"), over_time.get("mask")
     if mask is None:
         start, stop = tf.constant(0), end
-        xs = sequence.project(cell, sequences, noise.inputs)
+        xs = all_steps.project(cell, sequences, noise.inputs)
     else:
         start, stop = _unmasked(_effective(over_time), [0, 2])
         xs = _projected_between(start, stop, cell, sequences, noise.inputs)
@@ -306,7 +306,7 @@ def _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output
         if not (apart or zero_output):
             output = _state_shown(output, final[0], steps["mask"], stop)
         else:
-            output = sequence.shown(output, steps["mask"], zero_output)
+            output = all_steps.shown(output, steps["mask"], zero_output)
     if not return_sequences:
         return output[end - 1], final
     return tf.transpose(output, [1, 0, 2]), final
@@ -318,14 +318,14 @@ def _projected_between(start, stop, cell, sequences, masks):
     # Of no steps at all TensorFlow loses the shape where it vectorizes a gradient.
     stop = tf.minimum(tf.maximum(stop, start + 1), steps)
     unmasked = tf.slice(sequences, [0, start, 0], [size, stop - start, sequences.shape[2]])
-    xs = sequence.project(cell, unmasked, masks)
+    xs = all_steps.project(cell, unmasked, masks)
     return tf.pad(xs, [[start, steps - stop], [0, 0], [0, 0]])
 
 
 def _state_shown(states, final, mask, stop):
-    """What `sequence.shown` gives, at no cost: at a masked step a state stays as it is, and so does
-    an output that is one. Before the first step that is not masked there are zeros to show, and
-    from `stop` on no states."""
+    """What `all_steps.shown` gives, at no cost: at a masked step a state stays as it is, and so
+    does an output that is one. Before the first step that is not masked there are zeros to show,
+    and from `stop` on no states."""
     steps = tf.range(tf.shape(states)[0])
     states = tf.where(steps[:, None, None] < stop, states, final)
     shows = tf.cumsum(tf.cast(mask, "int32")) > 0

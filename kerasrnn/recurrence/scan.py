@@ -10,7 +10,7 @@ Masks, resets and zoneout become part of the coefficients:
 import tensorflow as tf
 
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import prefix_scan, sequence
+from kerasrnn.recurrence import all_steps, prefix_scan, sequence
 
 
 def refuses(sequence_pass):
@@ -47,7 +47,7 @@ def run(sequence_pass):
     cell = sequence_pass.cell
     noise = cell.noise(sequence_pass.sequences, sequence_pass.states, sequence_pass.training)
     steps = sequence.values_over_time(sequence_pass, noise.zones)
-    xs = sequence.project(cell, steps.pop("x"), noise.inputs)
+    xs = all_steps.project(cell, steps.pop("x"), noise.inputs)
     steps = sequence.time_major(steps)
     mask = steps.get("mask")
     a, b = _coefficients(cell, xs, noise.candidate, steps.get("zones"))
@@ -56,7 +56,7 @@ def run(sequence_pass):
     history = prefix_scan.scan(a, b, sequence_pass.states)
     outputs = cell.output(xs, history)
     if mask is not None:
-        outputs = sequence.shown(outputs, mask, sequence_pass.zero_output_for_mask)
+        outputs = all_steps.shown(outputs, mask, sequence_pass.zero_output_for_mask)
     final = [v[-1] for v in history]
     if not sequence_pass.return_sequences:
         return outputs[-1], outputs[-1][:, None], final

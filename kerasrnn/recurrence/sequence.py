@@ -2,19 +2,17 @@
 
 s_{t-1} <- s_0                           where an episode begins at t            start_states
 s_t     <- s_{t-1}                       at a masked step                        unless_masked
-y_t     <- y_{t-1} (0 before any), or 0  at a masked step                        shown
+y_t     <- y_{t-1} (0 before any), or 0  at a masked step                        (each path)
 """
 
 import contextlib
 import contextvars
-import math
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
+from kerasrnn.backends import tf
 from kerasrnn.cells.base import Cell, overrides_call
-from kerasrnn.recurrence import prefix_scan
 
 _TAP = contextvars.ContextVar("tap", default=None)
 # Those of a `Cell` that a path may go without, or take from another cell of the same class.
@@ -112,14 +110,14 @@ def check_length(sequences):
 
 def initial_states(cell, sequences):
     """The states an episode begins with, as a list."""
-    states = cell.get_initial_state(batch_size=tf.shape(sequences)[0])
+    states = cell.get_initial_state(batch_size=ops.shape(sequences)[0])
     return list(states) if tree.is_nested(states) else [states]
 
 
 def turned_resets(reset):
     """Where the states are set back on the way from the last step to the first: an episode that
     begins at t is left, backwards, at t, so that the one before it begins, backwards, at t - 1."""
-    return tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], 1)
+    return ops.concatenate([reset[:, 1:], ops.zeros_like(reset[:, :1])], axis=1)
 
 
 def values_over_time(sequence_pass, zones=None):
@@ -133,37 +131,18 @@ def values_over_time(sequence_pass, zones=None):
     }
     values = {name: value for name, value in values.items() if value is not None}
     if sequence_pass.go_backwards:
-        values = tf.nest.map_structure(lambda v: tf.reverse(v, [1]), values)
+        values = tree.map_structure(lambda v: ops.flip(v, axis=1), values)
     return values
 
 
 def time_major(values):
     """A structure of (batch, time, ...) as one of (time, batch, ...)."""
-    return tf.nest.map_structure(time_first, values)
+    return tree.map_structure(time_first, values)
 
 
 def time_first(v):
     """(batch, time, ...) as (time, batch, ...), or the other way round."""
-    return tf.transpose(v, [1, 0, *range(2, len(v.shape))])
-
-
-def project(cell, sequences, masks):
-    """The projection, (time, batch, columns), as one product of two matrices: as a product of a
-    batch of matrices its gradient would be one per step first, and their sum then."""
-    inputs = tf.transpose(sequences, [1, 0, 2])
-    features = inputs.shape[2]
-    if masks != (None,):
-        masks = [
-            tf.reshape(
-                tf.broadcast_to(tf.transpose(mask, [1, 0, 2]), tf.shape(inputs)), [-1, features]
-            )
-            for mask in masks
-        ]
-    projected = cell.project(tf.reshape(inputs, [-1, features]), masks)
-    xs = tf.reshape(projected, [*tf.unstack(tf.shape(inputs)[:2]), projected.shape[1]])
-    # Not by tf.ensure_shape, through which TensorFlow has no forward-mode derivative in a graph.
-    xs.set_shape([*inputs.shape[:2], projected.shape[1]])
-    return xs
+    return ops.transpose(v, [1, 0, *range(2, len(v.shape))])
 
 
 def start_states(step, episode_start, states):
@@ -180,7 +159,7 @@ def unless_masked(step, new, old):
 
 
 def where(condition, new, old):
-    """`tf.where` for structures, row by row, however many axes a row has.
+    """`ops.where` for structures, row by row, however many axes a row has.
 
     Args:
         condition: (..., batch, 1) booleans.
@@ -190,31 +169,8 @@ def where(condition, new, old):
     def one(new, old):
         further = max(len(new.shape), len(old.shape)) - len(condition.shape)
         if not further:
-            return tf.where(condition, new, old)
+            return ops.where(condition, new, old)
         of_rows = condition[..., 0]
-        return tf.where(of_rows[(..., *[None] * (further + 1))], new, old)
+        return ops.where(of_rows[(..., *[None] * (further + 1))], new, old)
 
     return tree.map_structure(one, new, old)
-
-
-def shown(outputs, mask, zero_output_for_mask):
-    """The outputs as masked steps show them: that of the last step that is not masked, zeros where
-    there is none before, or zeros at all of them.
-
-    Args:
-        outputs: (time, batch, units), or with further axes.
-        mask: (time, batch, 1) booleans.
-        zero_output_for_mask: Whether they are zeros.
-    """
-    zeros = tf.zeros_like(outputs)
-    unmasked = where(mask, outputs, zeros)
-    if zero_output_for_mask:
-        return unmasked
-    # y_t = 1 ∘ y_{t-1} at a masked step.
-    keep = where(mask, zeros, tf.ones_like(outputs))
-    if len(outputs.shape) == 3:
-        return prefix_scan.scan(keep, unmasked, zeros[0])
-    shape = [*tf.unstack(tf.shape(outputs)[:2]), math.prod(outputs.shape[2:])]
-    keep, unmasked = (tf.reshape(v, shape) for v in (keep, unmasked))
-    repeated = prefix_scan.scan(keep, unmasked, tf.zeros_like(unmasked[0]))
-    return tf.reshape(repeated, tf.shape(outputs))

@@ -5,6 +5,8 @@
     step        a traced step of `fit`, `evaluate` or `predict`, or of what is `compiled`
     graph       any other function, which may be exported: has to run where there is no XLA
 
+Under Keras's other backends all are a step.
+
 Who traces is told by the code that runs. The names of functions and graphs are anyone's to choose.
 """
 
@@ -15,7 +17,8 @@ import inspect
 import sys
 
 import keras
-import tensorflow as tf
+
+from kerasrnn.backends import tf
 
 _STAGE = contextvars.ContextVar("stage", default=None)
 _COMPILED = contextvars.ContextVar("compiled", default=False)
@@ -25,6 +28,8 @@ def current():
     """The stage of what is being run or traced."""
     if stage := _STAGE.get():
         return stage
+    if tf is None:
+        return "step"
     if tf.executing_eagerly():
         return "eager"
     running = _running()
