@@ -1,14 +1,15 @@
 """The recurrence: the only place that runs a cell over a sequence, and its ways through.
 
-    cudnn       one kernel for the whole sequence, LSTM and GRU on a GPU
-    programs    XLA programs with one backward loop for all cells, on a CPU, in `fit` and the like,
-                and where `compiled` says so
-    scan        linear recurrences, all steps at once from their coefficients; in XLA one step
-                after the other costs less
-    loop        one step after the other, any cell, anywhere
-    portable    the same in `keras.ops`
+    cudnn           one kernel for the whole sequence, LSTM and GRU on a GPU
+    programs        XLA programs with one backward loop for all cells, on a CPU, in `fit` and the
+                    like, and where `compiled` says so
+    scan            linear recurrences, all steps at once from their coefficients; in XLA one step
+                    after the other costs less
+    loop            one step after the other, any cell, anywhere
+    torch_kernels   one kernel for the whole sequence, LSTM and GRU, on a CPU too
+    portable        one step after the other, in `keras.ops`
 
-Under JAX and PyTorch there is the last one.
+`programs`, `scan` and `loop` are for TensorFlow, `torch_kernels` is for PyTorch.
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
 pass, or `None`, and `run(sequence_pass)` runs it. `run` takes the first that does not refuse, and
@@ -32,8 +33,8 @@ from kerasrnn.recurrence.stages import compiled
 
 _NAMES = {
     "tensorflow": ("cudnn", "programs", "scan", "loop", "portable"),
-    "jax": ("portable",),
-    "torch": ("portable",),
+    "jax": ("cudnn", "portable"),
+    "torch": ("cudnn", "torch_kernels", "portable"),
 }
 # In the order in which they are tried. A module is imported where it can run.
 PATHS = {name: importlib.import_module(f"{__name__}.{name}") for name in _NAMES[BACKEND]}

@@ -5,13 +5,14 @@ after the product. Passes with masks and resets take another path, where a maske
 shows on a CPU.
 """
 
+import contextlib
 import functools
 import types
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from kerasrnn.backends import BACKEND, framework, sees_gpu
 from kerasrnn.cells import GRUCell, LSTMCell
 from kerasrnn.recurrence import sequence
 
@@ -42,7 +43,7 @@ def refuses(sequence_pass):
         return "a reset"
     if sequence_pass.tap:
         return "the gradient by each state is measured"
-    if reason := _missing():
+    if reason := _missing(type(sequence_pass.cell)):
         return reason
     if sequence_pass.stage == "export" and sequence_pass.path != "cudnn":
         return "what is exported has to run where there is no GPU"
@@ -51,16 +52,19 @@ def refuses(sequence_pass):
 
 def refuses_layer(cell, unroll, use_cudnn):
     """Why no pass of a layer can take this path, or `None` where some can."""
-    return _unsuited(cell, unroll, use_cudnn) or _missing()
+    return _unsuited(cell, unroll, use_cudnn) or _missing(type(cell))
 
 
 def _unsuited(cell, unroll, use_cudnn):
+    return unsuited(cell, unroll) or ("use_cudnn=False" if use_cudnn is False else None)
+
+
+def unsuited(cell, unroll):
+    """Why no kernel for a whole sequence computes what a layer around this cell does, or `None`."""
     if reason := sequence.overridden(cell):
         return reason
     if type(cell) not in _LAYERS:
         return f"{sequence.kind_of(cell)} is neither kerasrnn.cells.LSTMCell nor GRUCell"
-    if use_cudnn is False:
-        return "use_cudnn=False"
     if unroll:
         return "unroll=True"
     for name, computed in _COMPUTES.items():
@@ -72,9 +76,11 @@ def _unsuited(cell, unroll, use_cudnn):
     return None
 
 
-def _missing():
-    if not tf.config.list_logical_devices("GPU"):
+def _missing(kind):
+    if not sees_gpu():
         return "no GPU is visible"
+    if BACKEND == "jax" and kind is GRUCell:
+        return "Keras has no way to cuDNN's GRU under JAX"
     if not _has_kernels():
         return "cuDNN's kernels do not run on this GPU"
     return None
@@ -94,13 +100,17 @@ def run(sequence_pass):
         for name in ("kernel", "recurrent_kernel", "bias")
     }
     arguments = {name: getattr(cell, name) for name in _COMPUTES if hasattr(cell, name)}
+    go_backwards = sequence_pass.go_backwards
+    if go_backwards and BACKEND == "jax":
+        # Keras would turn the outputs back there.
+        sequences, go_backwards = ops.flip(sequences, axis=1), False
     return _run_kernel(
         _LAYERS[type(cell)],
         types.SimpleNamespace(**weights, **arguments),
         sequences,
         states,
         sequence_pass.return_sequences,
-        sequence_pass.go_backwards,
+        go_backwards,
     )
 
 
@@ -123,18 +133,29 @@ def _run_kernel(kind, cell, sequences, states, return_sequences=False, go_backwa
 @functools.cache
 def _has_kernels():
     """Whether a kernel is there behind Keras's path: it is asked for one step of one number."""
-    # It may be a graph that is being traced in which the question first comes up.
-    with tf.init_scope():
+    with _outside_of_traces():
         cell = types.SimpleNamespace(
-            kernel=tf.ones((1, 4)),
-            recurrent_kernel=tf.ones((1, 4)),
-            bias=tf.zeros(4),
+            kernel=ops.ones((1, 4)),
+            recurrent_kernel=ops.ones((1, 4)),
+            bias=ops.zeros(4),
             activation=keras.activations.tanh,
             recurrent_activation=keras.activations.sigmoid,
         )
         try:
-            _run_kernel(keras.layers.LSTM, cell, tf.ones((1, 1, 1)), [tf.zeros((1, 1))] * 2)
-        # What Keras says where it would not take them, and TensorFlow where there are none.
-        except (ValueError, tf.errors.UnimplementedError, tf.errors.NotFoundError):
+            _run_kernel(keras.layers.LSTM, cell, ops.ones((1, 1, 1)), [ops.zeros((1, 1))] * 2)
+        # What Keras says where it would not take them, and a backend where there are none.
+        except _REFUSALS:
             return False
     return True
+
+
+def _outside_of_traces():
+    """What runs inside at once, where a graph or program may be under way that first asks."""
+    if BACKEND == "tensorflow":
+        return framework.init_scope()
+    return framework.ensure_compile_time_eval() if BACKEND == "jax" else contextlib.nullcontext()
+
+
+_REFUSALS = (ValueError, RuntimeError)
+if BACKEND == "tensorflow":
+    _REFUSALS = (ValueError, framework.errors.UnimplementedError, framework.errors.NotFoundError)
