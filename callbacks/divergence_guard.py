@@ -19,6 +19,8 @@ from kerasrnn.updates.snapshot import Snapshot
 from kerasrnn.updates.state_file import StateFile
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+# What a `fit` that goes on in another process has to know, beside copies and counts.
+_OF_FIT = "skipped", "rollbacks", "first_nonfinite", "_well", "_explosion_rule"
 _SPOILT = "the weights or the optimizer's variables held an Inf or NaN"
 
 
@@ -138,8 +140,8 @@ class DivergenceGuard(keras.callbacks.Callback):
     def _forget(self):
         self.skipped = self.rollbacks = self._well = 0
         self.first_nonfinite = self._explosion_rule = None
-        self._measured = False
-        self._good = self._newer = self._metrics = None
+        self._measured = self._begun = False
+        self._good = self._newer = self._metrics = self._of_filter = None
 
     def __getstate__(self):
         of_fit = self._hook, self._filter, self._file, self._explosion_rule
@@ -165,16 +167,46 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._hook, self._filter = hook, hook.part(self, NonFiniteFilter)
         self._hook.filter_by(self._filter)
 
+    def fit_state(self):
+        """What it knows of the `fit` so far, for `go_on_from`."""
+        copies = [None if one is None else one.values for one in (self._good, self._newer)]
+        return {
+            "attributes": {name: getattr(self, name) for name in _OF_FIT},
+            "copies": [copies[0] if self._good is not self._newer else None, copies[1]],
+            "filter": self._filter.fit_state(),
+        }
+
+    def go_on_from(self, state):
+        """Has a `fit` that has begun, of a model whose state is that of then, go on as the one of
+        which a `fit_state` is."""
+        vars(self).update(state["attributes"])
+        good, newer = state["copies"]
+        if newer is not None:
+            self._newer = Snapshot(self._state(), newer)
+            self._good = self._newer if good is None else Snapshot(self._state(), good)
+        # What a schedule is multiplied by is in none of the optimizer's variables.
+        optimizer = innermost(self.model.optimizer)
+        if isinstance(optimizer._learning_rate, Schedule):
+            for _ in range(self.rollbacks):
+                optimizer.learning_rate = lowered(optimizer._learning_rate, self.lr_factor)
+        self._of_filter = state["filter"]
+
     def on_epoch_begin(self, epoch, logs=None):
         self._measured = False
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not sooner: at the start of `fit` a callback behind this one may load a backup.
-        first = self._newer is None and self.model.built
+        first = not self._begun and self.model.built
         if first:
+            self._begun = True
             self._take_up()
-            self._keep()
+            if self._newer is None:
+                self._keep()
         self._hook.announce()
+        if self._of_filter:
+            # The hook has it begin anew where it is put in place.
+            self._filter.go_on_from(self._of_filter)
+            self._of_filter = None
         if first:
             self._filter.states.expect()
         self._metrics = Snapshot(self._metric_variables())

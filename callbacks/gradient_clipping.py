@@ -44,7 +44,8 @@ class GradientClipping(keras.callbacks.Callback):
             where "zscore" left the update as it was, and NaN before the first; else `value`.
 
     The history of "percentile" and "zscore" goes on from one `fit` of a model to the next with the
-    same callback; a copy, another model or another process begins a new one.
+    same callback; a copy, another model or another process begins a new one, but for a trial of
+    `kerasrnn.tuning` that goes on.
 
     Raises:
         ValueError: `mode` is none of the above, or `value` is out of its range; at the start of
@@ -97,6 +98,15 @@ class GradientClipping(keras.callbacks.Callback):
         if self._clip is None:
             self._clip = CLIPS[self.mode](self._value)
         self._hook.clip_by(self._clip, self.mode, self._value)
+
+    def fit_state(self):
+        """What the clip knows of the updates so far, for `go_on_from`."""
+        return self._value, self._clip.fit_state()
+
+    def go_on_from(self, state):
+        """Has a `fit` that has begun go on as the one of which a `fit_state` is."""
+        self._value, of_clip = state
+        self._clip.go_on_from(of_clip)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hook.announce()

@@ -64,6 +64,14 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         if all(layer.built for layer in layers_in(self.model)):
             self._check()
 
+    def fit_state(self):
+        """The record of the `fit` so far, for `go_on_from`."""
+        return self.history, self.epochs
+
+    def go_on_from(self, state):
+        """Begins the record of a `fit` that has begun with the one of which a `fit_state` is."""
+        self.history, self.epochs = map(list, state)
+
     def on_train_batch_end(self, batch, logs=None):
         if not self._checked:
             self._check()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_masks import keras_hands_on
+from keras_tuner.src.engine import conditions
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.eager import forwardprop_util
 from tensorflow.python.framework import ops
@@ -19,6 +20,7 @@ from kerasrnn import cells, inside, layers
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.layers.checks import MaskAndReset
 from kerasrnn.recurrence import stages
+from kerasrnn.tuning import workers
 
 
 def test_rnn_calls_inner_loop():
@@ -546,6 +548,18 @@ def test_gradients_are_registered_for_good():
     tape_grad = inspect.getclosurevars(gradient).nonlocals["tape_grad_fn"]
     assert inspect.getclosurevars(tape_grad).nonlocals["result"].graph is function.graph
     assert ops.gradient_registry.lookup(name) is gradient
+
+
+def test_conditions_print(monkeypatch, capsys):
+    """`print` is nothing else in that file, for which `kerasrnn.tuning` has one that is silent."""
+    assert workers.conditions is conditions
+    condition = conditions.Parent("cell", ["gru"])
+    condition.to_proto()
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr(conditions, "print")
+    condition.to_proto()
+    assert capsys.readouterr().out == "gru\n"
+    assert inspect.getsource(conditions).count("print(") == 1
 
 
 def test_a_worker_asks_a_client(monkeypatch, tmp_path):

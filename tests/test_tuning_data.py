@@ -1,5 +1,6 @@
 import functools
 
+import keras
 import keras_tuner
 import numpy as np
 import pytest
@@ -58,6 +59,9 @@ def fit(task, x, y, **options):
         ("forecasting", np.ones((8, 5)), r"\(samples, 4, 1\) or \(samples, 4\).*\(8, 5\)"),
         ("language", np.full((8, 5), 4), "whole numbers from 0 to 3.*task='language'"),
         ("language", np.ones(8), r"\(samples, time\).*\(8,\)"),
+        ("binary", np.full(8, "good"), r"`y` must be.*numbers from 0 to 1.*dtype <U4"),
+        ("binary", np.full(8, None), r"`y` must be.*numbers from 0 to 1.*dtype object"),
+        ("regression", None, r"`y` must be the labels for task='regression'. Received: None"),
     ],
 )
 def test_labels_that_do_not_fit(task, y, message):
@@ -74,6 +78,9 @@ def test_labels_that_do_not_fit(task, y, message):
         ("language", X, r"`x` must be \(samples, time\), whole numbers from 0 to 3.*\(8, 5, 3\)"),
         ("language", 4 * TOKENS, "whole numbers from 0 to 3.*from 4 to 4"),
         ("language", 0.5 * TOKENS, "whole numbers from 0 to 3.*from 0.5"),
+        ("binary", X * np.nan, "finite numbers. Received.*from nan to nan"),
+        ("binary", np.full(X.shape, "a"), r"features=3.*\(8, 5, 3\) and dtype <U1"),
+        ("language", np.full((8, 5), "a"), "whole numbers from 0 to 3.*dtype <U1"),
     ],
 )
 def test_inputs_that_do_not_fit(task, x, message):
@@ -93,6 +100,34 @@ def test_a_search_ends_with_the_first_trial(tmp_path, quiet_tuner):
     tuner = keras_tuner.RandomSearch(hypermodel, "loss", max_trials=2, directory=tmp_path)
     with pytest.raises(FatalValueError, match="`y` must be"):
         tuner.search(X, np.full(8, 7.0), verbose=0)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.x, self.y
+
+
+def as_dataset(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+
+
+@pytest.mark.parametrize("made", [as_dataset, Batches])
+def test_of_data_sets_the_first_batch_has_to_fit(made):
+    """Keras spreads the label of a sample over all that there should be, in silence."""
+    with pytest.raises(FatalValueError, match=r"`the first y` must be.*\(., 5\)"):
+        fit("binary", made(X, np.ones((8, 5))), None)
+    with pytest.raises(FatalValueError, match=r"`the first x` must be.*from 4 to 4"):
+        fit("language", made(4 * TOKENS, TOKENS), None)
+    with pytest.raises(FatalValueError, match=r"the first y of validation_data.*\(., 2\)"):
+        fit("binary", X, np.ones(8), validation_data=made(X, np.ones((8, 2))))
+    assert len(fit("binary", made(X, np.ones(8)), None, shuffle=False).epoch) == 1
 
 
 def test_what_is_no_array_passes():

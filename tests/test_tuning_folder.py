@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from kerasrnn.tuning.folder import StateFile, read_json, write_json
+from kerasrnn.tuning.folder import Replaced, StateFile, read_json, write_json
 
 
 def test_json_is_written_twice(tmp_path):
@@ -54,3 +54,29 @@ def test_a_state_that_cannot_be_written_leaves_what_is_there(tmp_path):
     with pytest.raises((pickle.PicklingError, AttributeError)):
         file.write(lambda: None)
     assert file.read() == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_replaced_comes_back(killed, tmp_path):
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    Replaced(folder).put_aside()
+    (folder / "new").write_text("new")
+    if killed:
+        Replaced(folder).put_aside()
+        assert [*folder.iterdir()] == []
+    assert Replaced(folder).put_back()
+    assert [path.name for path in tmp_path.rglob("*")] == ["search", "old"]
+    assert not Replaced(folder).put_back()
+
+
+def test_what_is_replaced_goes(tmp_path):
+    folder = tmp_path / "search"
+    Replaced(folder).remove()
+    Replaced(folder).put_aside()
+    (folder / "old").write_text("old")
+    Replaced(folder).put_aside()
+    (folder / "new").write_text("new")
+    Replaced(folder).remove()
+    assert [path.name for path in tmp_path.rglob("*")] == ["search", "new"]

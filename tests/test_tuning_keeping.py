@@ -1,13 +1,21 @@
 """A training that goes on in another process is the one that was broken off."""
 
+import contextlib
+import warnings
+
 import keras
 import keras_tuner
 import numpy as np
 import pytest
 from slow import slow_but
 
-from kerasrnn import layers
-from kerasrnn.callbacks import GradientNormMonitor
+from kerasrnn import callbacks, layers
+from kerasrnn.callbacks import (
+    DivergenceGuard,
+    GradientClipping,
+    GradientFlowMonitor,
+    GradientNormMonitor,
+)
 from kerasrnn.tuning.folder import StateFile
 from kerasrnn.tuning.keeping import EpochKeeper, Resumable
 
@@ -133,5 +141,84 @@ def test_weights_that_are_nan_lose_whatever_the_objective_is(tmp_path):
     assert keeper.lost.endswith("head/kernel held an Inf or NaN after epoch 1")
 
 
-def test_the_monitor_is_resumable():
-    assert isinstance(GradientNormMonitor(), Resumable)
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_every_callback_of_this_package_is_resumable(name):
+    assert issubclass(getattr(callbacks, name), Resumable)
+
+
+def broken_off(path, make, optimizer, y, stop=False):
+    """A training of 4 epochs, and what it is left with: the weights and the callback."""
+    net = [keras.Input((5, 3)), layers.GRU(3, name="gru"), keras.layers.Dense(1)]
+    model = keras.Sequential(net, name="net")
+    model.set_weights([np.full(w.shape, 0.1) for w in model.get_weights()])
+    model.compile(optimizer(), "mse", run_eagerly=True)
+    callback = make()
+    keeper = EpochKeeper(StateFile(path / "state.pickle"), [7], LOSS, [callback])
+    first = keeper.first_epoch(0, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with contextlib.suppress(KeyboardInterrupt):
+            model.fit(
+                X,
+                y,
+                batch_size=4,
+                epochs=4,
+                initial_epoch=first,
+                shuffle=False,
+                verbose=0,
+                callbacks=[callback, keeper, *[Stop()] * stop],
+            )
+    return model, callback
+
+
+SPOILT = Y.copy()
+SPOILT[1] = np.nan
+SGD = keras.optimizers.SGD
+KNOWN = {
+    "percentile": (
+        lambda: GradientClipping("percentile", 50),
+        lambda: SGD(0.1),
+        Y,
+        lambda clipping: [clipping.threshold],
+    ),
+    "zscore": (
+        lambda: GradientClipping("zscore"),
+        lambda: SGD(0.1),
+        Y,
+        lambda clipping: [one[1].numpy() for one in clipping._clip._variables()],
+    ),
+    "guard": (
+        lambda: DivergenceGuard(max_skips=9),
+        lambda: SGD(0.1),
+        SPOILT,
+        lambda guard: [guard.skipped, *guard.first_nonfinite],
+    ),
+    # Every skip is one too many: it goes back in each of the epochs.
+    "guard that goes back": (
+        lambda: DivergenceGuard(max_skips=1, max_rollbacks=4),
+        lambda: SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
+        SPOILT,
+        lambda guard: [guard.skipped, guard.rollbacks, *guard.first_nonfinite],
+    ),
+    "flow": (
+        lambda: GradientFlowMonitor(X, Y),
+        lambda: SGD(0.1),
+        Y,
+        lambda monitor: [monitor.epochs, *(flow.norms["gru"] for flow in monitor.history)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_a_callback_knows_goes_on(name, tmp_path):
+    make, optimizer, y, known = KNOWN[name]
+    whole, callback = broken_off(tmp_path / "whole", make, optimizer, y)
+    broken_off(tmp_path / "parts", make, optimizer, y, stop=True)
+    parts, again = broken_off(tmp_path / "parts", make, optimizer, y)
+    for one, other in zip(known(callback), known(again), strict=True):
+        if isinstance(one, str):
+            assert one == other
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,61 @@ def test_nothing_is_removed_before_a_search_begins(tmp_path):
         assert len(outcome(search)) == 1
 
 
+def contents(directory):
+    files = [path for path in pathlib.Path(directory).rglob("*") if path.is_file()]
+    return {path.relative_to(directory): path.read_bytes() for path in files}
+
+
+def fails(hp):
+    model = build(hp)
+    model.compile("adam", lambda y, p: y @ p)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("hypermodel", "objective", "error"),
+    [
+        (build, keras_tuner.Objective("val_acuracy", "max"), "`objective` must be"),
+        (fails, "loss", "No trial of 2"),
+    ],
+)
+def test_what_was_to_be_replaced_comes_back_where_all_fails(hypermodel, objective, error, tmp_path):
+    run(make("RandomSearch", tmp_path, max_trials=1))
+    before = contents(tmp_path)
+    search = tuning.RandomSearch(
+        hypermodel, objective, max_trials=2, directory=str(tmp_path), overwrite=True
+    )
+    with pytest.raises(Exception, match=error) as raised:
+        run(search)
+    assert "as it was" in raised.value.__notes__[0]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*interrupted")
+def test_what_is_replaced_goes_after_the_first_trial(tmp_path):
+    run(make("RandomSearch", tmp_path, max_trials=1))
+    before = contents(tmp_path / "untitled_project")
+    with pytest.raises(KeyboardInterrupt):
+        run(make("RandomSearch", tmp_path, max_trials=1, overwrite=True), Interrupt(2))
+    assert contents(tmp_path / "untitled_project.replaced") == before
+    run(make("RandomSearch", tmp_path, max_trials=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["untitled_project"]
+
+
+def test_a_model_that_is_gone_is_named(tmp_path):
+    search = run(make("RandomSearch", tmp_path, max_trials=1))
+    message = r"The model of trial 1 is not in .*trial_0 any more"
+    (place,) = tmp_path.rglob("checkpoint.weights.h5")
+    place.write_bytes(place.read_bytes()[:20])
+    with pytest.raises(FileNotFoundError, match=message):
+        search.get_best_models()
+    shutil.rmtree(place.parent)
+    with pytest.raises(FileNotFoundError, match=message):
+        search.get_best_models()
+    with pytest.raises(ValueError, match=r"`num_models`.*num_models=0"):
+        search.get_best_models(0)
+
+
 def test_more_trials_extend_a_search(tmp_path, whole):
     run(make("RandomSearch", tmp_path / "parts", max_trials=2))
     assert outcome(run(make("RandomSearch", tmp_path / "parts", seed=None))) == whole
@@ -343,11 +399,6 @@ def test_a_search_without_a_winner_says_why(tmp_path):
             search.search(X, Y * np.inf, epochs=2, verbose=0)
     with pytest.raises(RuntimeError, match="No trial of 4"):
         search.get_best_models()
-
-    def fails(hp):
-        model = build(hp)
-        model.compile("adam", lambda y, p: y @ p)
-        return model
 
     search = tuning.RandomSearch(
         fails, "loss", max_trials=2, directory=str(tmp_path), project_name="failed"

@@ -35,8 +35,8 @@ class Slow(keras.callbacks.Callback):
         time.sleep(float(os.environ["SLOW"]))
 
 
-class Loud(tuning.RandomSearch):
-    """Says which trial it begins and ends."""
+class Loud:
+    """A search that says which trial it begins and ends."""
 
     def on_trial_begin(self, trial):
         print(f"begun {trial.trial_id}.", flush=True)
@@ -47,22 +47,35 @@ class Loud(tuning.RandomSearch):
         print(f"ended {trial.trial_id}.", flush=True)
 
 
-def main(folder):
+KINDS = {
+    "RandomSearch": {"max_trials": TRIALS},
+    "BayesianOptimization": {"max_trials": TRIALS, "num_initial_points": 2},
+    "GridSearch": {"max_trials": TRIALS},
+    "Hyperband": {"max_epochs": 4, "factor": 2},
+}
+
+
+def make(kind, folder, **timeouts):
+    loud = type(kind, (Loud, getattr(tuning, kind)), {})
+    return loud(build, "loss", seed=3, directory=str(folder), **KINDS[kind], **timeouts)
+
+
+def main(folder, kind):
     threading.currentThread = threading.current_thread
-    search = Loud(
-        build, "loss", TRIALS, seed=3, directory=folder, worker_timeout=3.0, chief_timeout=30.0
-    )
+    search = make(kind, folder, worker_timeout=3.0, chief_timeout=30.0)
     print("ready", flush=True)
-    search.search(X, Y, epochs=4, callbacks=[Slow()], verbose=0)
+    epochs = {} if kind == "Hyperband" else {"epochs": 4}
+    search.search(X, Y, callbacks=[Slow()], verbose=0, **epochs)
 
 
 class Cluster:
     """Processes of one search."""
 
-    def __init__(self, place, stack, slow):
+    def __init__(self, place, stack, slow, kind="RandomSearch", trials=TRIALS):
         (self.port,) = free_ports(1)
         self.place, self._stack, self._slow = place, stack, slow
         self._started = collections.Counter()
+        self._kind, self._trials = kind, trials
 
     def start(self, name):
         self._started[name] += 1
@@ -70,6 +83,7 @@ class Cluster:
             self.place / f"{name}-{self._started[name]}.txt",
             __file__,
             self.place / "search",
+            self._kind,
             KERASTUNER_TUNER_ID=name,
             KERASTUNER_ORACLE_IP="127.0.0.1",
             KERASTUNER_ORACLE_PORT=str(self.port),
@@ -83,7 +97,7 @@ class Cluster:
     def require_all_trials(self, *workers):
         """All ended in a score, and each was ended once."""
         state = self.state()
-        assert [trial["status"] for trial in state["trials"]] == ["COMPLETED"] * TRIALS
+        assert [trial["status"] for trial in state["trials"]] == ["COMPLETED"] * self._trials
         assert sorted(state["end_order"]) == [trial["trial_id"] for trial in state["trials"]]
         assert state["ongoing_trials"] == {}
         assert set(state["run_times"].values()) == {1}
@@ -105,6 +119,19 @@ def test_a_worker_that_is_killed_and_never_comes_back(cluster):
     assert other.wait() == 0, other.printed()
     cluster.require_all_trials(other)
     assert "Worker lost was not heard of for 3 seconds: trial" in chief.printed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "RandomSearch"])
+def test_a_lost_worker_of_every_other_search(kind, tmp_path):
+    trials = make(kind, tmp_path / "plan").oracle.planned
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, 0.1, kind, trials)
+        _, lost, other = map(cluster.start, ("chief", "lost", "other"))
+        lost.wait_for("epoch 0.")
+        lost.kill()
+        assert other.wait(300) == 0, other.printed()
+        cluster.require_all_trials(other)
 
 
 @pytest.mark.slow
@@ -153,4 +180,4 @@ def test_a_timeout_of_no_seconds(name, tmp_path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

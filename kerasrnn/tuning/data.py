@@ -1,9 +1,11 @@
 """Whether data fit a model and its task, before a trial is trained with them.
 
 The errors are keras-tuner's fatal ones, which end a search; any other would fail trial after trial.
-Data sets, generators and whatever else is no array pass as they are.
+Of data sets the first batch is looked at. Generators, which would lose it, and whatever else is no
+array pass as they are.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalValueError
@@ -13,6 +15,25 @@ from kerasrnn.tuning.tasks import whole_below
 
 def is_array(data):
     return isinstance(data, np.ndarray | tf.Tensor)
+
+
+def first_of(data):
+    """The inputs and labels of the first batch of a data set; `None` of anything else."""
+    if isinstance(data, tf.data.Dataset):
+        batch = next(iter(data.take(1)), None)
+    elif isinstance(data, keras.utils.PyDataset):
+        batch = data[0]
+    else:
+        return None
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[:2]
+
+
+def _numbers(array):
+    return np.asarray(array).dtype.kind in "biuf"
+
+
+def _finite(array):
+    return np.all(np.isfinite(array))
 
 
 def check_inputs(x, vocabulary_size, features, name):
@@ -26,13 +47,14 @@ def check_inputs(x, vocabulary_size, features, name):
     if not is_array(x):
         return
     if vocabulary_size is None:
-        if len(x.shape) != 3 or x.shape[2] != features:
+        if len(x.shape) != 3 or x.shape[2] != features or not (_numbers(x) and _finite(x)):
             raise FatalValueError(
-                f"`{name}` must be (samples, time, {features}) for features={features}. "
-                f"Received: an array of the shape {tuple(x.shape)}"
+                f"`{name}` must be (samples, time, {features}) for features={features}, finite "
+                f"numbers. Received: {described(x)}"
             )
         return
-    if len(x.shape) != 2 or not whole_below(vocabulary_size)(np.asarray(x)):
+    in_range = whole_below(vocabulary_size)
+    if len(x.shape) != 2 or not (_numbers(x) and in_range(np.asarray(x))):
         raise FatalValueError(
             f"`{name}` must be (samples, time), whole numbers from 0 to {vocabulary_size - 1} for "
             f"vocabulary_size={vocabulary_size}. Received: {described(x)}"
@@ -49,12 +71,15 @@ def check_labels(y, x, task, labels, name):
         labels: Its `Labels`.
         name: What `y` is called in the error.
     """
+    if y is None and is_array(x):
+        raise FatalValueError(f"`{name}` must be the labels for task={task!r}. Received: None")
     if not is_array(y):
         return
     steps = x.shape[1] if is_array(x) and len(x.shape) > 1 else None
     shape = tuple(steps if axis == "time" else axis for axis in labels.shape)
     shapes = [shape, shape[:-1]] if shape[-1] == 1 else [shape]
-    if not (any(_fits(y.shape[1:], one) for one in shapes) and labels.hold(np.asarray(y))):
+    hold = _numbers(y) and labels.hold(np.asarray(y))
+    if not (any(_fits(y.shape[1:], one) for one in shapes) and hold):
         axes = " or ".join(
             f"({', '.join(map(str, ('samples', *one)))})"
             for one in ([labels.shape, labels.shape[:-1]] if shape[-1] == 1 else [labels.shape])
@@ -74,5 +99,7 @@ def _fits(axes, wanted):
 
 def described(array):
     values = np.asarray(array)
+    if not _numbers(values):
+        return f"an array of the shape {tuple(array.shape)} and dtype {values.dtype}"
     between = f", from {values.min()} to {values.max()}" if values.size else ""
     return f"an array of the shape {tuple(array.shape)}{between}"

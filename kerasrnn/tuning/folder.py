@@ -65,6 +65,43 @@ class StateFile:
             place.unlink(missing_ok=True)
 
 
+class Replaced:
+    """A search that another one is to replace. It is put aside, beside its folder, until it is
+    clear that the other one goes well: whatever ends that before then has it back in its place.
+
+    Args:
+        folder: A `pathlib.Path` or `Address`, the folder of both.
+    """
+
+    def __init__(self, folder):
+        self._folder, self._aside = folder, _beside(folder, "replaced")
+
+    def put_aside(self):
+        """Leaves an empty folder. A search that came to nothing before it, its process having been
+        killed, is not worth keeping; the one that it was to replace is."""
+        if self._aside.exists():
+            self._clear()
+        elif self._folder.exists():
+            tf.io.gfile.rename(str(self._folder), str(self._aside))
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def put_back(self):
+        """Gives whether there was one."""
+        if not self._aside.exists():
+            return False
+        self._clear()
+        tf.io.gfile.rename(str(self._aside), str(self._folder))
+        return True
+
+    def remove(self):
+        if self._aside.exists():
+            tf.io.gfile.rmtree(str(self._aside))
+
+    def _clear(self):
+        if self._folder.exists():
+            tf.io.gfile.rmtree(str(self._folder))
+
+
 def backup_of(path):
     return _beside(path, "backup")
 

@@ -6,7 +6,6 @@ import math
 import keras
 import keras_tuner
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
 from kerasrnn.arguments import one_of, positive_integer
@@ -17,6 +16,7 @@ from kerasrnn.diagnostics.health.measured import Measured, measure
 from kerasrnn.diagnostics.health.verdict import SEVERITIES
 from kerasrnn.diagnostics.looking import as_batch
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
+from kerasrnn.tuning.data import first_of
 
 # The norms are looked at after so many updates, and whenever that many times as many were made.
 _FIRST, _GROWTH = 20, 1.5
@@ -167,10 +167,8 @@ def first_batch(args, kwargs, samples):
     without losing them."""
     received = inspect.signature(keras.Model.fit).bind_partial(None, *args, **kwargs).arguments
     data = received.get("x"), received.get("y")
-    if isinstance(data[0], tf.data.Dataset):
-        data = keras.utils.unpack_x_y_sample_weight(next(iter(data[0])))[:2]
-    elif isinstance(data[0], keras.utils.PyDataset):
-        data = keras.utils.unpack_x_y_sample_weight(data[0][0])[:2]
+    if batch := first_of(data[0]):
+        data = batch
     elif not all(hasattr(part, "shape") for part in tree.flatten(data)):
         return None
     return tree.map_structure(lambda v: v if v is None else v[:samples], data)

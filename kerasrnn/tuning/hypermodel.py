@@ -290,9 +290,10 @@ class RNNHyperModel(keras_tuner.HyperModel):
             What `Model.fit` returns.
 
         Raises:
-            keras_tuner.errors.FatalValueError: a `ValueError` that ends a search: arrays that do
-                not fit the model or the task; `GradientClipping` beside a clip of the optimizer's;
-                a `batch_size` beside `batch_sizes`, or these for what is no array.
+            keras_tuner.errors.FatalValueError: a `ValueError` that ends a search: arrays, or the
+                first batch of a data set, that do not fit the model or the task;
+                `GradientClipping` beside a clip of the optimizer's; a `batch_size` beside
+                `batch_sizes`, or these for what is no array.
         """
         passed = inspect.signature(keras.Model.fit).bind(model, *args, **kwargs).arguments
         self._check_data(passed)
@@ -310,9 +311,13 @@ class RNNHyperModel(keras_tuner.HyperModel):
 
     def _check_data(self, passed):
         sets = {("x", "y"): (passed.get("x"), passed.get("y"))}
+        if batch := data.first_of(passed.get("x")):
+            sets = {("the first x", "the first y"): batch}
         validation = passed.get("validation_data")
         if isinstance(validation, list | tuple) and len(validation) > 1:
             sets["validation_data[0]", "validation_data[1]"] = validation[:2]
+        elif batch := data.first_of(validation):
+            sets["the first x of validation_data", "the first y of validation_data"] = batch
         for (x_name, y_name), (x, y) in sets.items():
             data.check_inputs(x, self.vocabulary_size, self.features, x_name)
             data.check_labels(y, x, self.task, self.network.task.labels, y_name)

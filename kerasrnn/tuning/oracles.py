@@ -7,6 +7,7 @@ import math
 import keras_tuner
 import numpy as np
 
+from kerasrnn.tuning.asked import require_settings
 from kerasrnn.tuning.folder import read_json, replace_json, write_json
 from kerasrnn.tuning.workers import Signs, is_chief
 
@@ -21,6 +22,7 @@ class KeptOracle(keras_tuner.Oracle):
 
     Attributes:
         asked_seed: The seed that was passed, `None` where keras-tuner draws one.
+        asked_objective: Likewise, `None` where it is what `fit` returns.
         search: What tells this search from others in the same folder, a dictionary.
         signs: Of life, of the workers by their ids.
     """
@@ -29,8 +31,10 @@ class KeptOracle(keras_tuner.Oracle):
     settings = ()
 
     def __init__(self, *args, seed=None, **kwargs):
+        require_settings(kwargs | {"seed": seed})
+        seed = seed if seed is None else int(seed)
         super().__init__(*args, seed=_ZERO if seed == 0 else seed, **kwargs)
-        self.asked_seed = seed
+        self.asked_seed, self.asked_objective = seed, kwargs.get("objective")
         self.search = self._file = None
         self._holds_back = False
         self.signs = Signs()

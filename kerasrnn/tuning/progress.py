@@ -3,6 +3,7 @@
 import time
 
 from kerasrnn.tuning.oracles import is_healthy
+from kerasrnn.tuning.reasons import reason_of
 
 
 class Progress:
@@ -50,7 +51,7 @@ class Progress:
         if is_healthy(trial):
             outcome = f"{name} {trial.score:.5g}"
         else:
-            reason = (record.get("message") or trial.message or "").strip().rpartition("\n")[2]
+            reason = reason_of(record.get("message") or trial.message)
             outcome = f"no score ({reason.rstrip('.')})"
         parts = [f"{outcome}, {duration(record.get('seconds', 0))}"]
         if best is not None:

@@ -11,17 +11,24 @@ import keras_tuner
 import tensorflow as tf
 from keras_tuner.engine.tuner import maybe_distribute
 
-from kerasrnn.arguments import boolean
+from kerasrnn.arguments import boolean, one_of, positive_integer
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.verdict import gravest
 from kerasrnn.files import located
-from kerasrnn.tuning.folder import StateFile, read_json, write_json
+from kerasrnn.tuning.asked import (
+    list_of_callbacks,
+    named_arguments,
+    require_folder,
+    require_hypermodel,
+)
+from kerasrnn.tuning.folder import Replaced, StateFile, read_json, write_json
 from kerasrnn.tuning.healthy import HealthWatch, first_batch, healthy_part
 from kerasrnn.tuning.hypermodel import RNNHyperModel
 from kerasrnn.tuning.keeping import EpochKeeper, NotHandedOn, TrialLost, require_objective, seed_of
 from kerasrnn.tuning.memory import TrialMemory
 from kerasrnn.tuning.progress import Progress
+from kerasrnn.tuning.reasons import reason_of
 from kerasrnn.tuning.table import TrialsTable
 from kerasrnn.tuning.workers import ChiefClient, is_chief, pause, regularly
 
@@ -37,8 +44,8 @@ class Search(keras_tuner.Tuner):
             on with.
     """
 
-    # Whether trials go on from others that have ended.
-    promotes = False
+    # Whether trials go on from others that have ended, and whether it says for how many epochs.
+    promotes = sets_epochs = False
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class Search(keras_tuner.Tuner):
                 "`hypermodel` must be a HyperModel or a function that builds a model, unless a "
                 "subclass has a `run_trial` of its own. Received: hypermodel=None"
             )
+        require_hypermodel(hypermodel)
         self._replaces = boolean("overwrite", overwrite)
         for name, seconds in (("worker_timeout", worker_timeout), ("chief_timeout", chief_timeout)):
             if not seconds > 0:
@@ -63,8 +71,16 @@ class Search(keras_tuner.Tuner):
         self._kept_oracle = oracle
         self._progress = Progress(oracle)
         # keras-tuner sets its own after it has begun with the space.
-        self._executions = kwargs.get("executions_per_trial", 1)
+        self._executions = positive_integer(
+            "executions_per_trial", kwargs.get("executions_per_trial", 1)
+        )
+        require_folder(kwargs.get("directory"), kwargs.get("project_name"))
         super().__init__(oracle, hypermodel, **kwargs)
+        if self._fits_plainly and oracle.asked_objective is None:
+            raise ValueError(
+                "`objective` must be the name of a metric, a keras_tuner.Objective or a "
+                "HealthyObjective. Received: objective=None"
+            )
         self._began = True
         if self._is_worker():
             self.oracle = ChiefClient(self.oracle, chief_timeout)
@@ -87,7 +103,7 @@ class Search(keras_tuner.Tuner):
             return
         state = oracle.kept_state()
         if state is not None:
-            self._require_this_search(state.get("search"))
+            self._require_this_search(state.get("search") if isinstance(state, dict) else None)
             oracle.reload()
             self._progress.goes_on()
 
@@ -139,22 +155,59 @@ class Search(keras_tuner.Tuner):
             RuntimeError: no trial has come to a finite score, or too many in a row have failed.
             keras_tuner.errors.FatalValueError: no metric gives the objective.
         """
-        self._require_validation(fit_args, fit_kwargs)
+        verbose = one_of((0, 1, 2, "auto"), "verbose", fit_kwargs.get("verbose", "auto"))
+        self._progress.verbose = 1 if verbose == "auto" else verbose
+        if self._fits_plainly:
+            fit_args, fit_kwargs = (), named_arguments(fit_args, fit_kwargs)
+            self._require_validation(fit_kwargs)
+        if "callbacks" in fit_kwargs:
+            fit_kwargs["callbacks"] = list_of_callbacks(fit_kwargs["callbacks"])
+        if self.sets_epochs and {"epochs", "initial_epoch"} & fit_kwargs.keys():
+            warnings.warn(
+                f"{type(self).__name__} sets `epochs` and `initial_epoch` itself, by `max_epochs`; "
+                "those of search() do not count.",
+                stacklevel=2,
+            )
         if self._replaces and not self._is_worker():
-            self._remove_what_is_there()
+            self._require_a_search_to_replace()
+            self._replaced.put_aside()
         self._replaces = False
-        verbose = fit_kwargs.get("verbose", "auto")
-        self._progress.verbose = 1 if verbose == "auto" else int(verbose)
-        with self._looking_after_workers():
+        with self._looking_after_workers(), self._putting_back():
             super().search(*fit_args, **fit_kwargs)
-        # A worker's chief may be gone by now.
-        if not self._is_worker():
-            self._require_a_winner()
+            # A worker's chief may be gone by now.
+            if not self._is_worker():
+                self._require_a_winner()
 
     def _looking_after_workers(self):
         if is_chief():
-            return regularly(self._kept_oracle.release_lost)
+            return regularly(self._look_after_workers)
         return contextlib.nullcontext()
+
+    def _look_after_workers(self):
+        self._kept_oracle.release_lost()
+        self._settle()
+
+    @contextlib.contextmanager
+    def _putting_back(self):
+        """Has what the search was to replace back where it fails before a trial has gone well."""
+        try:
+            yield
+        except Exception as error:
+            if not (self._is_worker() or self._has_a_trial()) and self._replaced.put_back():
+                error.add_note(f"What was to be replaced is in {self._place} as it was.")
+            raise
+
+    @property
+    def _replaced(self):
+        return Replaced(self._place)
+
+    def _has_a_trial(self):
+        trials = list(self._kept_oracle.trials.values())
+        return any(trial.status == "COMPLETED" for trial in trials)
+
+    def _settle(self):
+        if not self._is_worker() and self._has_a_trial():
+            self._replaced.remove()
 
     def pre_create_trial(self):
         if not self._began:
@@ -162,32 +215,27 @@ class Search(keras_tuner.Tuner):
             pause()
         self._began = False
 
-    def _require_validation(self, args, kwargs):
-        if not self._fits_plainly:
-            return
-        fit = inspect.signature(keras.Model.fit)
-        with contextlib.suppress(TypeError):
-            received = fit.bind_partial(None, *args, **kwargs).arguments
-            validates = received.get("validation_split") or received.get("validation_data")
-            if validates is None or validates == 0:
-                for name in self._kept_oracle.objective_names():
-                    if name.startswith("val_"):
-                        raise ValueError(
-                            "`objective` on validation data needs `validation_data` or "
-                            f"`validation_split` in search(). Received: objective={name!r}"
-                        )
+    def _require_validation(self, kwargs):
+        validates = kwargs.get("validation_split") or kwargs.get("validation_data") is not None
+        for name in self._kept_oracle.objective_names():
+            if name.startswith("val_") and not validates:
+                raise ValueError(
+                    "`objective` on validation data needs `validation_data` or "
+                    f"`validation_split` in search(). Received: objective={name!r}"
+                )
 
     @property
     def _fits_plainly(self):
         """Whether `fit` is called with what `search` is called with."""
         fit = getattr(type(self.hypermodel), "fit", None)
-        return fit in (keras_tuner.HyperModel.fit, RNNHyperModel.fit)
+        tried = type(self).run_trial in (Search.run_trial, *_THEIRS)
+        return tried and fit in (keras_tuner.HyperModel.fit, RNNHyperModel.fit)
 
     def _fit_takes(self, name):
         parameters = inspect.signature(self.hypermodel.fit).parameters.values()
         return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
 
-    def _remove_what_is_there(self):
+    def _require_a_search_to_replace(self):
         names = [place.name for place in self._place.iterdir()]
         searched = any(name.startswith(("oracle.json", "trial_", "tuner")) for name in names)
         if names and not searched:
@@ -196,8 +244,6 @@ class Search(keras_tuner.Tuner):
                 f"{', '.join(sorted(names)[:3])}. Received: directory={self.directory!r}, "
                 f"project_name={self.project_name!r}"
             )
-        tf.io.gfile.rmtree(str(self._place))
-        self._place.mkdir(parents=True, exist_ok=True)
 
     def on_search_begin(self):
         self._progress.begin()
@@ -214,6 +260,7 @@ class Search(keras_tuner.Tuner):
             for execution in range(self.executions_per_trial):
                 self._state_file(trial.trial_id, execution).remove()
         self._memory.release()
+        self._settle()
         best = self.oracle.get_best_trials(1)
         self._progress.end_trial(ended, self._record(ended), best[0] if best else None)
 
@@ -331,10 +378,24 @@ class Search(keras_tuner.Tuner):
         return model
 
     def get_best_models(self, num_models=1):
+        positive_integer("num_models", num_models)
         self._require_a_winner()
         return super().get_best_models(num_models)
 
+    def load_model(self, trial):
+        try:
+            return super().load_model(trial)
+        # Of TensorFlow, h5py and json: what a file that is gone or damaged raises.
+        except (tf.errors.OpError, OSError, json.JSONDecodeError) as error:
+            raise FileNotFoundError(
+                f"The model of trial {int(trial.trial_id) + 1} is not in "
+                f"{self._trial_place(trial.trial_id)} any more ({reason_of(str(error))}). Put "
+                "back a copy of that folder, or train a model with the trial's hyperparameters, "
+                "which get_best_hyperparameters() has."
+            ) from error
+
     def get_best_hyperparameters(self, num_trials=1):
+        positive_integer("num_trials", num_trials)
         self._require_a_winner()
         return super().get_best_hyperparameters(num_trials)
 
@@ -345,7 +406,7 @@ class Search(keras_tuner.Tuner):
         ended = [trial for trial in trials if trial.status in ("COMPLETED", "FAILED")]
         if not ended:
             raise RuntimeError("The search has no trial that has ended: call search() first.")
-        reasons = dict.fromkeys(_last_line(trial.message) for trial in ended)
+        reasons = dict.fromkeys(reason_of(trial.message) for trial in ended)
         raise RuntimeError(
             f"No trial of {len(ended)} came to a finite score: {'; '.join(list(reasons)[:5])}. "
             f"Each trial's `message` has more, in {self._place}."
@@ -357,7 +418,8 @@ class Search(keras_tuner.Tuner):
 
         Returns:
             A list with a dictionary for each trial: `"trial"`, its number, `"hyperparameters"`, a
-            dictionary, `"score"`, `None` where there is none, `"epochs"`, `"parameters"`,
+            dictionary, `"score"`, `None` where there is none, `"epochs"`, those of all executions
+            and, where Hyperband goes on with a trial, of what follows alone, `"parameters"`,
             `"seconds"`, and `"verdict"`: that of a `GradientNormMonitor` among the callbacks,
             "NON-FINITE" of a trial that was lost without one, "FAILED" or "RUNNING". Printed, it is
             a table in Markdown.
@@ -401,10 +463,6 @@ class Search(keras_tuner.Tuner):
 
 # keras-tuner's, that hand on to that of `Search`.
 _THEIRS = (keras_tuner.Hyperband.run_trial,)
-
-
-def _last_line(message):
-    return (message or "").strip().rpartition("\n")[2] or "no reason was recorded"
 
 
 def _difference(name, there, here):

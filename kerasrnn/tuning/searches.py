@@ -10,7 +10,7 @@ _COMMON = """
     that ran is lost, no trial runs twice to its end, and with a `seed` the outcome is that of a
     search that nothing disturbed, where the data are arrays or come in a fixed order. A trial goes
     on from its last epoch with its weights, its optimizer, the numbers that its random layers would
-    have drawn, and what its callbacks know (of those of this package, `GradientNormMonitor`). After
+    have drawn, and what its callbacks know. After
     Ctrl-C `search` goes on in the same way. Each trial has random numbers of its own, which come
     from `seed` and the trial's number.
 
@@ -39,15 +39,20 @@ _LAST = """
         max_retries_per_trial, max_consecutive_failed_trials: How often a trial that ended in an
             error is tried again, and how many such trials in a row end the search.
         **kwargs: As in `keras_tuner.Tuner`, `directory` and `project_name`, `executions_per_trial`,
-            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces goes when
-            `search` begins.
+            `max_model_size` and `overwrite` among them. What `overwrite=True` replaces is put
+            aside when `search` begins, beside the folder under its name and `.replaced`, and goes
+            when the first trial has gone well; it comes back where none does.
 """
 _RAISES = """
     Raises:
-        ValueError: `overwrite` is false and the folder holds another search, of another space,
-            objective, seed or tuner, or a file of it that is damaged, as is its backup; in
-            `search`, where the objective is of validation data and there are none.
+        ValueError: an argument is out of its range; `overwrite` is false and the folder holds
+            another search, of another space, objective, seed or tuner, or a file of it that is
+            damaged, as is its backup; in `search`, where the objective is of validation data and
+            there are none.
         ConnectionError: a worker has no chief.
+        OSError: `directory` cannot be made or written.
+        TypeError: in `search`, for an argument that `fit` does not take, or what is no callback.
+        FileNotFoundError: in `get_best_models`, where a trial's file is gone or damaged.
         FileExistsError: in `search`, where `overwrite` would remove what is no search.
         RuntimeError: at the end of `search`, where no trial has come to a finite score.
 """
@@ -204,7 +209,7 @@ class Hyperband(keras_tuner.Hyperband, Search):
     1
     """
 
-    promotes = True
+    promotes = sets_epochs = True
 
     def __init__(
         self,

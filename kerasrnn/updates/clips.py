@@ -57,6 +57,18 @@ class ClipRule:
     def latest_threshold(self):
         return self.value
 
+    def fit_state(self):
+        """Its value and what it knows of earlier updates, for `go_on_from`."""
+        return {name: variable.numpy() for name, variable in self._variables()}
+
+    def go_on_from(self, state):
+        """Takes up the `fit_state` of a rule of the same class."""
+        for name, variable in self._variables():
+            variable.assign(state[name])
+
+    def _variables(self):
+        return [(name, one) for name, one in vars(self).items() if isinstance(one, tf.Variable)]
+
     def __call__(self, variables, grads):
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync == 1:

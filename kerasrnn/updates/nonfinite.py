@@ -39,6 +39,19 @@ class NonFiniteFilter:
             count.assign(0)
         self._first.assign([-1, -1])
 
+    def fit_state(self):
+        """The counts, for `go_on_from`."""
+        return [variable.numpy() for variable in self._counts()], self._paths
+
+    def go_on_from(self, state):
+        """To be called after `begin`."""
+        values, self._paths = state
+        for variable, value in zip(self._counts(), values, strict=True):
+            variable.assign(value)
+
+    def _counts(self):
+        return self._updates, self._skipped, self._in_a_row, self._first, self._spoilt
+
     @property
     def skipped(self):
         return int(self._skipped)

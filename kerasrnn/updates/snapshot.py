@@ -8,10 +8,12 @@ class Snapshot:
 
     Args:
         variables: A list of them.
+        values: The `values` of another snapshot, of the same variables in another process.
     """
 
-    def __init__(self, variables):
-        self._values = [(variable, variable.numpy()) for variable in variables]
+    def __init__(self, variables, values=None):
+        values = [variable.numpy() for variable in variables] if values is None else values
+        self._values = list(zip(variables, values, strict=True))
 
     def __len__(self):
         return len(self._values)
