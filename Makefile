@@ -33,6 +33,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/gradient_flow.py
 	$(BIN)/python benchmarks/monitor.py
 	$(BIN)/python benchmarks/search_memory.py
+	$(BIN)/python benchmarks/chief.py
 
 # The site, in build/docs. mkdocs-material 9.7 advertises its successor without the variable.
 docs: .venv/installed-docs

@@ -1,100 +1,91 @@
-"""How many calls a chief of a search answers: a trivial trial with 1, 2, 4 and 8 workers, which are
-threads that ask it over the loopback as a worker of `kerasrnn.tuning` does.
+"""How many calls a chief of a search answers: trials that do nothing, with 1, 2, 4 and 8 workers,
+each a process of its own on this machine that runs a search of `kerasrnn.tuning`.
 
-    python benchmarks/chief.py [first of five free ports]
+    python benchmarks/chief.py
+
+Prints the table of docs/devices.md. The time runs from the first trial's begin to the last one's
+end, without the start of the processes.
 """
 
 import os
 import pathlib
+import socket
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["KERASTUNER_TUNER_ID"] = "chief"
-os.environ["KERASTUNER_ORACLE_IP"] = "127.0.0.1"
 
-import keras_tuner
-from keras_tuner.src.distribute import oracle_chief, oracle_client
+from kerasrnn import tuning
 
-from kerasrnn.tuning.oracles import RandomSearchOracle
-
+# What keras-tuner's loop and ours ask for in each trial, beside one sign of life per second.
 CALLS_PER_TRIAL = 6
 TRIALS = 200
 
 
-def worker(number, spans):
-    client = oracle_client.OracleClient(keras_tuner.oracles.RandomSearchOracle("loss"))
-    while True:
-        since = time.perf_counter()
-        trial = client.create_trial(f"worker-{number}")
-        if trial.status == "STOPPED":
-            return
-        if trial.status != "RUNNING":
-            continue
-        # What keras-tuner's loop and ours ask for in each trial, beside one sign per second.
-        client.get_trial(trial.trial_id)
-        client.update_trial(trial.trial_id, {"loss": 1.0})
-        trial.status = "COMPLETED"
-        client.end_trial(trial)
-        client.get_trial(trial.trial_id)
-        client.get_best_trials(1)
-        spans.append(time.perf_counter() - since)
+class Nothing(tuning.RandomSearch):
+    """Trials that do nothing, and say when they begin and end."""
+
+    def on_trial_begin(self, trial):
+        print(time.time(), flush=True)
+        super().on_trial_begin(trial)
+
+    def run_trial(self, trial, verbose):
+        return trial.hyperparameters.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        print(time.time(), flush=True)
 
 
-def served(port, folder):
-    """The oracle of a chief that listens there."""
-    os.environ["KERASTUNER_ORACLE_PORT"] = str(port)
-    oracle = RandomSearchOracle(objective=keras_tuner.Objective("loss", "min"), max_trials=TRIALS)
-    space = keras_tuner.HyperParameters()
-    space.Float("learning_rate", 1e-4, 1e-1, sampling="log")
-    oracle.update_space(space)
-    oracle.keep_in(pathlib.Path(folder))
-    oracle.search = {}
-    threading.Thread(target=oracle_chief.start_server, args=(oracle,), daemon=True).start()
+def take_part(folder):
+    """One process of a search, whose part is in keras-tuner's variables."""
+    search = Nothing(max_trials=TRIALS, seed=0, directory=folder, overwrite=True)
+    search.search(verbose=0)
 
 
-def measure(workers, port):
-    with tempfile.TemporaryDirectory() as folder:
-        served(port, folder)
-        spans, since = [], time.perf_counter()
-        with ThreadPoolExecutor(workers) as threads:
-            for number in range(workers):
-                threads.submit(worker, number, spans)
-        seconds = time.perf_counter() - since
-        written = (pathlib.Path(folder) / "oracle.json").stat().st_size
-    trials = len(spans)
-    mean = 1000 * sum(spans) / trials
+def measure(workers):
+    with socket.socket() as one, tempfile.TemporaryDirectory() as folder:
+        one.bind(("127.0.0.1", 0))
+        where = {"KERASTUNER_ORACLE_IP": "127.0.0.1"}
+        where["KERASTUNER_ORACLE_PORT"] = str(one.getsockname()[1])
+        one.close()
+        command = [sys.executable, "-W", "ignore", __file__, folder]
+        chief, *others = (
+            subprocess.Popen(
+                command,
+                env={**os.environ, **where, "KERASTUNER_TUNER_ID": name},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name in ("chief", *(f"worker-{number}" for number in range(workers)))
+        )
+        times = []
+        for worker in others:
+            printed, _ = worker.communicate()
+            if worker.returncode:
+                sys.exit("A worker ended with an error.")
+            times += map(float, printed.split())
+        # It stays for up to 20 seconds.
+        chief.kill()
+        chief.wait()
+        (state,) = pathlib.Path(folder).rglob("oracle.json")
+        written = state.stat().st_size
+    seconds = max(times) - min(times)
     print(
-        f"| {workers} | {trials / seconds:.0f} | {CALLS_PER_TRIAL * trials / seconds:.0f} "
-        f"| {mean:.0f} | {written / 1000:.0f} |",
+        f"| {workers} | {TRIALS / seconds:.0f} | {CALLS_PER_TRIAL * TRIALS / seconds:.0f} "
+        f"| {1000 * workers * seconds / TRIALS:.0f} | {written / 1000:.0f} |",
         flush=True,
     )
 
 
-def signs(port):
-    """Signs of life that a chief answers in a second."""
-    with tempfile.TemporaryDirectory() as folder:
-        served(port, folder)
-        client = oracle_client.OracleClient(keras_tuner.oracles.RandomSearchOracle("loss"))
-        trial = client.create_trial("worker-0")
-        since = time.perf_counter()
-        for _ in range(1000):
-            client.get_trial(trial.trial_id)
-        return 1000 / (time.perf_counter() - since)
-
-
 def main():
-    threading.currentThread = threading.current_thread
-    print("| workers | trials/s | calls/s | ms of calls per trial | kB of oracle.json |")
+    print("| workers | trials/s | calls/s | ms per trial and worker | kB of oracle.json |")
     print("|---|---|---|---|---|")
-    first = int(sys.argv[1]) if len(sys.argv) > 1 else 41300
-    for index, workers in enumerate((1, 2, 4, 8)):
-        measure(workers, first + index)
-    print(f"signs of life: {signs(first + 4):.0f} calls/s")
+    for workers in (1, 2, 4, 8):
+        measure(workers)
 
 
 if __name__ == "__main__":
-    main()
+    take_part(sys.argv[1]) if len(sys.argv) > 1 else main()

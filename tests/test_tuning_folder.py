@@ -4,7 +4,14 @@ import pickle
 
 import pytest
 
-from kerasrnn.tuning.folder import Replaced, StateFile, read_json, write_json
+from kerasrnn.tuning.folder import (
+    Replaced,
+    StateFile,
+    WholeWeights,
+    read_json,
+    unfinished,
+    write_json,
+)
 
 
 def test_json_is_written_twice(tmp_path):
@@ -80,3 +87,45 @@ def test_what_is_replaced_goes(tmp_path):
     (folder / "new").write_text("new")
     Replaced(folder).remove()
     assert [path.name for path in tmp_path.rglob("*")] == ["search", "new"]
+
+
+class WritesMeanwhile:
+    """Its pickling has another worker write the same file."""
+
+    def __init__(self, file, monkeypatch):
+        self._file, self._monkeypatch = file, monkeypatch
+
+    def __reduce__(self):
+        with self._monkeypatch.context() as patch:
+            patch.setenv("KERASTUNER_TUNER_ID", "the other/worker")
+            self._file.write("the other's" * 9)
+        return str, ("mine",)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_two_workers_that_write_the_same_file(before, tmp_path, monkeypatch):
+    """One was taken for lost, and writes still."""
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker")
+    file = StateFile(tmp_path / "state.pickle")
+    if before:
+        file.write("the first")
+    file.write(WritesMeanwhile(file, monkeypatch))
+    assert file.read() == "mine"
+    file.path.unlink()
+    assert file.read() == "the other's" * 9
+    file.remove()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_weights_take_their_place_when_they_are_whole(tmp_path):
+    path = tmp_path / "checkpoint.weights.h5"
+    weights = WholeWeights(path)
+    path.write_text("old")
+    unfinished(path).write_text("of a process that di")
+    weights.on_train_begin()
+    weights.on_epoch_end(0)
+    assert path.read_text() == "old"
+    unfinished(path).write_text("new")
+    weights.on_epoch_end(1)
+    assert path.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [path]

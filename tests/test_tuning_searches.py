@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 
+import h5py
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from killed import Moments
 from slow import slow_but
 
 from kerasrnn import tuning
@@ -144,6 +146,39 @@ def test_wherever_it_is_killed(kind, kills, tmp_path):
     _, ended = in_another_process(kind, tmp_path / "killed", *kills, None)
     assert ended == json.loads(json.dumps(outcome(undisturbed)))
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
+
+
+def weights_of(search):
+    return [model.get_weights() for model in search.get_best_models(9)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "every"),
+    slow_but(
+        ["GridSearch"],
+        [
+            ("GridSearch", {"max_trials": 2}, 29),
+            ("RandomSearch", {"max_trials": 2, "executions_per_trial": 2}, 7),
+            ("Hyperband", {}, 11),
+        ],
+    ),
+)
+def test_killed_between_any_two_operations_on_files(kind, settings, every, tmp_path, monkeypatch):
+    moments = Moments(tmp_path / "whole", tmp_path / "copies")
+    with moments.watched(monkeypatch):
+        whole = run(make(kind, tmp_path / "whole", **settings))
+    ended, norms, weights = outcome(whole), records(tmp_path / "whole"), weights_of(whole)
+    assert len(moments.copied) > 40
+    for copy in moments.copied[::every]:
+        # A file of weights is whole at every moment, whatever comes after it.
+        for file in copy.rglob("trial_*/checkpoint.weights.h5"):
+            h5py.File(file).close()
+        search = run(make(kind, copy, **settings))
+        assert outcome(search) == ended, copy
+        assert records(copy) == norms
+        for one, other in zip(weights_of(search), weights, strict=True):
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 class Interrupt(keras.callbacks.Callback):

@@ -23,7 +23,7 @@ TRIALS = 4
 def build(hp):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Choice("units", [2, 4]))])
     rate = hp.Float("learning_rate", 0.001, 0.1)
-    model.compile(keras.optimizers.SGD(rate), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(rate), os.environ.get("LOSS", "mse"), run_eagerly=True)
     return model
 
 
@@ -62,7 +62,8 @@ def make(kind, folder, **timeouts):
 
 def main(folder, kind):
     threading.currentThread = threading.current_thread
-    search = make(kind, folder, worker_timeout=3.0, chief_timeout=30.0)
+    seconds = float(os.environ["CHIEF_TIMEOUT"])
+    search = make(kind, folder, worker_timeout=3.0, chief_timeout=seconds)
     print("ready", flush=True)
     epochs = {} if kind == "Hyperband" else {"epochs": 4}
     search.search(X, Y, callbacks=[Slow()], verbose=0, **epochs)
@@ -77,7 +78,7 @@ class Cluster:
         self._started = collections.Counter()
         self._kind, self._trials = kind, trials
 
-    def start(self, name):
+    def start(self, name, chief_timeout=30, loss="mse"):
         self._started[name] += 1
         process = Started(
             self.place / f"{name}-{self._started[name]}.txt",
@@ -88,6 +89,8 @@ class Cluster:
             KERASTUNER_ORACLE_IP="127.0.0.1",
             KERASTUNER_ORACLE_PORT=str(self.port),
             SLOW=str(self._slow),
+            CHIEF_TIMEOUT=str(chief_timeout),
+            LOSS=loss,
         )
         return self._stack.enter_context(process)
 
@@ -162,6 +165,49 @@ def test_a_chief_that_is_killed_and_comes_back(cluster):
         assert worker.wait() == 0, worker.printed()
     cluster.require_all_trials(one, other)
     assert again.wait(60) == 0, again.printed()
+
+
+@pytest.mark.slow
+def test_a_chief_that_does_not_come_back(cluster):
+    """Its worker says so, and not that the trial has failed."""
+    chief, worker = (cluster.start(name, chief_timeout=2) for name in ("chief", "worker"))
+    worker.wait_for("epoch 1.")
+    chief.kill()
+    assert worker.wait() == 1, worker.printed()
+    assert "none has answered for 2 seconds (`chief_timeout`)" in worker.printed()
+    cluster.start("chief")
+    again = cluster.start("worker")
+    assert again.wait() == 0, again.printed()
+    cluster.require_all_trials(worker, again)
+
+
+@pytest.mark.slow
+def test_a_chief_whose_trials_all_fail(cluster):
+    """It ends with the reason, and its workers end."""
+    chief, one, other = (cluster.start(name, loss="no_loss") for name in ("chief", "one", "other"))
+    for worker in (one, other):
+        assert worker.wait() == 0, worker.printed()
+    assert chief.wait(60) == 1, chief.printed()
+    assert "Number of consecutive failures exceeded" in chief.printed()
+    assert "no_loss" in chief.printed().rpartition("exceeded")[2]
+
+
+def test_a_chief_hands_out_nothing_after_too_many_failures(tmp_path, monkeypatch, quiet_tuner):
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    search = tuning.RandomSearch(build, "loss", max_trials=9, directory=str(tmp_path))
+    oracle = search.oracle
+    first, second = oracle.create_trial("one"), oracle.create_trial("other")
+    for trial in (first, second, oracle.create_trial("third")):
+        assert oracle.failure is None
+        trial.status = "INVALID"
+        oracle.end_trial(trial)
+    assert "consecutive failures" in str(oracle.failure)
+    assert oracle.ongoing_trials == {}
+    for worker in ("one", "other", "third"):
+        assert oracle.create_trial(worker).status == "STOPPED"
+    assert oracle.tuner_ids == set()
 
 
 def test_a_worker_without_a_chief(tmp_path, monkeypatch):

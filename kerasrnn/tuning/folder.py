@@ -1,9 +1,13 @@
 """What a search keeps on disk: whenever the process dies, each file is there whole, or the one
 before it is."""
 
+import contextlib
 import json
+import os
 import pickle
+import re
 
+import keras
 import tensorflow as tf
 
 from kerasrnn.files import replacing_file
@@ -12,7 +16,7 @@ from kerasrnn.files import replacing_file
 def replace_json(path, value):
     """Writes what `json` can write to a `pathlib.Path` or `Address`; makes missing directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path, _beside(path, "unfinished")) as file:
+    with replacing_file(path, unfinished(path)) as file:
         file.write(json.dumps(value).encode())
 
 
@@ -47,9 +51,10 @@ class StateFile:
     def write(self, state):
         """Takes the place of the state before, which stays beside it as a backup."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(self.path, _beside(self.path, "unfinished")) as file:
+        with replacing_file(self.path, unfinished(self.path)) as file:
             pickle.dump(state, file)
-            if self.path.exists():
+            # None at first, and none where another worker has just done the same.
+            with contextlib.suppress(tf.errors.NotFoundError):
                 tf.io.gfile.rename(str(self.path), str(backup_of(self.path)), overwrite=True)
 
     def read(self):
@@ -61,7 +66,7 @@ class StateFile:
         return _first_readable(self.path, pickle.loads)
 
     def remove(self):
-        for place in (self.path, backup_of(self.path), _beside(self.path, "unfinished")):
+        for place in (self.path, backup_of(self.path), unfinished(self.path)):
             place.unlink(missing_ok=True)
 
 
@@ -74,7 +79,7 @@ class Replaced:
     """
 
     def __init__(self, folder):
-        self._folder, self._aside = folder, _beside(folder, "replaced")
+        self._folder, self._aside = folder, folder.parent / f"{folder.name}.replaced"
 
     def put_aside(self):
         """Leaves an empty folder. A search that came to nothing before it, its process having been
@@ -102,22 +107,49 @@ class Replaced:
             tf.io.gfile.rmtree(str(self._folder))
 
 
+class WholeWeights(keras.callbacks.Callback):
+    """Has the weights that another callback saves after an epoch take the place of those before
+    them at once, where Keras writes into the file that is there. To be put behind the other.
+
+    Args:
+        path: The file, a `pathlib.Path` or `Address`; the other has to write to `unfinished(path)`.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self._path, self._unfinished = path, unfinished(path)
+
+    def on_train_begin(self, logs=None):
+        # Of a process that died while it wrote.
+        self._unfinished.unlink(missing_ok=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        with contextlib.suppress(tf.errors.NotFoundError):
+            tf.io.gfile.rename(str(self._unfinished), str(self._path), overwrite=True)
+
+
 def backup_of(path):
-    return _beside(path, "backup")
+    return path.parent / f"{path.name}.backup"
 
 
-def _beside(path, ending):
-    return path.parent / f"{path.name}.{ending}"
+def unfinished(path):
+    """Where a file is written until it is whole: each worker has a place that it finds again. One
+    that was taken for lost may write at the same time as the one that has its trial now."""
+    worker = re.sub(r"\W", "_", os.environ.get("KERASTUNER_TUNER_ID", "alone"))
+    return path.parent / f"{worker}.unfinished.{path.name}"
 
 
 def _first_readable(path, load):
     damaged = []
     for place in (path, backup_of(path)):
-        if not place.exists():
-            continue
         try:
             with place.open("rb") as file:
-                return load(file.read())
+                content = file.read()
+        # Another worker may have moved or removed it a moment ago.
+        except (FileNotFoundError, tf.errors.NotFoundError):
+            continue
+        try:
+            return load(content)
         # A pickle that is cut off or mixed up may raise any.
         except Exception as error:
             damaged.append((place, error))

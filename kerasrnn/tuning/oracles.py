@@ -25,6 +25,7 @@ class KeptOracle(keras_tuner.Oracle):
         asked_objective: Likewise, `None` where it is what `fit` returns.
         search: What tells this search from others in the same folder, a dictionary.
         signs: Of life, of the workers by their ids.
+        failure: The error for which a chief hands out no more trials, or `None`.
     """
 
     # The arguments that make it another search.
@@ -35,7 +36,7 @@ class KeptOracle(keras_tuner.Oracle):
         seed = seed if seed is None else int(seed)
         super().__init__(*args, seed=_ZERO if seed == 0 else seed, **kwargs)
         self.asked_seed, self.asked_objective = seed, kwargs.get("objective")
-        self.search = self._file = None
+        self.search = self._file = self.failure = None
         self._holds_back = False
         self.signs = Signs()
         self.verbose = 0
@@ -70,6 +71,9 @@ class KeptOracle(keras_tuner.Oracle):
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
         self.signs.hear(tuner_id)
+        if self.failure is not None:
+            self.tuner_ids.discard(tuner_id)
+            return keras_tuner.engine.trial.Trial(self.get_space(), status="STOPPED")
         trial = super().create_trial(tuner_id)
         if trial.status == "STOPPED" and self.ongoing_trials:
             # There is one left to take over, should its worker be lost.
@@ -123,11 +127,21 @@ class KeptOracle(keras_tuner.Oracle):
             return
         # keras-tuner saves before the trial is taken off those that run; a process that died then
         # would run it again.
-        with self._saved_at_the_end():
-            super().end_trial(trial)
-            # One that was taken for lost may have ended it before another took it up.
-            if self.trials[trial.trial_id].status in ("COMPLETED", "FAILED"):
-                self._retry_queue = [one for one in self._retry_queue if one != trial.trial_id]
+        try:
+            with self._saved_at_the_end():
+                super().end_trial(trial)
+                # One that was taken for lost may have ended it before another took it up.
+                if self.trials[trial.trial_id].status in ("COMPLETED", "FAILED"):
+                    self._retry_queue = [one for one in self._retry_queue if one != trial.trial_id]
+        except RuntimeError as error:
+            if not is_chief():
+                raise
+            # A worker would be told that something has failed, and the chief would wait for ever.
+            self.failure = error
+            ongoing = self.ongoing_trials.items()
+            self.ongoing_trials = {
+                tuner_id: one for tuner_id, one in ongoing if one.trial_id != trial.trial_id
+            }
 
     @contextlib.contextmanager
     def _saved_at_the_end(self):

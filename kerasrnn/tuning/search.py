@@ -22,7 +22,14 @@ from kerasrnn.tuning.asked import (
     require_folder,
     require_hypermodel,
 )
-from kerasrnn.tuning.folder import Replaced, StateFile, read_json, write_json
+from kerasrnn.tuning.folder import (
+    Replaced,
+    StateFile,
+    WholeWeights,
+    read_json,
+    unfinished,
+    write_json,
+)
 from kerasrnn.tuning.healthy import HealthWatch, first_batch, healthy_part
 from kerasrnn.tuning.hypermodel import RNNHyperModel
 from kerasrnn.tuning.keeping import EpochKeeper, NotHandedOn, TrialLost, require_objective, seed_of
@@ -30,7 +37,7 @@ from kerasrnn.tuning.memory import TrialMemory
 from kerasrnn.tuning.progress import Progress
 from kerasrnn.tuning.reasons import reason_of
 from kerasrnn.tuning.table import TrialsTable
-from kerasrnn.tuning.workers import ChiefClient, is_chief, pause, regularly
+from kerasrnn.tuning.workers import ChiefClient, NoChief, is_chief, pause, regularly
 
 
 class Search(keras_tuner.Tuner):
@@ -174,6 +181,11 @@ class Search(keras_tuner.Tuner):
         self._replaces = False
         with self._looking_after_workers(), self._putting_back():
             super().search(*fit_args, **fit_kwargs)
+            if self._kept_oracle.failure is not None:
+                raise RuntimeError(
+                    f"{str(self._kept_oracle.failure).strip()} {self._reasons()}. Each trial's "
+                    f"record.json has more, in {self._place}."
+                )
             # A worker's chief may be gone by now.
             if not self._is_worker():
                 self._require_a_winner()
@@ -254,6 +266,9 @@ class Search(keras_tuner.Tuner):
         self._progress.begin_trial()
 
     def on_trial_end(self, trial):
+        # A chief is not told the message.
+        record = self._record(trial) | {"message": trial.message}
+        write_json(self._record_path(trial.trial_id), record)
         super().on_trial_end(trial)
         ended = self.oracle.get_trial(trial.trial_id)
         if not self.promotes and ended.status in ("COMPLETED", "FAILED"):
@@ -278,13 +293,18 @@ class Search(keras_tuner.Tuner):
         finally:
             graver = gravest(self._verdicts).words if self._verdicts else None
             verdict = self._given_up or graver
-            record = self._record_so_far | {"verdict": verdict, "message": trial.message}
+            record = self._record_so_far | {"verdict": verdict}
             write_json(self._record_path(trial.trial_id), record)
 
     def _giving_signs_of(self, trial):
         if self._is_worker():
-            return regularly(lambda: self.oracle.get_trial(trial.trial_id))
+            return regularly(lambda: self._give_sign_of(trial))
         return contextlib.nullcontext()
+
+    def _give_sign_of(self, trial):
+        # Where there is no chief now, there may be one when the trial ends.
+        with contextlib.suppress(NoChief):
+            self.oracle.get_trial(trial.trial_id)
 
     def _build_and_fit_model(self, trial, *args, **kwargs):
         """One execution. test_seams.py: test_an_execution_is_built_and_fitted_in_one_place."""
@@ -312,6 +332,12 @@ class Search(keras_tuner.Tuner):
             batch = first_batch(args, kwargs, healthy.samples) if self._fits_plainly else None
             watch = HealthWatch(healthy, monitors[0], batch, lambda why: keeper.give_up(why))
             callbacks = [*callbacks, watch]
+        weights = located("directory", self._get_checkpoint_fname(trial.trial_id))
+        # keras-tuner's, which all executions share.
+        for callback in callbacks:
+            if getattr(callback, "filepath", None) == str(weights):
+                callback.filepath = str(unfinished(weights))
+        callbacks = [*callbacks, WholeWeights(weights)]
         for number, monitor in enumerate(monitors):
             suffix = f"-{execution}-{number}" if execution or number else ""
             monitor.keep_in(folder, suffix)
@@ -402,15 +428,22 @@ class Search(keras_tuner.Tuner):
     def _require_a_winner(self):
         if self.oracle.get_best_trials(1):
             return
-        trials = self._kept_oracle.trials.values()
-        ended = [trial for trial in trials if trial.status in ("COMPLETED", "FAILED")]
+        ended = self._ended()
         if not ended:
             raise RuntimeError("The search has no trial that has ended: call search() first.")
-        reasons = dict.fromkeys(reason_of(trial.message) for trial in ended)
         raise RuntimeError(
-            f"No trial of {len(ended)} came to a finite score: {'; '.join(list(reasons)[:5])}. "
-            f"Each trial's `message` has more, in {self._place}."
+            f"No trial of {len(ended)} came to a finite score: {self._reasons()}. "
+            f"Each trial's record.json has more, in {self._place}."
         )
+
+    def _ended(self):
+        trials = self._kept_oracle.trials.values()
+        return [trial for trial in trials if trial.status in ("COMPLETED", "FAILED")]
+
+    def _reasons(self):
+        """Why trials have no score."""
+        messages = (self._record(one).get("message") or one.message for one in self._ended())
+        return "; ".join(list(dict.fromkeys(map(reason_of, messages)))[:5])
 
     def trials_table(self):
         """The trials from the best to the worst, then those that were lost, that failed and that

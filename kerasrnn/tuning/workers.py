@@ -4,10 +4,12 @@ KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT."""
 
 import contextlib
 import os
+import socket
 import threading
 import time
 
 import grpc
+import keras_tuner
 from keras_tuner.src.engine import conditions
 
 # A trial goes from one process to another several times, and once a second as a sign of life; of
@@ -24,9 +26,14 @@ def is_chief():
     return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ["KERASTUNER_TUNER_ID"]
 
 
+class NoChief(ConnectionError, keras_tuner.errors.FatalError):
+    """A worker has no chief. It ends the worker, and is no fault of the trial that it runs."""
+
+
 class ChiefClient:
-    """A worker's way to the chief: an `OracleClient` of keras-tuner whose calls are made again
-    where the chief died meanwhile. What a chief is told twice it does once.
+    """A worker's way to the chief: an `OracleClient` of keras-tuner, which by itself waits an hour
+    for one, whose calls are made again where the chief died meanwhile. What a chief is told twice
+    it does once.
 
     test_seams.py: test_a_worker_asks_a_client.
 
@@ -39,13 +46,13 @@ class ChiefClient:
         self._client, self._timeout = client, timeout
 
     def require_chief(self):
-        """Raises a `ConnectionError` unless a chief answers in time."""
+        """Raises a `NoChief` unless a chief answers in time."""
         address = _address()
         with grpc.insecure_channel(address) as channel:
             try:
                 grpc.channel_ready_future(channel).result(timeout=self._timeout)
             except grpc.FutureTimeoutError:
-                raise ConnectionError(
+                raise NoChief(
                     "A worker needs a chief, a process with this search and with "
                     "KERASTUNER_TUNER_ID=chief: none has answered for "
                     f"{self._timeout:g} seconds (`chief_timeout`). Received: "
@@ -60,12 +67,14 @@ class ChiefClient:
     def _again(self, call):
         def called(*args, **kwargs):
             while True:
+                # A call by itself would wait for an hour.
+                if not _somebody_listens():
+                    self.require_chief()
                 try:
                     return call(*args, **kwargs)
                 except grpc.RpcError as error:
                     if error.code() != grpc.StatusCode.UNAVAILABLE:
                         raise
-                self.require_chief()
 
         return called
 
@@ -110,6 +119,16 @@ class Signs:
 def pause():
     """Waits until it is time to ask again."""
     time.sleep(_PERIOD)
+
+
+def _somebody_listens():
+    # What a channel of gRPC takes a good deal longer to say.
+    host = os.environ["KERASTUNER_ORACLE_IP"].strip("[]")
+    try:
+        with socket.create_connection((host, os.environ["KERASTUNER_ORACLE_PORT"]), _PERIOD):
+            return True
+    except OSError:
+        return False
 
 
 def _address():
