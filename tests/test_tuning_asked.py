@@ -113,7 +113,9 @@ def test_arguments_of_fit(arguments, error, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "callbacks", [None, GradientNormMonitor(), (GradientNormMonitor(),)], ids=repr
+    "callbacks",
+    [None, GradientNormMonitor(), (GradientNormMonitor(),)],
+    ids=["none", "one", "tuple"],
 )
 def test_callbacks_need_not_be_in_a_list(callbacks, tmp_path):
     search = make(tmp_path)
