@@ -109,6 +109,22 @@ def test_the_state_of_another_model_is_an_error(tmp_path):
         train(tmp_path, "averaged", rate=False)
 
 
+def test_a_metric_of_several_numbers(tmp_path):
+    histories = []
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((5, 3)), layers.GRU(2, activation="softmax")])
+        f1 = keras.metrics.F1Score(average=None, name="f1")
+        model.compile("sgd", "mse", metrics=[f1], run_eagerly=True)
+        keeper = EpochKeeper(StateFile(tmp_path / "state.pickle"), [7], LOSS, [])
+        first = keeper.first_epoch(0, 2)
+        fitted = model.fit(
+            X, np.eye(2)[[0, 1] * 6], epochs=2, initial_epoch=first, callbacks=[keeper], verbose=0
+        )
+        histories.append(fitted.history["f1"])
+    assert np.shape(histories[0]) == (2, 2)
+    np.testing.assert_allclose(*histories)
+
+
 @pytest.mark.parametrize("losses", [[1.0, np.nan, 1.0], [np.inf]])
 def test_what_is_not_finite_ends_the_training(losses, tmp_path):
     class Says(keras.callbacks.Callback):

@@ -85,9 +85,9 @@ def run(search, *callbacks):
         Y,
         validation_split=0.25,
         batch_size=12,
-        epochs=3,
         callbacks=[GradientNormMonitor(), stopping, *callbacks],
         verbose=0,
+        **({} if search.sets_epochs else {"epochs": 3}),
     )
     return search
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from several_processes import Started, free_ports
+from several_processes import ROOT, Started, free_ports
 
 from kerasrnn import tuning
 
@@ -122,6 +123,17 @@ def test_a_worker_that_is_killed_and_never_comes_back(cluster):
     assert other.wait() == 0, other.printed()
     cluster.require_all_trials(other)
     assert "Worker lost was not heard of for 3 seconds: trial" in chief.printed()
+
+
+@pytest.mark.slow
+def test_the_example(tmp_path):
+    """A chief and two workers, which the example starts itself."""
+    place = ROOT / "examples" / "tune_distributed.py"
+    options = ["--workers", 2, "--trials", 3, "--epochs", 1, "--folder", tmp_path / "search"]
+    with Started(tmp_path / "printed.txt", place, *options) as example:
+        assert example.wait(300) == 0, example.printed()
+        trials = re.findall(r"^\| (\d) \|", example.printed(), re.M)
+        assert sorted(trials) == ["1", "2", "3"], example.printed()
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ class EpochKeeper(keras.callbacks.Callback):
             require_objective(self._objective, names, _OF_EPOCHS)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = {name: float(value) for name, value in (logs or {}).items()}
+        logs = {name: np.asarray(value).tolist() for name, value in (logs or {}).items()}
         self.epochs.append(epoch)
         self.logs.append(logs)
         if self._plain_fit and len(self.epochs) == 1:
