@@ -32,7 +32,7 @@ from kerasrnn.recurrence.stages import compiled
 
 _NAMES = {
     "tensorflow": ("cudnn", "programs", "scan", "loop", "portable"),
-    "jax": ("bptt", "portable"),
+    "jax": ("scan", "bptt", "portable"),
     "torch": ("portable",),
 }
 # In the order in which they are tried. A module is imported where it can run.

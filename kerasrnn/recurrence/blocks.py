@@ -11,7 +11,7 @@ from jax import lax
 from jax import numpy as jnp
 
 # Rows, steps times batch, that a block has at least, and its fewest steps.
-_ROWS, _STEPS = 1024, 16
+_ROWS, _STEPS = 512, 4
 
 
 def over_blocks(function, carry, values, reverse=False):
@@ -62,16 +62,19 @@ def over_steps(function, carry, values, reverse=False):
     """As `lax.scan`, for loops on a CPU: each step's values are read the turn before, and are arrays
     of their own. What is read where it is used XLA makes part of that computation, and looks its
     place up for every element instead of running on vectors."""
-    shift = -1 if not reverse else 1
-    first = jax.tree.map(lambda v: v[-1 if reverse else 0], values)
-    ahead = jax.tree.map(lambda v: jnp.roll(v, shift, 0), values)
+    time = jax.tree.leaves(values)[0].shape[0]
 
-    def turn(carried, following):
+    def row(t):
+        t = jnp.clip(t, 0, time - 1)
+        return jax.tree.map(lambda v: lax.dynamic_index_in_dim(v, t, keepdims=False), values)
+
+    def turn(carried, t):
         carry, now = carried
         carry, result = function(carry, now)
-        return (carry, following), result
+        return (carry, row(t - 1 if reverse else t + 1)), result
 
-    (carry, _), results = lax.scan(turn, (carry, first), ahead, reverse=reverse)
+    first = row(time - 1 if reverse else 0)
+    (carry, _), results = lax.scan(turn, (carry, first), jnp.arange(time), reverse=reverse)
     return carry, results
 
 
@@ -90,3 +93,22 @@ def shown(outputs, mask, zero_output_for_mask):
     steps = jnp.arange(mask.shape[0])[:, None, None]
     last = lax.cummax(jnp.where(mask, steps, 0))
     return jnp.take_along_axis(outputs, last, axis=0)
+
+
+def project(cell, inputs, masks):
+    """The projection, (time, batch, columns).
+
+    Args:
+        cell: A `Cell`.
+        inputs: (time, batch, features).
+        masks: The dropout masks, each (batch, 1, features), or `None`.
+    """
+    return cell.project(inputs, [mask if mask is None else mask[:, 0] for mask in masks])
+
+
+def in_parts(function, carry, values):
+    """As `over_blocks`, where a gradient computes a block once more rather than keep what is inside
+    of it; on a GPU all steps at once."""
+    if jax.default_backend() == "gpu":
+        return function(carry, values)
+    return over_blocks(jax.checkpoint(function), carry, values)
