@@ -121,13 +121,10 @@ def _loop_of(cell, every):
             return cell.product(gates, v, noise.products)
 
     def step(x, states, taps, weights, episode_start, product, now, noise):
-        """The output and the new states; `product(gates, v, states)` is told which these are."""
+        """The output and the new states."""
         states = list(sequence.start_states(now, episode_start, states))
         with _Weights(cell, weights) as scope:
-            new = cell.advance(
-                *(x, states, lambda gates, v: product(gates, v, states)),
-                *(now.get("zones"), noise.candidate),
-            )
+            new = cell.advance(x, states, product, now.get("zones"), noise.candidate)
             new = sequence.unless_masked(now, list(new), states)
             new = [state + tap for state, tap in zip(new, taps, strict=True)] if taps else new
             output = cell.output(x, new) if every else None
@@ -141,21 +138,39 @@ def _loop_of(cell, every):
             of_block, now = of_block
             xs = project(of_block["x"], weights, noise)
 
+            def product(gates, v):
+                return multiply(gates, v, weights, noise)
+
             def turn(states, row):
                 x, taps, now = row
-                values = []
-
-                def product(gates, v, _):
-                    values.append(multiply(gates, v, weights, noise))
-                    return values[-1]
-
                 output, new = step(x, states, taps, weights, episode_start, product, now, noise)
-                return new, (output, (states, values) if keep else None)
+                return new, (output, states if keep else None)
 
             return blocks.over_steps(turn, states, (xs, of_block["taps"], now))
 
         final, (outputs, kept) = blocks.over_blocks(block, states, (over_time, steps))
         return (final, outputs), (over_time, weights, episode_start, constants, kept)
+
+    def products_of(xs, before, weights, episode_start, now, noise):
+        """The products in the steps of a block, all steps at once, each with its pullback to the
+        weights."""
+        steps = xs.shape[0]
+        pulls, values = [], []
+
+        def of_rows(values):
+            return jax.tree.map(lambda v: _rows(jnp.broadcast_to(v, (steps, *v.shape))), values)
+
+        noise, episode_start = of_rows((noise, episode_start))
+
+        def product(gates, v):
+            value, pull = jax.vjp(lambda weights: multiply(gates, v, weights, noise), weights)
+            pulls.append(pull)
+            values.append(value.reshape(steps, -1, value.shape[-1]))
+            return value
+
+        xs, before, now = jax.tree.map(_rows, (xs, before, now))
+        step(xs, before, [], weights, episode_start, product, now, noise)
+        return values, pulls
 
     def backward(residuals, d_results):
         over_time, weights, episode_start, (steps, noise), kept = residuals
@@ -164,53 +179,43 @@ def _loop_of(cell, every):
 
         def block(carry, of_block):
             d_states, d_weights, d_start = carry
-            of_block, now, (before, values), d_outputs = of_block
+            of_block, now, before, d_outputs = of_block
             xs, pull_projection = jax.vjp(
                 lambda x, weights: project(x, weights, noise), of_block["x"], weights
             )
-            calls = []
+            values, pull_products = products_of(xs, before, weights, episode_start, now, noise)
 
             def turn(carry, row):
                 x, taps, now, before, values, d_output = row
                 d_states, *sums = carry
-                calls.clear()
 
                 def again(x, before, taps, inner_weights, episode_start, product_taps):
-                    kept, multiplied = iter(zip(values, product_taps, strict=True)), []
+                    kept = iter(zip(values, product_taps, strict=True))
                     mine = list(weights)
                     for i, weight in zip(of_inner, inner_weights, strict=True):
                         mine[i] = weight
 
-                    def product(gates, v, states):
-                        calls.append((gates, _position(v, states)))
-                        if calls[-1][1] is None:
-                            multiplied.append(v)
+                    def product(gates, v):
                         return _tapped(*next(kept), v, lambda v: multiply(gates, v, weights, noise))
 
-                    results = step(x, before, taps, mine, episode_start, product, now, noise)
-                    return results, multiplied
+                    return step(x, before, taps, mine, episode_start, product, now, noise)
 
                 of = x, before, taps, [weights[i] for i in of_inner], episode_start
-                _, pull, multiplied = jax.vjp(
-                    again, *of, [jnp.zeros_like(value) for value in values], has_aux=True
-                )
+                _, pull = jax.vjp(again, *of, [jnp.zeros_like(value) for value in values])
                 d_x, d_states, d_taps, *more, d_products = pull((d_output, d_states))
-                return (d_states, *_sum(sums, more)), (d_x, d_taps, multiplied, d_products)
+                return (d_states, *_sum(sums, more)), (d_x, d_taps, d_products)
 
             zeros = [jnp.zeros_like(weights[i]) for i in of_inner]
             rows = xs, of_block["taps"], now, before, values, d_outputs
-            (d_states, d_inner, d_start), (d_xs, d_taps, multiplied, d_products) = (
-                blocks.over_steps(turn, (d_states, zeros, d_start), rows, reverse=True)
+            (d_states, d_inner, d_start), (d_xs, d_taps, d_products) = blocks.over_steps(
+                turn, (d_states, zeros, d_start), rows, reverse=True
             )
             d_x, of_projection = pull_projection(d_xs)
             d_weights = _sum(d_weights, of_projection)
             for i, d in zip(of_inner, d_inner, strict=True):
                 d_weights[i] += d
-            states, multiplied = sequence.start_states(now, episode_start, before), iter(multiplied)
-            for (gates, number), d in zip(calls, d_products, strict=True):
-                v = next(multiplied) if number is None else states[number]
-                _, pull = jax.vjp(lambda weights: multiply(gates, v, weights, noise), weights)
-                d_weights = _sum(d_weights, *pull(d))
+            for pull, d in zip(pull_products, d_products, strict=True):
+                d_weights = _sum(d_weights, *pull(_rows(d)))
             return (d_states, d_weights, d_start), {"x": d_x, "taps": d_taps}
 
         none = jax.tree.map(jnp.zeros_like, (weights, episode_start))
@@ -242,9 +247,9 @@ def _tapped(value, tap, v, multiply):
     return tapped(value, tap, v)
 
 
-def _position(v, states):
-    """Which of the states `v` is, or `None`."""
-    return next((i for i, state in enumerate(states) if state is v), None)
+def _rows(v):
+    """(steps, batch, ...) as (rows, ...)."""
+    return v.reshape(-1, *v.shape[2:])
 
 
 def _sum(some, others):
