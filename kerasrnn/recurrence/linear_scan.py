@@ -12,10 +12,6 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-# Copies of the step in the loop's body.
-_UNROLL = 1
-
-
 def scan(a, b, initial):
     """All states of h_t = a_t ∘ h_{t-1} + b_t; differentiable, any number of times.
 
@@ -36,13 +32,14 @@ def scan(a, b, initial):
 @jax.custom_vjp
 def _states(a, b, initial):
     if jax.default_backend() == "gpu":
-        return _associative(a, b, initial)
+        b = [v.at[0].add(u) for v, u in zip(b, _times(_at(a, 0), initial), strict=True)]
+        return _associative(a, b)
 
     def turn(h, now):
         h = step(now[0], h, now[1])
         return h, h
 
-    return lax.scan(turn, initial, (a, b), unroll=_UNROLL)[1]
+    return lax.scan(turn, initial, (a, b))[1]
 
 
 def _forward(a, b, initial):
@@ -52,28 +49,42 @@ def _forward(a, b, initial):
 
 def _backward(residuals, g):
     a, initial, h = residuals
+    delta, d_initial = _deltas(_conj(a), g)
     before = [jnp.concatenate([v[None], vs[:-1]]) for v, vs in zip(initial, h, strict=True)]
-    ahead = [jnp.concatenate([v[1:], jnp.zeros_like(v[:1])]) for v in _conj(a)]
-    last = [jnp.zeros_like(v) for v in initial]
-    delta = _reversed(_states(_reversed(ahead), _reversed(g), last))
-    d_initial = _times([v[0] for v in _conj(a)], [v[0] for v in delta])
     return _times(_conj(before), delta), delta, d_initial
 
 
 _states.defvjp(_forward, _backward)
 
 
-def _associative(a, b, initial):
+def _deltas(a, g):
+    """δ of all steps, and a_1 ∘ δ_1, where `a` are the conjugates."""
+    if jax.default_backend() == "gpu":
+        ahead = [jnp.concatenate([v[1:], jnp.zeros_like(v[:1])]) for v in a]
+        delta = _associative(ahead, g, reverse=True)
+        return delta, _times(_at(a, 0), _at(delta, 0))
+
+    def turn(ahead, now):
+        a, g = now
+        delta = [u + v for u, v in zip(g, ahead, strict=True)]
+        return _times(a, delta), delta
+
+    first, delta = lax.scan(turn, [jnp.zeros_like(v[0]) for v in g], (a, g), reverse=True)
+    return delta, first
+
+
+def _associative(a, b, reverse=False):
+    """All states from h_0 = 0."""
+
     def after(first, second):
         (a, b), (c, d) = first, second
         return _times(c, a), step(c, b, d)
 
-    b = [v.at[0].add(first) for v, first in zip(b, _times([v[0] for v in a], initial), strict=True)]
-    return lax.associative_scan(after, (a, b))[1]
+    return lax.associative_scan(after, (a, b), reverse=reverse)[1]
 
 
-def _reversed(values):
-    return [jnp.flip(v, 0) for v in values]
+def _at(values, t):
+    return [v[t] for v in values]
 
 
 def step(a, h, b):
