@@ -6,10 +6,12 @@
     scan            linear recurrences, all steps at once from their coefficients; in XLA one step
                     after the other costs less
     loop            one step after the other, any cell, anywhere
+    bptt            the backward loop of the programs, for all cells, on any device
     torch_kernels   one kernel for the whole sequence, LSTM and GRU, on a CPU too
     portable        one step after the other, in `keras.ops`
 
-`programs`, `scan` and `loop` are for TensorFlow, `torch_kernels` is for PyTorch.
+`programs` and `loop` are for TensorFlow, `scan` for TensorFlow and JAX, `bptt` for JAX,
+`torch_kernels` for PyTorch.
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
 pass, or `None`, and `run(sequence_pass)` runs it. `run` takes the first that does not refuse, and
@@ -33,7 +35,7 @@ from kerasrnn.recurrence.stages import compiled
 
 _NAMES = {
     "tensorflow": ("cudnn", "programs", "scan", "loop", "portable"),
-    "jax": ("cudnn", "portable"),
+    "jax": ("cudnn", "scan", "bptt", "portable"),
     "torch": ("cudnn", "torch_kernels", "portable"),
 }
 # In the order in which they are tried. A module is imported where it can run.

@@ -8,10 +8,15 @@ from kerasrnn.recurrence import prefix_scan
 from kerasrnn.recurrence.sequence import where
 
 
-def project(cell, sequences, masks):
+def project(cell, inputs, masks):
     """The projection, (time, batch, columns), as one product of two matrices: as a product of a
-    batch of matrices its gradient would be one per step first, and their sum then."""
-    inputs = tf.transpose(sequences, [1, 0, 2])
+    batch of matrices its gradient would be one per step first, and their sum then.
+
+    Args:
+        cell: A `Cell`.
+        inputs: (time, batch, features).
+        masks: The dropout masks, each (batch, 1, features), or `None`.
+    """
     features = inputs.shape[2]
     if masks != (None,):
         masks = [
@@ -25,6 +30,11 @@ def project(cell, sequences, masks):
     # Not by tf.ensure_shape, through which TensorFlow has no forward-mode derivative in a graph.
     xs.set_shape([*inputs.shape[:2], projected.shape[1]])
     return xs
+
+
+def in_parts(function, carry, values):
+    """`function(carry, values)`, of all steps in one part."""
+    return function(carry, values)
 
 
 def shown(outputs, mask, zero_output_for_mask):

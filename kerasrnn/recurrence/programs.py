@@ -280,7 +280,7 @@ def _run_part(cell, over_time, per_row, end, keep, return_sequences, zero_output
     sequences, mask = over_time.pop("x"), over_time.get("mask")
     if mask is None:
         start, stop = tf.constant(0), end
-        xs = all_steps.project(cell, sequences, noise.inputs)
+        xs = all_steps.project(cell, sequence.time_first(sequences), noise.inputs)
     else:
         start, stop = _unmasked(_effective(over_time), [0, 2])
         xs = _projected_between(start, stop, cell, sequences, noise.inputs)
@@ -318,7 +318,7 @@ def _projected_between(start, stop, cell, sequences, masks):
     # Of no steps at all TensorFlow loses the shape where it vectorizes a gradient.
     stop = tf.minimum(tf.maximum(stop, start + 1), steps)
     unmasked = tf.slice(sequences, [0, start, 0], [size, stop - start, sequences.shape[2]])
-    xs = all_steps.project(cell, unmasked, masks)
+    xs = all_steps.project(cell, sequence.time_first(unmasked), masks)
     return tf.pad(xs, [[start, steps - stop], [0, 0], [0, 0]])
 
 

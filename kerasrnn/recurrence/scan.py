@@ -7,10 +7,17 @@ Masks, resets and zoneout become part of the coefficients:
     reset       a <- 0,                 b <- a ∘ h_0 + b
 """
 
-import tensorflow as tf
+from keras import ops
 
+from kerasrnn.backends import tf
 from kerasrnn.cells.base import Cell
-from kerasrnn.recurrence import all_steps, prefix_scan, sequence
+from kerasrnn.recurrence import sequence
+
+if tf:
+    from kerasrnn.recurrence import all_steps, prefix_scan
+else:
+    from kerasrnn.recurrence import blocks as all_steps
+    from kerasrnn.recurrence import linear_scan as prefix_scan
 
 
 def refuses(sequence_pass):
@@ -46,18 +53,21 @@ def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell = sequence_pass.cell
     noise = cell.noise(sequence_pass.sequences, sequence_pass.states, sequence_pass.training)
-    steps = sequence.values_over_time(sequence_pass, noise.zones)
-    xs = all_steps.project(cell, steps.pop("x"), noise.inputs)
-    steps = sequence.time_major(steps)
-    mask = steps.get("mask")
-    a, b = _coefficients(cell, xs, noise.candidate, steps.get("zones"))
-    a, b = _masked_and_reset(a, b, steps, sequence_pass.episode_start)
+    steps = sequence.time_major(sequence.values_over_time(sequence_pass, noise.zones))
+    every = sequence_pass.return_sequences or sequence_pass.mask is not None
 
-    history = prefix_scan.scan(a, b, sequence_pass.states)
-    outputs = cell.output(xs, history)
-    if mask is not None:
-        outputs = all_steps.shown(outputs, mask, sequence_pass.zero_output_for_mask)
-    final = [v[-1] for v in history]
+    def part(states, steps):
+        xs = all_steps.project(cell, steps["x"], noise.inputs)
+        a, b = _coefficients(cell, xs, noise.candidate, steps.get("zones"))
+        a, b = _masked_and_reset(a, b, steps, sequence_pass.episode_start)
+        history = prefix_scan.scan(a, b, states)
+        outputs = cell.output(xs, history) if every else None
+        final = [v[-1] for v in history]
+        return final, outputs if every else cell.output(xs[-1:], [v[None] for v in final])
+
+    final, outputs = all_steps.in_parts(part, sequence_pass.states, steps)
+    if sequence_pass.mask is not None:
+        outputs = all_steps.shown(outputs, steps["mask"], sequence_pass.zero_output_for_mask)
     if not sequence_pass.return_sequences:
         return outputs[-1], outputs[-1][:, None], final
     return outputs[-1], sequence.time_first(outputs), final
@@ -65,7 +75,7 @@ def run(sequence_pass):
 
 def _coefficients(cell, xs, candidate, zones):
     """a_t and b_t as lists, with the dropout of the candidate and with zoneout."""
-    a, b = ([v] if tf.is_tensor(v) else list(v) for v in cell.coefficients(xs))
+    a, b = (list(v) if isinstance(v, tuple | list) else [v] for v in cell.coefficients(xs))
     if candidate is not None:
         b = [v * candidate for v in b]
     for zoned, rate in cell.zone_rates.items():
@@ -79,11 +89,11 @@ def _coefficients(cell, xs, candidate, zones):
 def _masked_and_reset(a, b, steps, episode_start):
     mask, reset = steps.get("mask"), steps.get("reset")
     if mask is not None or reset is not None:
-        a = [tf.broadcast_to(v, tf.shape(b[0])) for v in a]
+        a = [ops.broadcast_to(v, ops.shape(b[0])) for v in a]
     if mask is not None:
-        one = [tf.ones_like(a[0]), *(tf.zeros_like(v) for v in a[1:])]
-        a, b = sequence.where(mask, a, one), [tf.where(mask, v, tf.zeros_like(v)) for v in b]
+        one = [ops.ones_like(a[0]), *(ops.zeros_like(v) for v in a[1:])]
+        a, b = sequence.where(mask, a, one), [ops.where(mask, v, ops.zeros_like(v)) for v in b]
     if reset is not None:
         b = sequence.where(reset, prefix_scan.step(a, episode_start, b), b)
-        a = [tf.where(reset, tf.zeros_like(v), v) for v in a]
+        a = [ops.where(reset, ops.zeros_like(v), v) for v in a]
     return a, b
