@@ -1,7 +1,7 @@
 """What giving up lost trials saves: a search with `HealthyObjective` beside keras-tuner's own over
 the same space, seeds and data.
 
-    python benchmarks/healthy_search.py [--seeds 3] [--trials 8]
+    python benchmarks/healthy_search.py [--seeds 3] [--trials 8] [--epochs 10]
 
 Two real data sets: sentences of film reviews (`examples/reviews.py`), positive or negative, and
 scikit-learn's handwritten digits, read pixel by pixel. The space is one of somebody who knows
@@ -25,7 +25,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = pathlib.Path(__file__).resolve()
 SIDES = ("kerasrnn", "keras-tuner")
 DATA = ("reviews", "digits")
-EPOCHS = 10
 
 
 def reviews():
@@ -48,7 +47,7 @@ def digits():
     return x, y, {"task": "multiclass", "features": 1, "outputs": 10}
 
 
-def search(data, side, seed, trials):
+def search(data, side, seed, trials, epochs):
     """Seconds, the best score and the verdicts of a search."""
     import keras_tuner
 
@@ -73,7 +72,7 @@ def search(data, side, seed, trials):
     with tempfile.TemporaryDirectory() as folder:
         made = tuner(hypermodel, objective, max_trials=trials, seed=seed, directory=folder)
         began = time.perf_counter(), time.process_time()
-        made.search(x, y, validation_split=0.2, epochs=EPOCHS, batch_size=32, verbose=0)
+        made.search(x, y, validation_split=0.2, epochs=epochs, batch_size=32, verbose=0)
         seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         scores = [trial.score for trial in made.oracle.get_best_trials(trials)]
         verdicts = []
@@ -86,12 +85,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("healthy_search.json"))
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         data, side, seed = arguments.child
-        print(json.dumps(search(data, side, int(seed), arguments.trials)))
+        print(json.dumps(search(data, side, int(seed), arguments.trials, arguments.epochs)))
         return
     done = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     columns = ["data", "seed", "seconds", "/ keras-tuner", "of the processor"]
@@ -101,14 +101,18 @@ def main():
     for data in DATA:
         for seed in range(arguments.seeds):
             for side in SIDES:
-                key = f"{data} {side} {seed} {arguments.trials}"
+                key = f"{data} {side} {seed} {arguments.trials} {arguments.epochs}"
                 if key not in done:
                     command = [sys.executable, HERE, "--trials", str(arguments.trials)]
+                    command += ["--epochs", str(arguments.epochs)]
                     command += ["--child", data, side, str(seed)]
                     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                     done[key] = json.loads(child.stdout.splitlines()[-1])
                     arguments.out.write_text(json.dumps(done, indent=1))
-            ours, theirs = (done[f"{data} {side} {seed} {arguments.trials}"] for side in SIDES)
+            ours, theirs = (
+                done[f"{data} {side} {seed} {arguments.trials} {arguments.epochs}"]
+                for side in SIDES
+            )
             wall, cpu = (a / b for a, b in zip(ours["seconds"], theirs["seconds"], strict=True))
             ratios.append(wall)
             lost = ", ".join(f"{ours['lost'].count(v)} {v}" for v in dict.fromkeys(ours["lost"]))
