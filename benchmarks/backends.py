@@ -31,7 +31,9 @@ def row(kind, rival, shape, pairs):
         found.append((turns.ms(0), turns.ms(1), turns.ratio(0, 1)))
     ((_, choices),) = explain(nets[0].model).items()
     cells = [f"{ours:.1f} | {theirs:.1f} | {ratio:.2f}" for ours, theirs, ratio in found]
-    print(f"| {kind} / {rival} | {shape} | {choices['fit'].path} | {' | '.join(cells)} |", flush=True)
+    print(
+        f"| {kind} / {rival} | {shape} | {choices['fit'].path} | {' | '.join(cells)} |", flush=True
+    )
     return [ratio for _, _, ratio in found]
 
 

@@ -47,7 +47,7 @@ def test_in_blocks_as_at_once(time, reverse, monkeypatch):
         np.testing.assert_allclose(one, other, 1e-5, 1e-6)
 
 
-@pytest.mark.parametrize("time, batch", [(200, 32), (784, 16), (997, 16), (40, 128), (3, 1)])
+@pytest.mark.parametrize(("time", "batch"), [(200, 32), (784, 16), (997, 16), (40, 128), (3, 1)])
 def test_a_block_has_enough_rows_and_divides_the_steps_where_it_can(time, batch):
     size = blocks.block_size(time, batch)
     assert size == time or size * batch >= blocks._ROWS

@@ -52,7 +52,9 @@ def test_states_and_gradients(parts, device):
     def plain(a, b, initial):
         h, total = initial, 0.0
         for t in range(SHAPE[0]):
-            h = [u + v for u, v in zip(product([v[t] for v in a], h), (v[t] for v in b))]
+            h = [
+                u + v for u, v in zip(product([v[t] for v in a], h), [v[t] for v in b], strict=True)
+            ]
             total += sum(jnp.vdot(u, v[t]) for u, v in zip(h, g, strict=True))
         return total
 
@@ -84,7 +86,7 @@ def test_coefficients_of_all_steps_alike(device):
 
 
 def test_a_zero_leaves_nothing_of_an_infinite_state(device):
-    a, b, initial = drawn(1)
+    a, b, _ = drawn(1)
     a = [a[0].at[0].set(0.0)]
 
     def total(initial):

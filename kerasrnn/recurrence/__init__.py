@@ -6,9 +6,10 @@
     scan        linear recurrences, all steps at once from their coefficients; in XLA one step
                 after the other costs less
     loop        one step after the other, any cell, anywhere
-    portable    the same in `keras.ops`
+    bptt        one backward loop for all cells under JAX, in blocks of steps
+    portable    the plain loop in `keras.ops`
 
-Under JAX and PyTorch there is the last one.
+Under JAX these are scan, bptt and portable, under PyTorch the last one.
 
 Each is a module of that name: `refuses(sequence_pass)` gives the one reason why it cannot take a
 pass, or `None`, and `run(sequence_pass)` runs it. `run` takes the first that does not refuse, and

@@ -13,6 +13,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+
 def scan(a, b, initial):
     """All states of h_t = a_t ∘ h_{t-1} + b_t; differentiable, any number of times.
 
