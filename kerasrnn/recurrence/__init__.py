@@ -6,7 +6,7 @@
     scan            linear recurrences, all steps at once from their coefficients; in XLA one step
                     after the other costs less
     loop            one step after the other, any cell, anywhere
-    bptt            the backward loop of the programs, for all cells, on any device
+    bptt            one backward loop for all cells under JAX, in blocks of steps
     torch_kernels   one kernel for the whole sequence, LSTM and GRU, on a CPU too
     portable        one step after the other, in `keras.ops`
 

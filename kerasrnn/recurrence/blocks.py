@@ -33,12 +33,12 @@ def over_blocks(function, carry, values, reverse=False):
         return function(carry, values)
     # What does not fill a block comes first.
     rest = time % size
-    first, values = (jax.tree.map(lambda v: v[s], values) for s in (slice(rest), slice(rest, None)))
+    first = jax.tree.map(lambda v: v[:rest], values)
+    in_blocks = jax.tree.map(lambda v: v[rest:].reshape(-1, size, *v.shape[1:]), values)
     results = []
     if rest and not reverse:
         carry, of_rest = function(carry, first)
         results.append(of_rest)
-    in_blocks = jax.tree.map(lambda v: v.reshape(-1, size, *v.shape[1:]), values)
     carry, of_blocks = lax.scan(function, carry, in_blocks, reverse=reverse)
     results.append(jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), of_blocks))
     if rest and reverse:
@@ -59,9 +59,9 @@ def block_size(time, batch):
 
 
 def over_steps(function, carry, values, reverse=False):
-    """As `lax.scan`, for loops on a CPU: each step's values are read the turn before, and are arrays
-    of their own. What is read where it is used XLA makes part of that computation, and looks its
-    place up for every element instead of running on vectors."""
+    """As `lax.scan`, for loops on a CPU: each step's values are read the turn before, and are
+    arrays of their own. What is read where it is used XLA makes part of that computation, and looks
+    its place up for every element instead of running on vectors."""
     time = jax.tree.leaves(values)[0].shape[0]
 
     def row(t):

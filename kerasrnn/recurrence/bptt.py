@@ -1,16 +1,18 @@
 """Backpropagation through time under JAX, with one backward loop for all cells.
 
-    forward     s_t = step(p_t, s_{t-1}), keeping s_t and the value of each `product` in the step
-    backward    at each t, from the last: `jax.vjp` of the step once more, with the kept values in
-                the place of the products, each plus a zero array, its *tap*. The state gradient
-                that the loop carries back is ∂J/∂s_t; a tap's gradient is that of its product.
-    after it    every weight's gradient, from all taps of a block of steps, in one product
+    forward     s_t = step(p_t, s_{t-1}), keeping s_t
+    backward    for each block of steps, from the last:
+        before      p_t and the value of each `product` of all its steps, which the kept states tell
+        loop        at each t, from the last: `jax.vjp` of the step, with these values in the place
+                    of the products, each plus a zero array, its *tap*. The state gradient that the
+                    loop carries back is ∂J/∂s_t; a tap's gradient is that of its product.
+        after       every weight's gradient, from all taps, in one product
 
 `lax.scan`'s own gradient adds a product to the recurrent kernel's gradient at every step, and keeps
-every value inside of a step.
+every value inside of a step, for which XLA takes fresh memory from the system at every call.
 
 JAX has no forward-mode derivative of what has a `jax.custom_vjp`, and says so with a TypeError; of
-its gradient it has one, as of all gradients of gradients. The plain loop has all of them:
+its gradient it has one, and gradients of any order. The plain loop has all of them:
 
     with kerasrnn.recurrence.through(kerasrnn.recurrence.PATHS["portable"].run):
         jacobian = jax.jacfwd(function)(x)
