@@ -50,11 +50,17 @@ def compiled(function):
     if BACKEND == "torch":
         return function
 
-    def stateless(*args, **kwargs):
-        with keras.StatelessScope():
-            return function(*args, **kwargs)
+    def run(*args, training=None, **kwargs):
+        # What a function decides by is not traced.
+        fixed = {} if training is None else {"training": training}
 
-    return jax.jit(stateless)
+        def stateless(args, kwargs):
+            with keras.StatelessScope():
+                return function(*args, **kwargs, **fixed)
+
+        return jax.jit(stateless)(args, kwargs)
+
+    return run
 
 
 def _by_tape(function, arguments, variables, kept):

@@ -31,13 +31,20 @@ if BACKEND == "jax":
 
     # Where JAX has no double precision.
     jax.config.update("jax_enable_x64", True)
+    # The tests compile much and run it once.
+    jax.config.update("jax_disable_most_optimizations", True)
 if BACKEND == "torch":
     import torch
 
-    # A tensor that a gradient may be taken of keeps its numbers from NumPy there alone.
-    torch.Tensor.__array__ = lambda v, *args, **options: np.array(
-        keras.ops.convert_to_numpy(v), *args, **options
-    )
+    # A tensor that a gradient may be taken of, or of bfloat16, keeps its numbers from NumPy there
+    # alone.
+    to_array = torch.Tensor.__array__
+
+    def array(v, *args, **options):
+        v = v.detach()
+        return to_array(v.float() if v.dtype == torch.bfloat16 else v, *args, **options)
+
+    torch.Tensor.__array__ = array
 
 
 def pytest_collection_modifyitems(items):

@@ -136,6 +136,7 @@ def test_the_gate_is_its_equation(random_weights):
     both.build(X.shape)
     both.set_weights(layer.get_weights()[:6])
     forward, backward, *expected = both(X, mask=MASKS["holes"])
+    forward, backward = np.array(forward), np.array(backward)
     z = np.concatenate([forward, backward], -1) @ layer.gate.kernel.numpy()
     g = 1 / (1 + np.exp(-(z + layer.gate.bias.numpy())))
     y, *states = layer(X, mask=MASKS["holes"])
@@ -184,7 +185,7 @@ def test_directions_of_different_units_side_by_side(return_sequences, random_wei
     (forward, *of_forward), (backward, *of_backward) = (
         one(X) for one in (layer.forward_layer, layer.backward_layer)
     )
-    backward = backward[:, ::-1] if return_sequences else backward
+    backward = np.array(backward)[:, ::-1] if return_sequences else backward
     np.testing.assert_allclose(y, np.concatenate([forward, backward], -1), atol=1e-6)
     for state, expected in zip(states, of_forward + of_backward, strict=True):
         np.testing.assert_allclose(state, expected, atol=1e-6)

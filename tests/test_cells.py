@@ -388,7 +388,8 @@ def test_regularizers_and_constraints_reach_their_weights(name):
     cell.build((None, 2))
     cell.set_weights([np.ones(w.shape) for w in cell.weights])
     sizes = [np.prod(w.shape) for w in cell.weights]
-    np.testing.assert_allclose(sorted(cell.losses), sorted(np.multiply(sizes, [1, 10, 100])))
+    losses = sorted(map(float, map(np.array, cell.losses)))
+    np.testing.assert_allclose(losses, sorted(np.multiply(sizes, [1, 10, 100])))
     limits = [w.constraint.max_value for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
     assert limits == [1.0, 2.0, 3.0]
 
@@ -490,7 +491,8 @@ def test_coefficients_of_all_steps_at_once(name, options, rng, random_weights):
     projected = cell.project(x)
     a, b = cell.coefficients(projected)
     if len(cell.states) == 2:
-        a, b = (re + 1j * np.array(im) for re, im in (np.array(a), np.array(b)))
+        a, b = (re + 1j * im for re, im in (map(np.array, part) for part in (a, b)))
+    a, b = np.array(a), np.array(b)
     a = np.broadcast_to(a, b.shape)
     h, history = np.zeros((2, 5)), []
     states = [np.zeros((2, 5)) for _ in cell.states]
@@ -499,7 +501,7 @@ def test_coefficients_of_all_steps_at_once(name, options, rng, random_weights):
         h = a[:, t] * h + b[:, t]
         history.append(h)
         output, states = cell(x[:, t], states)
-        outputs.append(output)
+        outputs.append(np.array(output))
     history = np.stack(history, axis=1)
     parts = [history.real, history.imag] if len(cell.states) == 2 else [history]
     for part, state in zip(parts, states, strict=True):

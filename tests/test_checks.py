@@ -152,7 +152,7 @@ def test_an_attached_mask_in_models(name, rng, random_weights):
         assert_same(y, model.head(layer(embedded * 1, mask=MASK, **arguments(more))))
         model.compile(keras.optimizers.SGD(0.0), "mse")
         history = model.fit([TOKENS, *more], np.ones((4, 5, 1)), verbose=0, batch_size=4).history
-        loss = np.mean((y - 1) ** 2, axis=-1)[MASK].mean()
+        loss = np.mean((np.array(y) - 1) ** 2, axis=-1)[MASK].mean()
         np.testing.assert_allclose(history["loss"][0], loss, rtol=1e-5)
 
 
@@ -189,7 +189,7 @@ def test_the_mask_of_each_step_is_that_of_its_output(name, random_weights):
     layer = made(name, **options if name == "LSTM" else {})
     random_weights(layer)
     y = layer(keras.layers.Masking()(X))
-    np.testing.assert_array_equal(np.any(y != 0, axis=-1), y._keras_mask)
+    np.testing.assert_array_equal(np.any(np.array(y) != 0, axis=-1), y._keras_mask)
 
 
 def test_masks_that_are_not_of_sequences_are_not_turned():

@@ -213,7 +213,7 @@ def test_an_encoder_s_states_start_a_decoder(random_weights):
     _, *states = one.layer(X)
     z = X[:, :2]
     expected, *_ = two.layer(z, initial_state=states)
-    np.testing.assert_allclose(model([X, z]), z + expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model([X, z]), z + np.array(expected), rtol=1e-5, atol=1e-6)
 
 
 def stacked(module, **options):
@@ -262,7 +262,7 @@ def test_states_of_stacked_cells(random_weights):
         np.testing.assert_array_equal(one, other)
     again, *_ = layer(X, initial_state=states)
     inside, *_ = layer.layer(X, initial_state=[[h, c], g])
-    np.testing.assert_allclose(again, X + inside, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(again, X + np.array(inside), rtol=1e-5, atol=1e-6)
     shapes = [tuple(part.shape) for part in (y, *states)]
     assert shapes == list(layer.compute_output_shape(X.shape))
 
@@ -278,7 +278,7 @@ def test_states_with_axes_of_their_own(stateful, random_weights):
     assert [tuple(part.shape) for part in (y, *states)] == list(layer.compute_output_shape(x.shape))
     again, *_ = layer(x, initial_state=states)
     inside, *_ = layer.layer(x, initial_state=states)
-    np.testing.assert_allclose(again, x + inside, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(again, x + np.array(inside), rtol=1e-5, atol=1e-6)
     if stateful:
         layer.reset_state(rows=[2])
         after = np.array(layer(x)[0])

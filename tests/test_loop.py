@@ -195,7 +195,8 @@ def test_only_the_plain_loop_takes_such_a_cell(monkeypatch):
     explanation = recurrence.explain(layers.RNN("mine", units=64, name="rnn"), np.ones((2, 64, 3)))
     for choice in explanation["rnn"].values():
         assert choice.path == PLAIN_PATHS[0]
-        assert set(choice.passed_over.values()) == {"MyMinGRUCell overrides `call`"}
+        if tf:
+            assert set(choice.passed_over.values()) == {"MyMinGRUCell overrides `call`"}
 
 
 def test_a_linear_recurrence_whose_step_is_not_that_of_its_coefficients(random_weights):
@@ -359,7 +360,7 @@ def test_states_of_more_axes_in_graphs_models_and_directions(rng, random_weights
         return both(x, mask=mask, reset=reset, initial_state=list(states))
 
     arguments = [X, MASK, RESET, *start]
-    assert_same(call(*map(tf.constant, arguments)), expected, 1e-5)
+    assert_same(call(*map(ops.convert_to_tensor, arguments)), expected, 1e-5)
     if tf:
         any_size = [tf.TensorSpec([None] * np.ndim(v), tf.as_dtype(v.dtype)) for v in arguments]
         any_size[0] = tf.TensorSpec([None, None, 2])
