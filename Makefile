@@ -51,5 +51,5 @@ test-oldest: .venv-oldest/installed-test
 
 .venv-oldest/installed-test: setup.cfg pyproject.toml tests/oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint tests/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[tools]" --constraint tests/oldest.txt
 	touch $@

@@ -1,5 +1,6 @@
 """What is known of Keras's cells, in the words in which the cells of this package declare it."""
 
+import contextlib
 from typing import NamedTuple
 
 import keras
@@ -59,3 +60,26 @@ def declarations(cell):
         return cell
     known = (table for kind, table in KERAS_CELLS.items() if isinstance(cell, kind))
     return next(known, _UNKNOWN)
+
+
+@contextlib.contextmanager
+def nothing_dropped(cell):
+    """Keeps Keras's cells, inside, from drawing the masks of their dropout: they draw them where
+    they do not train, too, so that a validation would change what is drawn in training.
+
+    Args:
+        cell: Any cell, or `keras.layers.StackedRNNCells` of them.
+    """
+    kept = [
+        (one, name, getattr(one, name))
+        for one in getattr(cell, "cells", [cell])
+        if hasattr(one, "get_dropout_mask")
+        for name in ("dropout", "recurrent_dropout")
+    ]
+    for one, name, _ in kept:
+        setattr(one, name, 0.0)
+    try:
+        yield
+    finally:
+        for one, name, rate in kept:
+            setattr(one, name, rate)

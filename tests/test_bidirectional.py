@@ -1,11 +1,13 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from any_backend import outputs_and_gradients
+from keras import ops
 from keras_masks import keras_hands_on
 from slow import slow_but
 
 from kerasrnn import layers
+from kerasrnn.backends import tf
 
 X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
 MASKS = {
@@ -36,24 +38,17 @@ def make(random_weights):
     return make
 
 
-def outputs_and_gradients(layer, x, states, mask=None):
-    with tf.GradientTape() as tape:
-        tape.watch([x, *states])
-        y = layer(x, initial_state=states, mask=mask, training=True)
-        loss = sum(tf.reduce_sum(tf.sin(3.0 * part)) for part in tf.nest.flatten(y))
-    return y, tape.gradient(loss, [x, *states, *layer.trainable_weights])
-
-
 def assert_same_as_keras(ours, theirs, rng, run=outputs_and_gradients, mask=None):
     """The same outputs and gradients from random states, to 1e-5 of each tensor's largest entry."""
-    x = tf.cast(X, ours.compute_dtype)
+    x = ops.cast(X, ours.compute_dtype)
     count = sum(len(layer.state_size) for layer in (ours.forward_layer, ours.backward_layer))
-    states = [tf.constant(rng.normal(size=(3, 5)), x.dtype) for _ in range(count)]
-    mask = None if mask is None else tf.constant(mask)
-    results = run(ours, x, states, mask), outputs_and_gradients(theirs, x, states, mask)
-    tolerance = {"float64": 1e-12, "float16": 1e-2}.get(x.dtype.name, 1e-5)
-    for mine, other in zip(*map(tf.nest.flatten, results), strict=True):
-        assert mine.dtype == other.dtype
+    states = [ops.convert_to_tensor(rng.normal(size=(3, 5)), x.dtype) for _ in range(count)]
+    mask = None if mask is None else ops.convert_to_tensor(mask)
+    call = {"mask": mask, "training": True}
+    results = run(ours, x, states, **call), outputs_and_gradients(theirs, x, states, **call)
+    tolerance = {"float64": 1e-12, "float16": 1e-2}.get(ops.dtype(x), 1e-5)
+    for mine, other in zip(*map(keras.tree.flatten, results), strict=True):
+        assert ops.dtype(mine) == ops.dtype(other)
         mine, other = np.array(mine, "float64"), np.array(other, "float64")
         np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * np.abs(other).max())
 
@@ -69,11 +64,13 @@ def test_same_as_keras(kind, return_sequences, merge_mode, mask, make, rng):
     assert_same_as_keras(*pair, rng, mask=MASKS[mask])
 
 
-@pytest.mark.parametrize("path", ["graph", "xla", "programs"])
+@pytest.mark.parametrize("path", ["graph", "xla", "programs", "portable"])
 @pytest.mark.parametrize("kind", slow_but(["LSTM"], ["LSTM", "GRU", "SimpleRNN"]))
 def test_every_path_is_keras_s(kind, path, make, rng, take_path):
-    take_path("programs" if path == "programs" else "loop")
-    run = tf.function(outputs_and_gradients, jit_compile=path == "xla")
+    take_path(path if path in ("programs", "portable") else "loop")
+    run = outputs_and_gradients
+    if path != "portable":
+        run = tf.function(run, jit_compile=path == "xla")
     assert_same_as_keras(*make(kind, return_sequences=True), rng, run, MASKS["holes"])
 
 
@@ -96,6 +93,7 @@ def test_options_reach_both_directions(options, make, rng):
         np.testing.assert_allclose(ours(X), theirs(X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_unknown_batch_and_time(make, rng):
     ours, theirs = make("LSTM")
     call = tf.function(ours, input_signature=[tf.TensorSpec((None, None, 4))])
@@ -138,6 +136,7 @@ def test_the_gate_is_its_equation(random_weights):
     both.build(X.shape)
     both.set_weights(layer.get_weights()[:6])
     forward, backward, *expected = both(X, mask=MASKS["holes"])
+    forward, backward = np.array(forward), np.array(backward)
     z = np.concatenate([forward, backward], -1) @ layer.gate.kernel.numpy()
     g = 1 / (1 + np.exp(-(z + layer.gate.bias.numpy())))
     y, *states = layer(X, mask=MASKS["holes"])
@@ -153,7 +152,7 @@ def test_a_gated_layer_is_saved_and_trains(return_sequences, tmp_path):
     model = keras.Sequential([keras.Input((6, 4)), layers.Bidirectional(inner, "gate")])
     assert model.output_shape == ((None, 6, 5) if return_sequences else (None, 5))
     model.compile("adam", "mse")
-    model.fit(X, model(X).numpy() + 1, verbose=0)
+    model.fit(X, np.array(model(X)) + 1, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(X), model(X))
@@ -186,7 +185,7 @@ def test_directions_of_different_units_side_by_side(return_sequences, random_wei
     (forward, *of_forward), (backward, *of_backward) = (
         one(X) for one in (layer.forward_layer, layer.backward_layer)
     )
-    backward = backward[:, ::-1] if return_sequences else backward
+    backward = np.array(backward)[:, ::-1] if return_sequences else backward
     np.testing.assert_allclose(y, np.concatenate([forward, backward], -1), atol=1e-6)
     for state, expected in zip(states, of_forward + of_backward, strict=True):
         np.testing.assert_allclose(state, expected, atol=1e-6)
@@ -198,7 +197,7 @@ def test_padding_changes_nothing(side, random_weights):
     layer.build(X.shape)
     random_weights(layer)
     mask = MASKS[side]
-    y = layer(X, mask=mask).numpy()
+    y = np.array(layer(X, mask=mask))
     for row, steps in enumerate(mask):
         np.testing.assert_allclose(
             y[row, steps], layer(X[row : row + 1, steps])[0], rtol=1e-5, atol=1e-6
@@ -213,11 +212,11 @@ def test_states_of_stacked_cells(random_weights):
     layer.build(X.shape)
     random_weights(layer)
     _, *states = layer(X)
-    flat = tf.nest.flatten(states)
+    flat = keras.tree.flatten(states)
     assert [state.shape[1] for state in flat] == [4, 4, 3, 4, 4, 3]
     forward, *_ = layer.forward_layer(X, initial_state=[flat[:2], flat[2]])
     backward, *_ = layer.backward_layer(X, initial_state=[flat[3:5], flat[5]])
-    expected = np.concatenate([forward, backward.numpy()[:, ::-1]], axis=-1)
+    expected = np.concatenate([forward, np.array(backward)[:, ::-1]], axis=-1)
     for given in (states, flat):
         y, *_ = layer(X, initial_state=given)
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)

@@ -6,12 +6,13 @@ import json
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import twins
+from any_backend import compiled, gradients, outputs_and_gradients
+from keras import ops
 from slow import slow_but
 
 from kerasrnn import cells, layers
-from kerasrnn.recurrence import prefix_scan
+from kerasrnn.backends import tf
 
 X = np.random.default_rng(1).normal(size=(3, 6, 4)).astype("float32")
 MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 1, 0]], bool)
@@ -59,7 +60,7 @@ def test_zoneout_keeps_what_its_masks_say(unroll, lstm, rng, monkeypatch):
 
 def test_zoneout_of_one_state(lstm, rng):
     layer = lstm(zoneout={"c": 0.6})
-    noise = layer.cell.noise(tf.ones((3, 6, 4)), [tf.ones((3, 5))] * 2, training=True)
+    noise = layer.cell.noise(ops.ones((3, 6, 4)), [ops.ones((3, 5))] * 2, training=True)
     assert noise.zones.keys() == {"c"}
     zones = [np.zeros((3, 6, 5)), np.full((3, 6, 5), 0.6)]
     expected = by_hand(layer.get_weights(), X, ZEROS, zones)
@@ -77,22 +78,21 @@ def complex_unit(weights, x, states):
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize(("name", "twin"), [("mingru", twins.mingru), ("lru", complex_unit)])
 def test_zoneout_of_a_linear_recurrence(
-    name, twin, go_backwards, training, rng, random_weights, monkeypatch
+    name, twin, go_backwards, training, rng, random_weights, monkeypatch, take_path
 ):
     """All steps at once, and both parts of a complex state kept together."""
     layer = layers.RNN(name, units=5, return_sequences=True, dtype="float64", zoneout=0.3)
     layer.build(X.shape)
     random_weights(layer)
     layer.go_backwards = go_backwards
-    states = [tf.zeros((3, 5), "float64")]
-    drawn = layer.cell.noise(tf.constant(X), states, training=True).zones["h"].numpy()
+    states = [ops.zeros((3, 5), "float64")]
+    drawn = np.array(layer.cell.noise(ops.convert_to_tensor(X), states, training=True).zones["h"])
     assert 0.1 < drawn.mean() < 0.5
     noise = cells.base.Noise(zones={"h": drawn} if training else None)
     monkeypatch.setattr(type(layer.cell), "noise", lambda *_: noise)
-    scans, scan = [], prefix_scan.scan
-    monkeypatch.setattr(prefix_scan, "scan", lambda *a: scans.append(1) or scan(*a))
+    if tf:
+        take_path("scan")
     y = layer(X, training=training)
-    assert scans
 
     z = drawn if training else np.full((3, 6, 5), 0.3)
     h, expected = np.zeros((3, 5)), []
@@ -108,9 +108,35 @@ def test_zoneout_of_a_linear_recurrence(
     np.testing.assert_allclose(y, np.stack(expected, axis=1), rtol=1e-10, atol=1e-12)
 
 
+DROPPING = {
+    "lstm": lambda: layers.LSTM(4, dropout=0.5, recurrent_dropout=0.5, zoneout=0.2, seed=1),
+    "Keras": lambda: layers.RNN(
+        [keras.layers.LSTMCell(4, dropout=0.5, recurrent_dropout=0.5, seed=n) for n in (1, 2)]
+    ),
+    "stack": lambda: layers.RNNStack("mingru", 4, 2, bidirectional=True, dropout=0.5, seed=1),
+}
+
+
+@pytest.mark.parametrize("kind", DROPPING)
+def test_inference_draws_nothing(kind):
+    """So that neither validation nor a prediction changes what training draws."""
+    losses = []
+    for validates in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6, 4)), DROPPING[kind](), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        validation = (X, X[:, 0, :1]) if validates else None
+        fit = {"epochs": 2, "validation_data": validation, "shuffle": False, "verbose": 0}
+        if validates:
+            model.predict(X, verbose=0)
+            model(X)
+        losses.append(model.fit(X, X[:, 0, :1], **fit).history["loss"])
+    np.testing.assert_array_equal(*losses)
+
+
 def test_zoneout_draws_per_step_and_unit_at_its_rate():
     cell = cells.LSTMCell(50, zoneout={"h": 0.1, "c": 0.5})
-    noise = cell.noise(tf.ones((20, 30, 4)), [tf.ones((20, 50))] * 2, training=True)
+    noise = cell.noise(ops.ones((20, 30, 4)), [ops.ones((20, 50))] * 2, training=True)
     for name, rate in cell.zoneout.items():
         z = np.array(noise.zones[name])
         assert z.shape == (20, 30, 50)
@@ -150,7 +176,7 @@ def test_dropout_of_the_candidate(name, rng, random_weights, monkeypatch):
     layer.build(X.shape)
     random_weights(layer)
     mask = rng.integers(0, 2, (3, 5)) * 2.0
-    noise = cells.base.Noise(candidate=mask.astype("float32"))
+    noise = cells.base.Noise(candidate=ops.convert_to_tensor(mask, "float32"))
     monkeypatch.setattr(type(cell), "noise", lambda *_: noise)
 
     def dropped(weights, x, states):
@@ -178,12 +204,13 @@ def test_dropout_of_the_candidate(name, rng, random_weights, monkeypatch):
 
 def test_the_candidate_s_mask_is_one_for_all_steps_and_keeps_the_mean():
     cell = cells.LSTMCell(200, recurrent_dropout=0.25, recurrent_dropout_form="candidate")
-    noise = cell.noise(tf.ones((50, 7, 4)), [tf.ones((50, 200))] * 2, training=True)
+    noise = cell.noise(ops.ones((50, 7, 4)), [ops.ones((50, 200))] * 2, training=True)
     assert noise.products == (None,)
     assert noise.candidate.shape == (50, 200)
     np.testing.assert_allclose(np.unique(noise.candidate), [0, 4 / 3], rtol=1e-6)
-    assert np.mean(noise.candidate) == pytest.approx(1, abs=0.05)
-    assert cell.noise(tf.ones((5, 7, 4)), [tf.ones((5, 200))] * 2, training=False).candidate is None
+    assert np.mean(np.array(noise.candidate)) == pytest.approx(1, abs=0.05)
+    noise = cell.noise(ops.ones((5, 7, 4)), [ops.ones((5, 200))] * 2, training=False)
+    assert noise.candidate is None
 
 
 LEARNED = {
@@ -208,17 +235,15 @@ def test_learned_initial_states(kind, rng, random_weights):
     assert not any(w.numpy().any() for w in learned)
     before = layer(X)
     random_weights(layer)
-    with tf.GradientTape() as tape:
-        after = layer(X)
-        loss = tf.reduce_sum(tf.sin(after))
+    after = layer(X)
     assert not np.allclose(before, after)
-    gradients = tape.gradient(loss, learned)
-    for weight, gradient in zip(learned, gradients, strict=True):
+    _, found = gradients(lambda: (None, ops.sum(ops.sin(layer(X)))), [], learned)
+    for weight, gradient in zip(learned, found, strict=True):
         value, direction = weight.numpy(), rng.normal(size=5)
         losses = []
         for shift in (1e-2, -1e-2):
             weight.assign(value + shift * direction)
-            losses.append(np.sin(layer(X)).sum())
+            losses.append(np.sin(np.array(layer(X))).sum())
         weight.assign(value)
         slope = (losses[0] - losses[1]) / 2e-2
         np.testing.assert_allclose(np.dot(gradient, direction), slope, atol=2e-3)
@@ -254,6 +279,7 @@ def test_the_layers_of_a_stack_draw_for_themselves():
     assert (first.seed, second.seed) == (3, 4)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", [layers.GRU, layers.MinGRU])
 @pytest.mark.parametrize("steps", [3, 7])
 def test_a_reset_of_a_length_seen_only_in_the_running_graph(kind, steps):
@@ -261,15 +287,21 @@ def test_a_reset_of_a_length_seen_only_in_the_running_graph(kind, steps):
     signature = [tf.TensorSpec((None, None, 3)), tf.TensorSpec((None, None), tf.bool)]
     call = tf.function(lambda x, reset: layer(x, reset=reset), input_signature=signature)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"[Ii]ncompatible shapes"):
-        call(tf.ones((4, 5, 3)), tf.zeros((4, steps), tf.bool))
+        call(ops.ones((4, 5, 3)), ops.zeros((4, steps), tf.bool))
 
 
-def test_a_stateful_layer_starts_from_what_was_learned(random_weights):
+@pytest.mark.parametrize("rows", [3, 1])
+def test_a_stateful_layer_starts_from_what_was_learned(rows, random_weights):
+    """Which is not overwritten by the states that follow."""
     layer = layers.GRU(5, stateful=True, initial_state="learned")
-    layer.build(X.shape)
+    layer.build((rows, 6, 4))
     random_weights(layer)
     layer.reset_state()
-    np.testing.assert_array_equal(layer.states[0], np.tile(layer.get_weights()[-1], (3, 1)))
+    learned = layer.get_weights()[-1].copy()
+    np.testing.assert_array_equal(layer.states[0], np.tile(learned, (rows, 1)))
+    layer(X[:rows])
+    assert not np.allclose(layer.states[0], np.tile(learned, (rows, 1)))
+    np.testing.assert_array_equal(layer.get_weights()[-1], learned)
 
 
 def test_a_reset_trains_what_a_stateful_layer_starts_from(random_weights):
@@ -284,11 +316,12 @@ def test_a_reset_trains_what_a_stateful_layer_starts_from(random_weights):
     first[:, 0] = True
 
     def gradient(layer, **call):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(X, **call))
-        return tape.gradient(loss, layer.cell.initial_states["h"].value)
+        learned = [layer.cell.initial_states["h"]]
+        kept = layer.states or ()
+        _, (of,) = gradients(lambda: (None, ops.sum(layer(X, **call))), [], learned, kept)
+        return np.array(of)
 
-    assert gradient(layer) is None
+    assert not gradient(layer).any()
     np.testing.assert_allclose(gradient(layer, reset=first), gradient(plain), rtol=1e-4)
 
 
@@ -322,7 +355,7 @@ def test_episodes_are_run_apart(kind, go_backwards, random_weights):
     random_weights(layer)
     expected = [episodes(layer, x, r) for x, r in zip(X, RESET, strict=True)]
     np.testing.assert_allclose(layer(X, reset=RESET), expected, rtol=1e-5, atol=1e-6)
-    graph = tf.function(lambda: layer(X, reset=RESET))()
+    graph = compiled(lambda: layer(X, reset=RESET))()
     np.testing.assert_allclose(graph, expected, rtol=1e-5, atol=1e-6)
     assert not np.allclose(layer(X), expected, atol=1e-3)
 
@@ -335,7 +368,7 @@ def test_masked_steps_of_episodes(go_backwards, random_weights):
     layer.go_backwards = go_backwards
     rows = zip(X, RESET, MASK, strict=True)
     expected = [episodes(layer, *row) for row in rows]
-    actual = layer(X, reset=RESET, mask=tf.constant(MASK))
+    actual = layer(X, reset=RESET, mask=ops.convert_to_tensor(MASK))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -403,11 +436,10 @@ def test_no_gradient_passes_a_reset(random_weights):
     layer = layers.LSTM(5)
     layer.build(X.shape)
     random_weights(layer)
-    x = tf.constant(X)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        loss = tf.reduce_sum(layer(x, reset=RESET))
-    gradient = np.abs(tape.gradient(loss, x)).max(axis=-1)
+    _, (gradient,) = gradients(
+        lambda x: (None, ops.sum(layer(x, reset=RESET))), [ops.convert_to_tensor(X)]
+    )
+    gradient = np.abs(np.array(gradient)).max(axis=-1)
     first = [5, 4, 1]
     np.testing.assert_array_equal(gradient > 0, np.arange(6) >= np.array(first)[:, None])
 
@@ -561,20 +593,14 @@ def test_every_cell_trains_in_a_graph_with_a_mask(name, take_path):
     """Without the programs, which have tests of their own."""
     layer = layers.RNN(name, units=5, return_sequences=True, initial_state="learned")
     layer.build(X.shape)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            y = layer(X, mask=tf.constant(MASK), training=True)
-            loss = tf.reduce_sum(tf.sin(y))
-        return y, tape.gradient(loss, layer.trainable_weights, unconnected_gradients="zero")
-
-    take_path("scan" if layer.cell.linear else "loop")
-    y, gradients = step()
-    assert all(np.isfinite(g).all() for g in gradients)
+    take_path(("scan" if layer.cell.linear else "loop") if tf else None)
+    step = compiled(lambda x, mask: outputs_and_gradients(layer, x, mask=mask, training=True))
+    y, found = step(*map(ops.convert_to_tensor, (X, MASK)))
+    assert all(np.isfinite(np.array(g)).all() for g in found)
+    y = np.array(y)
     for t in range(1, 6):
         skipped = ~MASK[:, t]
-        np.testing.assert_array_equal(y.numpy()[skipped, t], y.numpy()[skipped, t - 1])
+        np.testing.assert_array_equal(y[skipped, t], y[skipped, t - 1])
 
 
 def test_normalized_states_do_not_depend_on_the_scale_of_the_kernels(random_weights):

@@ -4,10 +4,12 @@ subclasses of this package's that override `call`."""
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from any_backend import PLAIN_PATHS, compiled
 from keras import ops
 
-from kerasrnn import cells, diagnostics, layers, recurrence
+import kerasrnn
+from kerasrnn import cells, layers, recurrence
+from kerasrnn.backends import tf
 from kerasrnn.cells.configured import parameters
 
 # Keras's own layers, from 3.16 on.
@@ -34,7 +36,7 @@ def doubling(base):
 
 
 def assert_same(actual, expected, tolerance=1e-6):
-    pairs = zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True)
+    pairs = zip(keras.tree.flatten(actual), keras.tree.flatten(expected), strict=True)
     for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
@@ -56,7 +58,7 @@ def test_a_subclass_s_call_is_the_step(base, random_weights):
         ours, theirs = layers.RNN(cell, **options), keras.layers.RNN(cell, **options)
         expected = theirs(X, mask=MASK)
         assert_same(ours(X, mask=MASK), expected)
-        assert_same(tf.function(ours)(X, mask=MASK), expected)
+        assert_same(compiled(ours)(X, mask=MASK), expected)
 
 
 def test_a_subclass_s_call_in_lists_stacks_and_directions(random_weights):
@@ -83,6 +85,7 @@ def test_a_subclass_s_call_in_lists_stacks_and_directions(random_weights):
     assert_same(stack(X), alone(X))
 
 
+@pytest.mark.tensorflow
 def test_fit_and_gradient_flow_see_a_subclass_s_call(random_weights):
     """The gradient by h_t of a cell whose call halves what reaches the step before."""
 
@@ -101,21 +104,22 @@ def test_fit_and_gradient_flow_see_a_subclass_s_call(random_weights):
     loss = model.fit(X, y, verbose=0).history["loss"][0]
     assert calls
     cell = model.layers[0].cell
-    h = tf.zeros((3, 4))
+    h = ops.zeros((3, 4))
     with tf.GradientTape() as tape:
         states = []
         for t in range(6):
             output, (h,) = cell(X[:, t], [h])
             tape.watch(h)
             states.append(h)
-        expected = tf.reduce_mean((output - y) ** 2)
+        expected = ops.mean((output - y) ** 2)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     gradients = tape.gradient(expected, states, unconnected_gradients="zero")
-    flow = diagnostics.gradient_flow(model, X, y)
+    flow = kerasrnn.diagnostics.gradient_flow(model, X, y)
     norms = np.mean([np.linalg.norm(g, axis=-1) for g in gradients], axis=-1)
     np.testing.assert_allclose(flow.norms["rnn"], norms, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("base", [cells.GRUCell, cells.SRUCell, cells.LRUCell, cells.QRNNCell])
 def test_gradient_flow_sees_the_output_of_a_call_that_leaves_the_states(base, random_weights):
     """A call that hands its output on as it is flows as without it, one that doubles it as twice
@@ -135,7 +139,7 @@ def test_gradient_flow_sees_the_output_of_a_call_that_leaves_the_states(base, ra
             rng = np.random.default_rng(4)
             model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
             model.compile("sgd", "mse")
-            flows[kind, factor] = diagnostics.gradient_flow(model, X, y).per_state["rnn"]
+            flows[kind, factor] = kerasrnn.diagnostics.gradient_flow(model, X, y).per_state["rnn"]
     plain, mine = base, kind
     for factor in (1, 2):
         for state, norms in flows[plain, factor].items():
@@ -180,8 +184,8 @@ def test_called_from_outside_of_a_pass_a_cell_draws_anew():
     layer = layers.RNN(subclass(cells.GRUCell, call=doubling(cells.GRUCell))(4, dropout=0.5))
     layer(X, training=True)
     for one in (cell, layer.cell):
-        ones = tf.ones((50, 2))
-        first, again = (one(ones, [tf.zeros((50, 4))], training=True)[0] for _ in "ab")
+        ones = ops.ones((50, 2))
+        first, again = (one(ones, [ops.zeros((50, 4))], training=True)[0] for _ in "ab")
         assert not np.allclose(first, again)
 
 
@@ -190,8 +194,9 @@ def test_only_the_plain_loop_takes_such_a_cell(monkeypatch):
     monkeypatch.setitem(cells.CELLS, "mine", mine)
     explanation = recurrence.explain(layers.RNN("mine", units=64, name="rnn"), np.ones((2, 64, 3)))
     for choice in explanation["rnn"].values():
-        assert choice.path == "loop"
-        assert set(choice.passed_over.values()) == {"MyMinGRUCell overrides `call`"}
+        assert choice.path == PLAIN_PATHS[0]
+        if tf:
+            assert set(choice.passed_over.values()) == {"MyMinGRUCell overrides `call`"}
 
 
 def test_a_linear_recurrence_whose_step_is_not_that_of_its_coefficients(random_weights):
@@ -212,28 +217,31 @@ def test_a_linear_recurrence_whose_step_is_not_that_of_its_coefficients(random_w
         (name,) = methods
         reason = f"MyMinGRUCell overrides `{name}` and leaves `coefficients` as it is"
         explanation = recurrence.explain(layer)["rnn"]
-        assert explanation["predict"].passed_over["scan"] == reason
+        if tf:
+            assert explanation["predict"].passed_over["scan"] == reason
     # With coefficients of its own, or none of a step's methods, it stays a linear recurrence.
     for methods in ({"step": step, "coefficients": cells.MinGRUCell.coefficients}, {}):
         layer = layers.RNN(subclass(cells.MinGRUCell, **methods)(4), name="rnn")
-        assert recurrence.explain(layer, X)["rnn"]["predict"].path == "scan"
+        path = recurrence.explain(layer, X)["rnn"]["predict"].path
+        assert path == ("scan" if tf else "portable")
 
 
 @pytest.mark.parametrize("method", ["call", "step", "product", "output"])
-@pytest.mark.parametrize("path", ["programs", "scan", "loop"])
-def test_a_method_that_is_set_on_the_cell_itself(method, path, random_weights):
+@pytest.mark.parametrize("path", ["programs", "scan", "loop", "portable"])
+def test_a_method_that_is_set_on_the_cell_itself(method, path, random_weights, take_path):
+    take_path(path if path in PLAIN_PATHS else None)
     cell = cells.QRNNCell(4, name="mine") if path == "scan" else cells.GRUCell(4, name="mine")
     cell.build((None, 2))
     random_weights(cell)
     original = getattr(cell, method)
 
     def doubled(*args, **kwargs):
-        return tf.nest.map_structure(lambda v: 2 * v, original(*args, **kwargs))
+        return keras.tree.map_structure(lambda v: 2 * v, original(*args, **kwargs))
 
     setattr(cell, method, doubled)
     expected = keras.layers.RNN(cell)(X)
     assert_same(layers.RNN(cell)(X), expected)
-    if path != "loop":
+    if path not in PLAIN_PATHS and path in recurrence.PATHS:
         with pytest.raises(ValueError, match=f"'{path}' cannot be met here: .*`?{method}`?"):
             recurrence.run(cell, X, cell.get_initial_state(3), path=path)
 
@@ -352,10 +360,11 @@ def test_states_of_more_axes_in_graphs_models_and_directions(rng, random_weights
         return both(x, mask=mask, reset=reset, initial_state=list(states))
 
     arguments = [X, MASK, RESET, *start]
-    assert_same(call(*map(tf.constant, arguments)), expected, 1e-5)
-    any_size = [tf.TensorSpec([None] * np.ndim(v), tf.as_dtype(v.dtype)) for v in arguments]
-    any_size[0] = tf.TensorSpec([None, None, 2])
-    assert_same(tf.function(call, any_size)(*arguments), expected, 1e-5)
+    assert_same(call(*map(ops.convert_to_tensor, arguments)), expected, 1e-5)
+    if tf:
+        any_size = [tf.TensorSpec([None] * np.ndim(v), tf.as_dtype(v.dtype)) for v in arguments]
+        any_size[0] = tf.TensorSpec([None, None, 2])
+        assert_same(tf.function(call, any_size)(*arguments), expected, 1e-5)
 
     # In a functional model the states of one layer start another.
     inputs = keras.Input((6, 2))
@@ -420,9 +429,10 @@ def test_states_of_more_axes_are_kept_and_checked(random_weights):
     for shape in ((3, 3), (2, 3, 3), (3, 3, 4)):
         rule = r"`initial_state` of memory.*shapes \(3, 3, 3\)\. Received: the shapes "
         with pytest.raises(ValueError, match=rule):
-            layer(X, initial_state=[tf.zeros(shape)])
+            layer(X, initial_state=[ops.zeros(shape)])
 
 
+@pytest.mark.tensorflow
 def test_the_gradient_flow_of_states_and_outputs_of_more_axes(random_weights):
     rnn = layers.RNN(Memory(3, True), return_sequences=True, name="rnn")
     model = keras.Sequential([rnn, keras.layers.Lambda(lambda v: ops.mean(v, (2, 3)))])
@@ -431,16 +441,16 @@ def test_the_gradient_flow_of_states_and_outputs_of_more_axes(random_weights):
     random_weights(model)
     target, cell = np.ones((3, 6), "float32"), rnn.cell
     with tf.GradientTape() as tape:
-        taps, shown = [tf.zeros((3, 3, 3)) for _ in range(6)], []
+        taps, shown = [ops.zeros((3, 3, 3)) for _ in range(6)], []
         tape.watch(taps)
         (m,) = cell.get_initial_state(3)
         for t in range(6):
             y, (m,) = cell(X[:, t], [m])
             m = m + taps[t]
             shown.append(y)
-        loss = tf.reduce_mean((tf.reduce_mean(tf.stack(shown, 1), (2, 3)) - target) ** 2)
+        loss = ops.mean((ops.mean(ops.stack(shown, 1), (2, 3)) - target) ** 2)
     gradients = tape.gradient(loss, taps, unconnected_gradients="zero")
-    flow = diagnostics.gradient_flow(model, X, target)
+    flow = kerasrnn.diagnostics.gradient_flow(model, X, target)
     np.testing.assert_allclose(flow.loss, loss, rtol=1e-5)
     norms = np.stack([np.linalg.norm(np.reshape(g, (3, -1)), axis=-1) for g in gradients], 1)
     np.testing.assert_allclose(flow.per_state["rnn"]["h"], norms, rtol=1e-4, atol=1e-7)
@@ -461,5 +471,6 @@ def test_an_output_of_a_linear_recurrence_of_more_axes(rng, random_weights):
         random_weights(plain)
         layer.set_weights(plain.get_weights())
         y = plain(X, mask=MASK)
-        assert_same(layer(X, mask=MASK), tf.stack([y, 2 * y], -1))
-        assert recurrence.explain(layer)[layer.name]["export"].path == "scan"
+        assert_same(layer(X, mask=MASK), ops.stack([y, 2 * y], -1))
+        path = recurrence.explain(layer)[layer.name]["export"].path
+        assert path == ("scan" if tf else "portable")

@@ -102,7 +102,5 @@ def test_another_backend_is_refused_at_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        "ImportError: kerasrnn runs on Keras's backends tensorflow, jax and torch"
-    )
+    assert last.startswith("ImportError: kerasrnn runs on Keras's backends tensorflow, jax, torch")
     assert last.endswith("Received: the backend 'openvino'")

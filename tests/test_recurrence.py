@@ -7,13 +7,15 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import twins
+from any_backend import compiled, gradients
+from keras import ops
 from slow import slow_but
 
-from kerasrnn import cells, diagnostics, initializers, layers, recurrence
+import kerasrnn
+from kerasrnn import cells, initializers, layers, recurrence
+from kerasrnn.backends import tf
 from kerasrnn.layers.states import state_sizes
-from kerasrnn.recurrence import program
 
 
 def test_the_paths_are_named_as_their_files():
@@ -23,6 +25,7 @@ def test_the_paths_are_named_as_their_files():
         assert callable(path.run)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -47,7 +50,7 @@ def test_a_path_that_cannot_be_taken(options, message):
         recurrence.run(cell, np.ones((1, 4, 2)), cell.get_initial_state(1), **options)
 
 
-@pytest.mark.parametrize("path", ["programs", "scan", "loop"])
+@pytest.mark.parametrize("path", [name for name in recurrence.PATHS if name != "cudnn"])
 def test_every_path_in_an_eager_call(path, rng, random_weights):
     cell = cells.QRNNCell(3, dtype="float64")
     cell.build((None, 2))
@@ -72,9 +75,9 @@ def test_a_gru_that_never_writes_keeps_its_state(rng, random_weights):
     bias[:3] = -1000
     cell.set_weights([kernel, recurrent, bias])
     h = rng.normal(size=(1, 3)).astype("float32")
-    x = tf.constant(rng.normal(size=(1, STEPS, 2)), "float32")
-    run = tf.function(lambda: recurrence.run(cell, x, [tf.constant(h)], return_sequences=False))
-    _, _, (final,) = run()
+    x = ops.convert_to_tensor(rng.normal(size=(1, STEPS, 2)), "float32")
+    run = compiled(lambda x, h: recurrence.run(cell, x, [h], return_sequences=False))
+    _, _, (final,) = run(x, ops.convert_to_tensor(h))
     np.testing.assert_array_equal(final, h)
 
 
@@ -86,11 +89,9 @@ def test_an_lstm_that_forgets_nothing_and_writes_nothing_keeps_its_cell(rng, ran
     bias[:3], bias[3:6] = -1000, 1000
     cell.set_weights([kernel, recurrent, bias])
     h, c = rng.normal(size=(2, 1, 3)).astype("float32")
-    x = tf.constant(rng.normal(size=(1, STEPS, 2)), "float32")
-    run = tf.function(
-        lambda: recurrence.run(cell, x, [tf.constant(h), tf.constant(c)], return_sequences=False)
-    )
-    _, _, (_, final) = run()
+    x = ops.convert_to_tensor(rng.normal(size=(1, STEPS, 2)), "float32")
+    run = compiled(lambda x, h, c: recurrence.run(cell, x, [h, c], return_sequences=False))
+    _, _, (_, final) = run(x, ops.convert_to_tensor(h), ops.convert_to_tensor(c))
     np.testing.assert_array_equal(final, c)
 
 
@@ -113,7 +114,7 @@ def on_path(take_path):
 
     def on_path(path, function):
         take_path(path)
-        return tf.function(function)()
+        return compiled(function)()
 
     return on_path
 
@@ -126,19 +127,22 @@ def half_precision(name, dtype, rng, steps):
     layer.build((2, steps, width))
     # With which the projection is the input, exactly.
     layer.cell.kernel.assign(np.eye(width))
-    x = tf.cast(0.5 * rng.normal(size=(2, steps, width)), dtype.removeprefix("mixed_"))
+    x = 0.5 * rng.normal(size=(2, steps, width))
+    x = ops.cast(ops.convert_to_tensor(x), dtype.removeprefix("mixed_"))
     return layer, x, twin
 
 
 @pytest.mark.parametrize(
     ("path", "dtype"),
     slow_but(
-        [("scan", "mixed_float16"), ("loop", "mixed_bfloat16")],
+        [("scan", "mixed_float16"), ("loop", "mixed_bfloat16"), ("portable", "mixed_float16")],
         [
             ("scan", "mixed_float16"),
             ("scan", "mixed_bfloat16"),
             ("loop", "mixed_bfloat16"),
             ("programs", "mixed_bfloat16"),
+            ("portable", "mixed_float16"),
+            ("portable", "mixed_bfloat16"),
         ],
     ),
 )
@@ -150,12 +154,12 @@ def test_linear_recurrences_keep_their_states_in_single_precision(name, path, dt
     assert y.dtype == x.dtype
     weights = [np.array(weight, "float64") for weight in layer.get_weights()]
     zeros = [np.zeros((2, 3))] * len(layer.cell.states)
-    expected, _ = twins.run(twin, weights, tf.cast(x, "float64").numpy(), zeros)
+    expected, _ = twins.run(twin, weights, np.array(ops.cast(x, "float64")), zeros)
     atol = 1e-4 * np.abs(expected).max()
-    np.testing.assert_allclose(tf.cast(y, "float64"), expected, rtol=BITS[dtype], atol=atol)
+    np.testing.assert_allclose(ops.cast(y, "float64"), expected, rtol=BITS[dtype], atol=atol)
 
 
-@pytest.mark.parametrize("path", ["scan", "loop", "programs"])
+@pytest.mark.parametrize("path", ["scan", "loop", "programs", "portable"])
 @pytest.mark.parametrize("name", slow_but(["lru"], ["mingru", "lru"]))
 def test_gradients_through_long_memories_in_half_precision(name, path, rng, on_path):
     """Those of the weights that half precision has no part in are float64's."""
@@ -164,19 +168,19 @@ def test_gradients_through_long_memories_in_half_precision(name, path, rng, on_p
     exact = layers.RNN(name, units=3, return_sequences=True, dtype="float64", **options)
     exact.build(x.shape)
     exact.set_weights(layer.get_weights())
-    signs = tf.constant(rng.choice([-1.0, 1.0], size=(2, 500, 3)))
+    signs = ops.convert_to_tensor(rng.choice([-1.0, 1.0], size=(2, 500, 3)))
 
-    def gradients(layer, x):
-        with tf.GradientTape() as tape:
-            y = layer(x, training=True)
-            # The gradient of the output is exact in half precision, too.
-            loss = tf.reduce_sum(tf.cast(y, "float64") * signs)
-        return tape.gradient(loss, layer.trainable_weights[1:])
+    def of_weights(layer, x):
+        # The gradient of the output is exact in half precision, too.
+        def loss():
+            return None, ops.sum(ops.cast(layer(x, training=True), "float64") * signs)
 
-    ours = on_path(path, lambda: gradients(layer, x))
-    expected = gradients(exact, tf.cast(x, "float64"))
-    for mine, other in zip(ours, expected, strict=True):
-        assert mine.dtype == "float32"
+        return gradients(loss, [], layer.trainable_weights[1:])[1]
+
+    ours = on_path(path, lambda: of_weights(layer, x))
+    expected = of_weights(exact, ops.cast(x, "float64"))
+    for mine, other in zip(ours, map(np.array, expected), strict=True):
+        assert ops.dtype(mine) == "float32"
         # Single precision of a decay of 1e-4 per step is good for three digits.
         np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
 
@@ -187,8 +191,8 @@ def test_linear_cells_in_half_precision_inside_keras(name, rng):
     layer, x, _ = half_precision(name, "mixed_float16", rng, 6)
     theirs = keras.layers.RNN(layer.cell, return_sequences=True, dtype="mixed_float16")
     y, other = layer(x), theirs(x)
-    assert y.dtype == other.dtype == "float16"
-    np.testing.assert_allclose(y, other, rtol=0.02, atol=0.02 * np.abs(y).max())
+    assert ops.dtype(y) == ops.dtype(other) == "float16"
+    np.testing.assert_allclose(y, other, rtol=0.02, atol=0.02 * np.abs(np.array(y)).max())
 
 
 def by_call(layer, x):
@@ -200,15 +204,15 @@ def by_call(layer, x):
     for t in range(x.shape[1]):
         y, *states = streams(x[:, t : t + 1], initial_state=states)
         outputs.append(y)
-    return np.concatenate(outputs, 1), states
+    return outputs, states
 
 
 def by_cell(layer, x):
     outputs, states = [], layer.cell.get_initial_state(x.shape[0])
     for t in range(x.shape[1]):
         y, states = layer.cell(x[:, t], states)
-        outputs.append(y)
-    return np.stack(outputs, 1), states
+        outputs.append(y[:, None])
+    return outputs, states
 
 
 def by_state(layer, x):
@@ -219,7 +223,7 @@ def by_state(layer, x):
     streams.set_weights(layer.get_weights())
     streams.reset_state()
     outputs = [model(x[:, t : t + 1]) for t in range(x.shape[1])]
-    return np.concatenate(outputs, 1), streams.states
+    return outputs, streams.states
 
 
 @pytest.mark.parametrize("dtype", slow_but(["mixed_float16"], BITS))
@@ -231,7 +235,8 @@ def test_streaming_in_half_precision(name, stream, dtype, rng):
     layer = layers.RNN(
         name, units=3, return_sequences=True, dtype=dtype, initial_state="learned", **options
     )
-    x = tf.cast(rng.normal(size=(2, 12, 3)), dtype.removeprefix("mixed_"))
+    x = ops.convert_to_tensor(rng.normal(size=(2, 12, 3)))
+    x = ops.cast(x, dtype.removeprefix("mixed_"))
     layer.build(x.shape)
     # A third is none of the numbers of half precision.
     for initial in layer.cell.initial_states.values():
@@ -242,11 +247,14 @@ def test_streaming_in_half_precision(name, stream, dtype, rng):
     whole.set_weights(layer.get_weights())
     y, *final = whole(x)
     for state, expected in zip(states, final, strict=True):
-        assert state.dtype == expected.dtype == "float32"
+        assert ops.dtype(state) == ops.dtype(expected) == "float32"
         np.testing.assert_allclose(state, expected, rtol=1e-5, atol=1e-6)
-    assert outputs.dtype == y.dtype
+    assert {ops.dtype(output) for output in outputs} == {ops.dtype(y)}
+    outputs = ops.concatenate(outputs, 1)
     bit = BITS[dtype]
-    np.testing.assert_allclose(*(np.float32(v) for v in (outputs, y)), rtol=bit, atol=bit / 100)
+    np.testing.assert_allclose(
+        *(ops.cast(v, "float32") for v in (outputs, y)), rtol=bit, atol=bit / 100
+    )
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -291,7 +299,7 @@ def test_wrappers_do_not_round_the_states_they_are_given(wrapped, in_a_model):
 
     given = [np.full((2, size), 1 / 3, "float32") for size in sizes]
     y, *states = run(np.ones((2, 1, 3)), initial_state=given, mask=np.zeros((2, 1), bool))
-    assert y.dtype == "bfloat16"
+    assert ops.dtype(y) == "bfloat16"
     for state, expected in zip(states, given, strict=True):
         np.testing.assert_array_equal(state, expected)
 
@@ -301,22 +309,23 @@ def test_symbolic_states_are_of_the_dtype_of_the_real_ones():
     layer = layers.MinGRU(4, return_sequences=True, return_state=True, dtype="mixed_float16")
     model = keras.Model(inputs, layer(inputs))
     assert [v.dtype for v in model.outputs] == ["float16", "float32"]
-    assert [v.dtype for v in model(np.ones((2, 5, 3)))] == ["float16", "float32"]
+    assert list(map(ops.dtype, model(np.ones((2, 5, 3))))) == ["float16", "float32"]
 
 
+@pytest.mark.tensorflow
 def test_the_spectrum_of_a_linear_recurrence_in_half_precision(rng):
     options = {"dtype": "mixed_bfloat16"}
     layer, exact = layers.MinGRU(3, **options), layers.MinGRU(3)
-    x = tf.cast(rng.normal(size=(2, 8, 3)), "bfloat16")
+    x = ops.cast(rng.normal(size=(2, 8, 3)), "bfloat16")
     for one in (layer, exact):
         one.build(x.shape)
-    exact.set_weights([np.float32(tf.cast(w, "bfloat16")) for w in layer.get_weights()])
-    found = diagnostics.lyapunov_exponent(layer, x)
-    expected = diagnostics.lyapunov_exponent(exact, tf.cast(x, "float32"))
+    exact.set_weights([np.float32(ops.cast(w, "bfloat16")) for w in layer.get_weights()])
+    found = kerasrnn.diagnostics.lyapunov_exponent(layer, x)
+    expected = kerasrnn.diagnostics.lyapunov_exponent(exact, ops.cast(x, "float32"))
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
-@pytest.mark.parametrize("path", ["loop", "programs"])
+@pytest.mark.parametrize("path", ["loop", "programs", "portable"])
 @pytest.mark.parametrize(("dtype", "bias"), [("float32", -100.0), ("mixed_float16", -12.0)])
 def test_an_slstm_that_writes_little_at_first(dtype, bias, path, rng, random_weights, on_path):
     """What it has not yet written it does not rescale, by a number that would be too large."""
@@ -330,19 +339,17 @@ def test_an_slstm_that_writes_little_at_first(dtype, bias, path, rng, random_wei
     reset = np.zeros((2, 6), bool)
     reset[:, 3] = True
 
-    def outputs_and_gradients():
-        with tf.GradientTape() as tape:
-            y = layer(x, reset=reset, training=True)
-            loss = tf.reduce_sum(y)
-        return y, tape.gradient(loss, layer.trainable_weights)
+    def output_and_loss():
+        y = layer(x, reset=reset, training=True)
+        return y, ops.sum(y)
 
-    y, gradients = on_path(path, outputs_and_gradients)
+    y, found = on_path(path, lambda: gradients(output_and_loss, [], layer.trainable_weights))
     weights, start = [w.astype("float64") for w in (kernel, recurrent, b)], [np.zeros((2, 3))] * 4
     twin = twins.slstm(twins.sigmoid)
     expected = [twins.run(twin, weights, part, start)[0] for part in (x[:, :3], x[:, 3:])]
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     np.testing.assert_allclose(y, np.concatenate(expected, 1), rtol=tolerance, atol=tolerance)
-    assert all(np.isfinite(d).all() and np.any(d) for d in gradients)
+    assert all(np.isfinite(d).all() and np.any(d) for d in map(np.array, found))
 
 
 MASK = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0]], bool)
@@ -353,9 +360,9 @@ def directions(layer, rng, steps=6, features=3):
     """What a layer's output depends on, input, states and weights, and a direction in its space."""
     x = rng.normal(size=(2, steps, features))
     states = [rng.normal(size=(2, layer.cell.units)) for _ in layer.cell.states]
-    at = [tf.constant(v, layer.compute_dtype) for v in (x, *states)]
+    at = [ops.convert_to_tensor(v, layer.compute_dtype) for v in (x, *states)]
     at += [weight.value for weight in layer.trainable_weights]
-    return at, [tf.constant(rng.normal(size=v.shape), v.dtype) for v in at]
+    return at, [ops.convert_to_tensor(rng.normal(size=v.shape), v.dtype) for v in at]
 
 
 def both_modes(layer, at, direction, **call):
@@ -364,21 +371,22 @@ def both_modes(layer, at, direction, **call):
 
     def run():
         states = at[1 : 1 + len(layer.cell.states)]
-        return tf.nest.flatten(layer(at[0], initial_state=states, **call))
+        return keras.tree.flatten(layer(at[0], initial_state=states, **call))
 
     with tf.autodiff.ForwardAccumulator(at, direction) as accumulator:
         y = run()
     forward = [accumulator.jvp(part) for part in y]
-    signs = [tf.constant(np.sign(np.random.default_rng(2).normal(size=v.shape))) for v in y]
+    signs = [np.sign(np.random.default_rng(2).normal(size=v.shape)) for v in y]
     with tf.GradientTape() as tape:
         tape.watch(at)
-        loss = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(signs, run(), strict=True)])
+        loss = tf.add_n([ops.sum(s * v) for s, v in zip(signs, run(), strict=True)])
     gradients = tape.gradient(loss, at, unconnected_gradients="zero")
-    forward = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(signs, forward, strict=True)])
-    reverse = tf.add_n([tf.reduce_sum(g * u) for g, u in zip(gradients, direction, strict=True)])
+    forward = tf.add_n([ops.sum(s * v) for s, v in zip(signs, forward, strict=True)])
+    reverse = tf.add_n([ops.sum(g * u) for g, u in zip(gradients, direction, strict=True)])
     return forward, reverse
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("call", "go_backwards"),
     [({}, False), ({"mask": MASK}, False), ({"mask": MASK, "reset": RESET}, True)],
@@ -395,15 +403,16 @@ def test_forward_mode(name, call, go_backwards, rng, random_weights):
     np.testing.assert_allclose(forward, reverse, rtol=1e-9)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("before", [False, True], ids=["at once", "after a backward pass"])
 @pytest.mark.parametrize("name", ["lstm", "mingru"])
 @pytest.mark.parametrize("place", ["eager", "around a function", "inside a function"])
 def test_forward_mode_is_an_error_in_the_programs(place, name, before, monkeypatch, take_path):
     """And is no part of what they are afterwards."""
     take_path("programs")
-    monkeypatch.setattr(program, "_PROGRAMS", {})
+    monkeypatch.setattr(recurrence.programs.program, "_PROGRAMS", {})
     layer = layers.RNN(name, units=4)
-    x = tf.constant(np.ones((2, 5, 3)), "float32")
+    x = ops.convert_to_tensor(np.ones((2, 5, 3)), "float32")
 
     def gradient():
         with tf.GradientTape() as tape:
@@ -435,7 +444,7 @@ def jacobians(layer, x, pfor, call):
     """Of all that a layer returns, by x and by a weight."""
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        parts = tf.nest.flatten(layer(x, **call))
+        parts = keras.tree.flatten(layer(x, **call))
         y = tf.concat([tf.reshape(part, [2, -1]) for part in parts], -1)
     options = {"experimental_use_pfor": pfor}
     return (
@@ -460,6 +469,7 @@ VECTORIZED = {
 CALLS = {"plain": {}, "mask": {"mask": MASK}, "training": {"training": True, "mask": MASK}}
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("call", slow_but(["plain"], CALLS))
 @pytest.mark.parametrize(
     ("name", "path"),
@@ -472,14 +482,14 @@ CALLS = {"plain": {}, "mask": {"mask": MASK}, "training": {"training": True, "ma
 def test_a_jacobian_in_a_graph(name, path, call, rng, random_weights, take_path):
     """TensorFlow vectorizes the gradient of the path; the numbers are those of one by one."""
     layer = VECTORIZED[name]()
-    x = tf.constant(rng.normal(size=(2, 6, 3)), "float32")
+    x = ops.convert_to_tensor(rng.normal(size=(2, 6, 3)), "float32")
     layer.build(x.shape)
     random_weights(layer)
     take_path("loop")
     expected = jacobians(layer, x, False, CALLS[call])
     take_path(path)
     found = tf.function(jacobians)(layer, x, True, CALLS[call])
-    for mine, other in zip(*map(tf.nest.flatten, (found, expected)), strict=True):
+    for mine, other in zip(*map(keras.tree.flatten, (found, expected)), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
 
 
@@ -487,7 +497,6 @@ def test_a_jacobian_in_a_graph(name, path, call, rng, random_weights, take_path)
 SAMPLE_BY_SAMPLE = """
 import keras
 import numpy as np
-import tensorflow as tf
 from kerasrnn import layers, recurrence
 
 keras.utils.set_random_seed(0)
@@ -502,7 +511,7 @@ def output(sample):
 
 def gradients(sample):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(many(sample[None]) ** 2)
+        loss = ops.sum(many(sample[None]) ** 2)
     return tape.gradient(loss, many.trainable_variables)
 
 
@@ -510,10 +519,11 @@ for function in (output, gradients):
     with recurrence.compiled():
         found = tf.function(lambda x: tf.vectorized_map(function, x), autograph=False)(x)
     for mine, *others in zip(found, *map(function, x), strict=True):
-        np.testing.assert_allclose(mine, tf.stack(others), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mine, ops.stack(others), rtol=1e-4, atol=1e-5)
 """
 
 
+@pytest.mark.tensorflow
 def test_sample_by_sample_in_a_fresh_process():
     """Outputs and gradients of every sample in `tf.vectorized_map`, where Keras before 3.15 has
     TensorFlow compute a product that is wrong or ends the process."""

@@ -1,5 +1,7 @@
 """The recurrent layer: a cell, run over time by `kerasrnn.recurrence`."""
 
+import contextlib
+
 import keras
 from keras import ops, tree
 
@@ -8,6 +10,7 @@ from kerasrnn.arguments import boolean, check_spelling, own_parameters
 from kerasrnn.backends import BACKEND
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.configured import parameters
+from kerasrnn.keras_cells import nothing_dropped
 from kerasrnn.layers.checks import (
     MaskAndReset,
     check_cell,
@@ -174,7 +177,8 @@ class RNN(keras.layers.RNN):
             size = tree.flatten(self.states)[0].shape[0]
             sequences = of_batch_size(sequences, size, self.name)
         call = self._call_linear if self._linear else super().call
-        return call(sequences, initial_state=initial_state, mask=mask, training=training)
+        with contextlib.nullcontext() if training else nothing_dropped(self.cell):
+            return call(sequences, initial_state=initial_state, mask=mask, training=training)
 
     def _call_linear(self, sequences, initial_state, mask, training):
         """Keras's `call`, but for its casts of the states."""
@@ -189,6 +193,13 @@ class RNN(keras.layers.RNN):
                 kept.assign(state)
         y = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (y, *states) if self.return_state else y
+
+    def get_initial_state(self, batch_size):
+        states = super().get_initial_state(batch_size)
+        # One spread over the rows, and the weight it is spread from, share a memory there, which
+        # what is kept from batch to batch is written into.
+        shared = self.stateful and BACKEND == "torch"
+        return tree.map_structure(ops.copy, states) if shared else states
 
     @property
     def variables(self):

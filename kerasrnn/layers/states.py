@@ -67,7 +67,7 @@ def reset_states(layer, rows=None):
     chosen = np.ones(size, bool) if rows is None else _chosen(rows, size)
     for state, initial in zip(states, tree.flatten(layer.get_initial_state(size)), strict=True):
         of_rows = chosen.reshape(-1, *[1] * (len(state.shape) - 1))
-        state.assign(ops.where(of_rows, initial, state))
+        state.assign(ops.where(of_rows, initial, state.value))
 
 
 def _chosen(rows, size):

@@ -150,6 +150,12 @@ def run(
     tap = sequence.current_tap()
     # What is measured is measured, whatever was asked for in training.
     if path is None and use_cudnn is True and tap is None:
+        if "cudnn" not in PATHS:
+            raise ValueError(
+                f"use_cudnn=True cannot be met under Keras's {BACKEND} backend, where this package "
+                "does not call cuDNN. use_cudnn='auto' takes another path. "
+                f"Received: use_cudnn=True for {_place_of(cell)}"
+            )
         path = "cudnn"
     sequence_pass = sequence.SequencePass(
         cell,
