@@ -22,8 +22,13 @@ GENERIC = [
         *("bidirectional", "connections", "group", "stack", "initializers", "losses"),
     )
 ]
-# Every cell under masks and resets; options, states, wrappers and stacks by a test or two.
-SHARE = ["tests/test_portable.py", "tests/test_losses.py", "tests/test_states.py"]
+# Every cell under masks and resets, backwards, and states from batch to batch.
+SHARE = [
+    "tests/test_portable.py",
+    "tests/test_losses.py",
+    "tests/test_states.py::test_single_rows_are_reset",
+    "tests/test_states.py::test_fit_evaluate_and_predict_go_on_where_the_batch_before_ended",
+]
 
 
 def under(backend, *arguments):
