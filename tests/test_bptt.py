@@ -83,14 +83,22 @@ def assert_like_plain(cell, values, rtol=1e-4, atol=2e-5, **options):
             np.testing.assert_allclose(one, other, rtol, atol * scale, err_msg=path)
 
 
-@pytest.mark.parametrize("name", CELLS)
+def some(names, quick):
+    """Cells, of which those that are not `quick` are left to the slow tests."""
+    slow = pytest.mark.slow
+    return [name if name in quick else pytest.param(name, marks=slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some(CELLS, ("lstm", "lstm_peephole", "gru", "sru", "mingru")))
 def test_masks_resets_and_noise_of_every_cell(name):
     cell = built(name, dropout=0.3, zoneout=0.2, initial_state="learned")
     values, steps = drawn(cell, masked=True, reset=True)
     assert_like_plain(cell, values, **steps, training=True, go_backwards=True)
 
 
-@pytest.mark.parametrize("name", ["lstm_peephole", "gru", "rhn", "sru", "lru"])
+@pytest.mark.parametrize(
+    "name", some(("lstm_peephole", "gru", "rhn", "sru", "lru"), ("gru", "sru"))
+)
 @pytest.mark.parametrize("return_sequences", [True, False])
 @pytest.mark.parametrize("zero_output_for_mask", [True, False])
 def test_a_mask_and_what_is_shown(name, return_sequences, zero_output_for_mask):
@@ -120,7 +128,7 @@ def test_dropout_of_either_form_and_normalization(name, options):
     assert_like_plain(cell, values, **steps, training=True, return_sequences=False)
 
 
-@pytest.mark.parametrize("name", ["lstm", "mingru", "gru_layer_norm"])
+@pytest.mark.parametrize("name", some(("lstm", "mingru", "gru_layer_norm"), ("lstm", "mingru")))
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(name, dtype):
     cell = built(name, dtype=dtype)
