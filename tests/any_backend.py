@@ -67,7 +67,8 @@ def _by_tape(function, arguments, variables, kept):
     with tf.GradientTape() as tape:
         tape.watch(arguments)
         result, loss = function(*arguments)
-    sources = [*arguments, *variables]
+    # Of a source that nothing depends on TensorFlow asks for the dtype.
+    sources = [*arguments, *(variable.value for variable in variables)]
     return result, tape.gradient(loss, sources, unconnected_gradients="zero")
 
 
