@@ -83,14 +83,16 @@ def shown(outputs, mask, zero_output_for_mask):
     there is none before, or zeros at all of them.
 
     Args:
-        outputs: (time, batch, units).
+        outputs: (time, batch, units), or with further axes.
         mask: (time, batch, 1) booleans.
         zero_output_for_mask: Whether they are zeros.
     """
+    further = range(2, outputs.ndim)
+    mask = jnp.expand_dims(mask[:, :, 0], further)
     outputs = jnp.where(mask, outputs, 0)
     if zero_output_for_mask:
         return outputs
-    steps = jnp.arange(mask.shape[0])[:, None, None]
+    steps = jnp.expand_dims(jnp.arange(len(mask)), (1, *further))
     last = lax.cummax(jnp.where(mask, steps, 0))
     return jnp.take_along_axis(outputs, last, axis=0)
 
