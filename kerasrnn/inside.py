@@ -1,7 +1,15 @@
-"""What is inside a layer or a model."""
+"""What is inside a layer or a model, and what Keras has attached to a tensor."""
 
 import keras
 from keras import tree
+from keras.src import backend
+
+
+def attached_mask(v):
+    """The mask that Keras has attached to a tensor, or `None`. An array that JAX traces takes no
+    attribute, so that Keras keeps its mask elsewhere."""
+    # The seam of test_keras_attaches_masks_to_tensors.
+    return backend.get_keras_mask(v)
 
 
 def layers_directly_in(layer):

@@ -51,14 +51,14 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
 
 
 def test_keras_attaches_masks_to_tensors():
-    """Under the name that kerasrnn.layers.checks reads, eagerly, in graphs and where a functional
-    model is made; and passes it by itself where there is no further tensor."""
+    """Which kerasrnn.inside.attached_mask reads, eagerly, in graphs and where a functional model is
+    made; and passes it by itself where there is no further tensor."""
     passed = []
 
     class Layer(keras.layers.Layer):
         def call(self, x, other=None, mask=None):
             passed.append(mask)
-            attached.append(x._keras_mask)
+            attached.append(inside.attached_mask(x))
             return x
 
     attached, layer = [], Layer()
@@ -70,7 +70,7 @@ def test_keras_attaches_masks_to_tensors():
     tf.function(lambda x: layer(masking(x), other=x), autograph=False)(tf.ones((1, 2, 3)))
     assert [mask is not None for mask in passed] == [True, False, False]
     assert [mask.shape for mask in attached] == [(1, 2)] * 3
-    assert masking(keras.Input((2, 3)))._keras_mask.shape == (None, 2)
+    assert inside.attached_mask(masking(keras.Input((2, 3)))).shape == (None, 2)
 
 
 def test_a_layer_s_own_inner_loop_comes_first():

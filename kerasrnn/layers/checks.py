@@ -9,6 +9,7 @@ from kerasrnn.arguments import check_spelling
 from kerasrnn.backends import tf
 from kerasrnn.cells.base import Cell
 from kerasrnn.cells.configured import parameters
+from kerasrnn.inside import attached_mask
 from kerasrnn.recurrence import stages
 
 
@@ -89,14 +90,14 @@ def dense_with_mask(sequences, mask):
     Keras has attached to them, of ragged ones the padding, too.
 
     An attached mask Keras passes by itself to a layer alone that is called with no further tensor,
-    such as a reset or a state; `test_keras_attaches_masks_to_tensors` names the attribute.
+    such as a reset or a state.
 
     Args:
         sequences: (batch, time, ...), a tensor, a `tf.RaggedTensor` or a `keras.KerasTensor`.
         mask: As for a layer's call, `None`, or `False` for none where one is attached.
     """
     if mask is None:
-        mask = getattr(sequences, "_keras_mask", None)
+        mask = attached_mask(sequences)
     elif mask is False:
         # A tensor to which none is attached, for the layers inside this one, too.
         sequences, mask = sequences + 0, None
