@@ -22,3 +22,16 @@ def sees_gpu():
     if BACKEND == "torch":
         return framework.cuda.is_available()
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def require_tensorflow(what, instead):
+    """Raises a `RuntimeError` unless Keras's backend is TensorFlow.
+
+    Args:
+        what: What needs it, by its name.
+        instead: What to use instead, behind a colon.
+    """
+    if tf is None:
+        raise RuntimeError(
+            f"{what} needs Keras's TensorFlow backend: {instead}. Received: the backend {BACKEND!r}"
+        )
