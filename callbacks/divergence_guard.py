@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kerasrnn.arguments import positive_integer, real_number
+from kerasrnn.backends import BACKEND
 from kerasrnn.copying import copied_without
 from kerasrnn.files import located, path
 from kerasrnn.inside import kept_states
@@ -215,6 +216,9 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
+        # Under JAX they are the trainer's while it trains.
+        if BACKEND == "jax":
+            self.model.jax_state_sync()
         self._filter.states.put_back_nonfinite()
         # The first batch may have built the model and the optimizer.
         if self._newer is None or len(self._newer) < len(self._state()):

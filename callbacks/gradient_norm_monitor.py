@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kerasrnn.arguments import positive_integer
+from kerasrnn.backends import require_tensorflow
 from kerasrnn.copying import copied_without
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.findings import verdicts
@@ -107,6 +108,10 @@ class GradientNormMonitor(keras.callbacks.Callback):
         super().__init__()
         self.csv = path("csv", csv)
         self.log_dir = path("log_dir", log_dir, directory=True)
+        if log_dir is not None:
+            require_tensorflow(
+                "GradientNormMonitor(log_dir=...)", "write the norms to a `csv` of its own"
+            )
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size
