@@ -28,8 +28,9 @@ _MANY = 100
 class HealthyObjective(keras_tuner.Objective):
     """The objective of a search that gives up trials whose gradients say that they are lost.
 
-    For the searches of `kerasrnn.tuning`, where Keras's backend is TensorFlow. A trial is given up, ranks behind all others whatever its
-    metrics are, and has its verdict in the table of trials, where
+    For the searches of `kerasrnn.tuning`, where Keras's backend is TensorFlow. A trial is given up,
+    ranks behind all others whatever its metrics are, and has its verdict in the table of trials,
+    where
 
     - at the start the gradient through time at a batch of the data holds an Inf or NaN;
     - in the training the norms that a `GradientNormMonitor` records are sick, as

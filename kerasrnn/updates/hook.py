@@ -292,7 +292,7 @@ class UpdateHook:
     def _apply_without_branches(self, grads):
         """As Keras does under JAX: the update is made, and what must not be is taken back."""
         steps = self.optimizer.gradient_accumulation_steps
-        whole = True if not steps else (self.optimizer.iterations.value + 1) % steps == 0
+        whole = True if not steps else (self.optimizer._iterations.value + 1) % steps == 0
         if self.filter is None:
             of_clip = step_variables_in(self._clip)
             only_where(whole, lambda: self._keras_apply(grads, self._variables), of_clip)
@@ -313,7 +313,7 @@ class UpdateHook:
         only_where(good, lambda: self.filter.let_through(self._variables), of_filter)
         only_where(~good, lambda: self.filter.skip(self._variables, flags), of_filter)
         # Keras counts one up after this, whatever happened here.
-        self.optimizer.iterations.assign_sub(ops.cast(~good, self.optimizer.iterations.dtype))
+        self.optimizer._iterations.assign_sub(ops.cast(~good, self.optimizer._iterations.dtype))
         self._unseen = [
             (whole | ~good, self._skipped_where(~good, update, grads)) for update in self._unseen
         ]

@@ -81,7 +81,7 @@ class UpdateRow:
             scalars.append(self._product(columns, grads))
         places += range(self._scalars, self.width)
         numbers = ops.concatenate([numbers, _changes_and_weights(update), ops.stack(scalars)])
-        return ops.scatter([[place] for place in places], numbers, [self.width])
+        return ops.scatter(np.array(places, "int32")[:, None], numbers, [self.width])
 
     def _product(self, columns, grads):
         products = []
