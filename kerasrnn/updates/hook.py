@@ -3,6 +3,7 @@
 import threading
 import weakref
 
+import keras
 from keras import ops
 
 from kerasrnn.backends import BACKEND, tf
@@ -14,7 +15,7 @@ from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.parts import Update
 from kerasrnn.updates.replicas import on_first_replica, outside
-from kerasrnn.updates.variables import step_variables_in, value_of
+from kerasrnn.updates.variables import apart, step_variables_in, value_of
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -30,6 +31,21 @@ def require_optimizer(callback):
         raise ValueError(
             f"{type(callback).__name__} needs a model compiled with an optimizer. "
             f"Received: model={callback.model.name}"
+        )
+
+
+def _require_what_jax_shows(callback):
+    name, model = type(callback).__name__, callback.model
+    if innermost(model.optimizer) is not model.optimizer:
+        raise ValueError(
+            f"{name} does not see updates inside of a loss scaling under JAX: use mixed_bfloat16, "
+            "which needs none, or Keras's TensorFlow or PyTorch backend. "
+            f"Received: optimizer={type(model.optimizer).__name__}"
+        )
+    if distribution := keras.distribution.distribution():
+        raise ValueError(
+            f"{name} does not see updates that are distributed under JAX: use it in a fit on one "
+            f"device, or the optimizer's own clips. Received: distribution={distribution!r}"
         )
 
 
@@ -77,6 +93,8 @@ class UpdateHook:
         What an interrupted `fit` left on the optimizer goes: its callbacks had other parameters.
         """
         require_optimizer(callback)
+        if BACKEND == "jax":
+            _require_what_jax_shows(callback)
         model, fit = callback.model, callback.params
         if tf is not None:
             check_compilation(model)
@@ -298,24 +316,26 @@ class UpdateHook:
             only_where(whole, lambda: self._keras_apply(grads, self._variables), of_clip)
             self._unseen = [(whole, update) for update in self._unseen]
             return
-        flags = self.filter.flags(grads)
+        grads_seen = apart(grads)
+        flags = self.filter.flags(grads_seen)
         good = ~ops.any(flags)
         changed = [*self._variables, *self.optimizer.variables]
-        before = [v.value for v in changed]
+        before = apart([v.value for v in changed])
         only_where(
             good & whole,
             lambda: self._keras_apply(grads, self._variables),
             step_variables_in(self._clip),
         )
         for variable, value in zip(changed, before, strict=True):
-            variable.assign(ops.where(good, variable.value, value))
+            variable.assign(ops.where(good, value_of(variable), value))
         of_filter = step_variables_in(self.filter)
         only_where(good, lambda: self.filter.let_through(self._variables), of_filter)
         only_where(~good, lambda: self.filter.skip(self._variables, flags), of_filter)
         # Keras counts one up after this, whatever happened here.
         self.optimizer._iterations.assign_sub(ops.cast(~good, self.optimizer._iterations.dtype))
         self._unseen = [
-            (whole | ~good, self._skipped_where(~good, update, grads)) for update in self._unseen
+            (whole | ~good, self._skipped_where(~good, update, grads_seen))
+            for update in self._unseen
         ]
 
     def _skipped_where(self, bad, update, grads):
@@ -360,11 +380,14 @@ class UpdateHook:
         tf.cond(tf.reduce_any(flags), skip, update)
 
     def _clip_gradients(self, grads):
+        seen = apart(grads)
         if self._clip is None:
             clipped = self._keras_clip(grads)
+            clipped_seen = clipped if seen is grads else self._keras_clip(seen)
         else:
             clipped = self._clip(self._variables, grads)
-        self._clipped.parts = grads, clipped, self._weights()
+            clipped_seen = apart(clipped)
+        self._clipped.parts = seen, clipped_seen, self._weights()
         return clipped
 
     def _update(self, grads, trainable_variables, learning_rate):

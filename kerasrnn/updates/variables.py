@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrnn.backends import BACKEND, tf
+from kerasrnn.backends import BACKEND, framework, tf
 
 
 class StepVariable:
@@ -83,4 +83,10 @@ def value_of(variable):
         return tf.convert_to_tensor(variable)
     value = variable.value if isinstance(variable, keras.Variable) else variable
     value = ops.convert_to_tensor(value)
-    return value.detach().clone() if BACKEND == "torch" else value
+    return value.detach().clone() if BACKEND == "torch" else apart([value])[0]
+
+
+def apart(tensors):
+    """A list of tensors for those who look on: under JAX XLA else fuses what they compute with what
+    the training does, which then is rounded otherwise."""
+    return framework.lax.optimization_barrier(list(tensors)) if BACKEND == "jax" else tensors
