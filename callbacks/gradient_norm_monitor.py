@@ -37,7 +37,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     and mixed precision, and does not change a bit of the training, but for the rounding of a clip
     that multiplies gradients by a factor, as `global_clipnorm` and `GradientClipping` do: where
     nothing else reads the product, TensorFlow's graph optimizer may multiply factor and learning
-    rate first. `grad_norm` (the median of the epoch's global norms before clipping, a NaN the
+    rate first. Under JAX it does not see updates inside of a loss scaling (`mixed_float16`), nor
+    those of a `keras.distribution`. `grad_norm` (the median of the epoch's global norms before clipping, a NaN the
     largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
     progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
     a new record.
@@ -78,7 +79,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     Raises:
         ValueError: `csv` or `log_dir` is no path, or leads through a file, or `batch_size` is no
             positive integer; at the start of `fit`, where the model has no optimizer, or
-            has `jit_compile=True` under a strategy of several replicas.
+            has `jit_compile=True` under a strategy of several replicas, or under JAX a loss
+            scaling or a `keras.distribution`.
+        RuntimeError: there is a `log_dir`, or an address, and Keras's backend is not TensorFlow.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 
