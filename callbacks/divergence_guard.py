@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from kerasrnn.arguments import positive_integer, real_number
+from kerasrnn.backends import BACKEND
 from kerasrnn.copying import copied_without
 from kerasrnn.files import located, path
-from kerasrnn.inside import kept_states
+from kerasrnn.inside import kept_states, stateful_layers
 from kerasrnn.updates.explosion import ExplosionRule, described
 from kerasrnn.updates.folders import Folders
 from kerasrnn.updates.hook import UpdateHook
@@ -92,7 +93,8 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is out of its range; at the start of `fit`, where there is no
-            optimizer, a second guard, or a learning rate that is a function and cannot be cut, or
+            optimizer, a second guard, under JAX a stateful layer, a loss scaling or a
+            `keras.distribution`, or a learning rate that is a function and cannot be cut, or
             where the file in `directory` is damaged or of another model.
         RuntimeError: in `fit`, where it would have to go back once more than `max_rollbacks`. The
             good weights and the good optimizer's state are in place then.
@@ -152,6 +154,13 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         hook = UpdateHook.of(self)
+        if BACKEND == "jax" and stateful_layers(self.model):
+            raise ValueError(
+                "DivergenceGuard cannot put back the states of stateful layers under JAX: use "
+                "Keras's TensorFlow or PyTorch backend, or keras.callbacks.TerminateOnNaN. "
+                f"Received: model={self.model.name}, with "
+                f"{', '.join(layer.name for layer in stateful_layers(self.model))}"
+            )
         _require_a_rate_to_cut(hook.optimizer, self.lr_factor)
         if self.directory is not None:
             if not self.model.built:
@@ -215,6 +224,9 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         logs = {} if logs is None else logs
+        # Under JAX they are the trainer's while it trains.
+        if BACKEND == "jax":
+            self.model.jax_state_sync()
         self._filter.states.put_back_nonfinite()
         # The first batch may have built the model and the optimizer.
         if self._newer is None or len(self._newer) < len(self._state()):

@@ -49,8 +49,8 @@ class GradientClipping(keras.callbacks.Callback):
 
     Raises:
         ValueError: `mode` is none of the above, or `value` is out of its range; at the start of
-            `fit`, where the optimizer has a clip of its own or none is there, or where a second
-            GradientClipping is.
+            `fit`, where the optimizer has a clip of its own or none is there, where a second
+            GradientClipping is, or under JAX a loss scaling or a `keras.distribution`.
 
     Example:
 

@@ -3,6 +3,7 @@ import numpy as np
 from keras import tree
 
 from kerasrnn.arguments import positive_integer
+from kerasrnn.backends import require_tensorflow
 from kerasrnn.copying import copied_without
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.flow import Measurement
@@ -27,6 +28,7 @@ class GradientFlowMonitor(keras.callbacks.Callback):
         epochs: The epochs at whose ends they were made, from 1.
 
     Raises:
+        RuntimeError: Keras's backend is not TensorFlow.
         ValueError: `every` is no positive integer; at the start of `fit`, or after the first batch
             where that one builds the model, if there is no recurrent layer that takes part, or if
             the model cannot be run on `x` or its loss not be computed with `y`.
@@ -44,6 +46,10 @@ class GradientFlowMonitor(keras.callbacks.Callback):
 
     def __init__(self, x, y, every=1):
         super().__init__()
+        require_tensorflow(
+            "kerasrnn.callbacks.GradientFlowMonitor",
+            "call kerasrnn.diagnostics.gradient_flow between two fits",
+        )
         self.x, self.y = x, y
         self.every = positive_integer("every", every)
         self.history, self.epochs = [], []

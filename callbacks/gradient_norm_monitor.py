@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kerasrnn.arguments import positive_integer
+from kerasrnn.backends import require_tensorflow
 from kerasrnn.copying import copied_without
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.findings import verdicts
@@ -36,8 +37,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     and mixed precision, and does not change a bit of the training, but for the rounding of a clip
     that multiplies gradients by a factor, as `global_clipnorm` and `GradientClipping` do: where
     nothing else reads the product, TensorFlow's graph optimizer may multiply factor and learning
-    rate first. `grad_norm` (the median of the epoch's global norms before clipping, a NaN the
-    largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
+    rate first. Under JAX it does not see updates inside of a loss scaling (`mixed_float16`), nor
+    those of a `keras.distribution`. `grad_norm` (the median of the epoch's global norms before
+    clipping, a NaN the largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
     progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
     a new record.
 
@@ -77,7 +79,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     Raises:
         ValueError: `csv` or `log_dir` is no path, or leads through a file, or `batch_size` is no
             positive integer; at the start of `fit`, where the model has no optimizer, or
-            has `jit_compile=True` under a strategy of several replicas.
+            has `jit_compile=True` under a strategy of several replicas, or under JAX a loss
+            scaling or a `keras.distribution`.
+        RuntimeError: there is a `log_dir`, or an address, and Keras's backend is not TensorFlow.
         FileExistsError: at the start of `fit`, where `csv` is a file of something else; a record of
             an earlier `fit` is replaced.
 
@@ -107,6 +111,10 @@ class GradientNormMonitor(keras.callbacks.Callback):
         super().__init__()
         self.csv = path("csv", csv)
         self.log_dir = path("log_dir", log_dir, directory=True)
+        if log_dir is not None:
+            require_tensorflow(
+                "GradientNormMonitor(log_dir=...)", "write the norms to a `csv` of its own"
+            )
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.batch_size = batch_size

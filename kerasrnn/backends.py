@@ -4,6 +4,7 @@ Attributes:
     BACKEND: The name of the one that runs.
     framework: Its module, as `jax`.
     tf: TensorFlow where that is Keras's backend, otherwise `None`: it is not imported then.
+    Tensor: The class of its tensors, not of its variables.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import keras
 BACKEND = keras.backend.backend()
 framework = importlib.import_module(BACKEND)
 tf = framework if BACKEND == "tensorflow" else None
+Tensor = framework.Array if BACKEND == "jax" else framework.Tensor
 
 
 def sees_gpu():
@@ -22,3 +24,16 @@ def sees_gpu():
     if BACKEND == "torch":
         return framework.cuda.is_available()
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def require_tensorflow(what, instead):
+    """Raises a `RuntimeError` unless Keras's backend is TensorFlow.
+
+    Args:
+        what: What needs it, by its name.
+        instead: What to use instead, behind a colon.
+    """
+    if tf is None:
+        raise RuntimeError(
+            f"{what} needs Keras's TensorFlow backend: {instead}. Received: the backend {BACKEND!r}"
+        )

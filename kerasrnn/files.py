@@ -2,7 +2,8 @@
 argument may say of their place, and how they are replaced.
 
 On this machine that is at once or not at all: whoever looks finds the old content whole or the new
-one. Behind an address `tf.io.gfile` does what its file system can.
+one. Behind an address `tf.io.gfile` does what its file system can, where TensorFlow is Keras's
+backend; elsewhere addresses are refused.
 """
 
 import contextlib
@@ -14,8 +15,11 @@ import secrets
 import shutil
 import tempfile
 
-import tensorflow as tf
+from kerasrnn.backends import require_tensorflow, tf
 
+# What is raised where a file is not there, and where it cannot be had for whatever reason.
+MISSING = (FileNotFoundError,) if tf is None else (FileNotFoundError, tf.errors.NotFoundError)
+UNREADABLE = (OSError,) if tf is None else (OSError, tf.errors.OpError)
 # One letter before the colon is a drive of Windows.
 _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):(//?)")
 
@@ -91,6 +95,7 @@ def located(name, value):
     Raises:
         TypeError: it is no path.
         ValueError: it is empty, no address that TensorFlow knows, or one that has lost a slash.
+        RuntimeError: it is an address, and Keras's backend is not TensorFlow.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"`{name}` must be a path. Received: {name}={value!r}")
@@ -108,6 +113,10 @@ def located(name, value):
             f"a string as '{scheme}://...' (or './{scheme}:/...' for a folder of that name). "
             f"Received: {name}={value!r}"
         )
+    require_tensorflow(
+        f"an address, as {name}={value!r},",
+        "give a path on this machine, and copy what is there afterwards",
+    )
     known = [one for one in tf.io.gfile.get_registered_schemes() if one]
     if scheme not in known:
         raise ValueError(
@@ -227,6 +236,27 @@ def replacing_directory(path):
             if old.exists():
                 os.rename(old, path)
             raise
+
+
+def move(old, new):
+    """Has a file, in the place of what is there, or a directory stand at another place; both are
+    `pathlib.Path` or both an `Address`.
+
+    Raises:
+        One of `MISSING`: there is nothing at the old place.
+    """
+    if isinstance(old, Address):
+        tf.io.gfile.rename(old.url, new.url, overwrite=not old.is_dir())
+    else:
+        os.replace(old, new)
+
+
+def remove_directory(place):
+    """Removes a directory with all that is in it, a `pathlib.Path` or `Address`."""
+    if isinstance(place, Address):
+        tf.io.gfile.rmtree(place.url)
+    else:
+        shutil.rmtree(place)
 
 
 def _remove(address):

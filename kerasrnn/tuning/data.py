@@ -7,19 +7,19 @@ array pass as they are.
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras_tuner.errors import FatalValueError
 
+from kerasrnn.backends import Tensor, tf
 from kerasrnn.tuning.tasks import whole_below
 
 
 def is_array(data):
-    return isinstance(data, np.ndarray | tf.Tensor)
+    return isinstance(data, np.ndarray | Tensor)
 
 
 def first_of(data):
     """The inputs and labels of the first batch of a data set; `None` of anything else."""
-    if isinstance(data, tf.data.Dataset):
+    if tf is not None and isinstance(data, tf.data.Dataset):
         batch = next(iter(data.take(1)), None)
     elif isinstance(data, keras.utils.PyDataset):
         batch = data[0]

@@ -8,9 +8,8 @@ import pickle
 import re
 
 import keras
-import tensorflow as tf
 
-from kerasrnn.files import replacing_file
+from kerasrnn.files import MISSING, move, remove_directory, replacing_file
 
 
 def replace_json(path, value):
@@ -54,8 +53,8 @@ class StateFile:
         with replacing_file(self.path, unfinished(self.path)) as file:
             pickle.dump(state, file)
             # None at first, and none where another worker has just done the same.
-            with contextlib.suppress(tf.errors.NotFoundError):
-                tf.io.gfile.rename(str(self.path), str(backup_of(self.path)), overwrite=True)
+            with contextlib.suppress(*MISSING):
+                move(self.path, backup_of(self.path))
 
     def read(self):
         """The last state that is whole, or `None` where there is none.
@@ -87,7 +86,7 @@ class Replaced:
         if self._aside.exists():
             self._clear()
         elif self._folder.exists():
-            tf.io.gfile.rename(str(self._folder), str(self._aside))
+            move(self._folder, self._aside)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def put_back(self):
@@ -95,16 +94,16 @@ class Replaced:
         if not self._aside.exists():
             return False
         self._clear()
-        tf.io.gfile.rename(str(self._aside), str(self._folder))
+        move(self._aside, self._folder)
         return True
 
     def remove(self):
         if self._aside.exists():
-            tf.io.gfile.rmtree(str(self._aside))
+            remove_directory(self._aside)
 
     def _clear(self):
         if self._folder.exists():
-            tf.io.gfile.rmtree(str(self._folder))
+            remove_directory(self._folder)
 
 
 class WholeWeights(keras.callbacks.Callback):
@@ -124,8 +123,8 @@ class WholeWeights(keras.callbacks.Callback):
         self._unfinished.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        with contextlib.suppress(tf.errors.NotFoundError):
-            tf.io.gfile.rename(str(self._unfinished), str(self._path), overwrite=True)
+        with contextlib.suppress(*MISSING):
+            move(self._unfinished, self._path)
 
 
 def backup_of(path):
@@ -146,7 +145,7 @@ def _first_readable(path, load):
             with place.open("rb") as file:
                 content = file.read()
         # Another worker may have moved or removed it a moment ago.
-        except (FileNotFoundError, tf.errors.NotFoundError):
+        except MISSING:
             continue
         try:
             return load(content)

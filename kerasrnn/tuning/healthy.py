@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 
 from kerasrnn.arguments import one_of, positive_integer
+from kerasrnn.backends import require_tensorflow
 from kerasrnn.diagnostics.flow import gradient_flow
 from kerasrnn.diagnostics.health.checks.vanishing import vanishes
 from kerasrnn.diagnostics.health.findings import verdicts
@@ -27,8 +28,9 @@ _MANY = 100
 class HealthyObjective(keras_tuner.Objective):
     """The objective of a search that gives up trials whose gradients say that they are lost.
 
-    For the searches of `kerasrnn.tuning`. A trial is given up, ranks behind all others whatever its
-    metrics are, and has its verdict in the table of trials, where
+    For the searches of `kerasrnn.tuning`, where Keras's backend is TensorFlow. A trial is given up,
+    ranks behind all others whatever its metrics are, and has its verdict in the table of trials,
+    where
 
     - at the start the gradient through time at a batch of the data holds an Inf or NaN;
     - in the training the norms that a `GradientNormMonitor` records are sick, as
@@ -49,6 +51,7 @@ class HealthyObjective(keras_tuner.Objective):
     Raises:
         ValueError: `direction` is neither, or is `None` and keras-tuner does not know that of the
             metric, or `patience` or `samples` is no positive integer.
+        RuntimeError: Keras's backend is another.
 
     Example:
 
@@ -64,6 +67,10 @@ class HealthyObjective(keras_tuner.Objective):
     """
 
     def __init__(self, name, direction=None, patience=3, samples=64):
+        require_tensorflow(
+            "kerasrnn.tuning.HealthyObjective",
+            f"pass `objective={name!r}`, and keras.callbacks.TerminateOnNaN among the callbacks",
+        )
         one_of((None, "min", "max"), "direction", direction)
         if direction is None:
             # An oracle knows the directions of Keras's metrics, and says so of one it does not.

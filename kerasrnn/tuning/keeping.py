@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import keras
 import keras_tuner
 import numpy as np
-import tensorflow as tf
 
+from kerasrnn.backends import Tensor, tf
 from kerasrnn.inside import kept_states
 
 # Of the models and of the search they belong to, callbacks have no copies of their own.
@@ -19,8 +19,8 @@ _SHARED = (
     keras.layers.Layer,
     keras.optimizers.Optimizer,
     keras.Variable,
-    tf.Variable,
-    tf.Tensor,
+    Tensor,
+    *(() if tf is None else (tf.Variable,)),
     keras_tuner.engine.base_tuner.BaseTuner,
     keras_tuner.engine.trial.Trial,
 )

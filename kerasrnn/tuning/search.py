@@ -8,14 +8,13 @@ import zlib
 
 import keras
 import keras_tuner
-import tensorflow as tf
 from keras_tuner.engine.tuner import maybe_distribute
 
 from kerasrnn.arguments import boolean, one_of, positive_integer
 from kerasrnn.callbacks import GradientNormMonitor
 from kerasrnn.diagnostics import plots
 from kerasrnn.diagnostics.health.verdict import gravest
-from kerasrnn.files import located
+from kerasrnn.files import UNREADABLE, located
 from kerasrnn.tuning.asked import (
     list_of_callbacks,
     named_arguments,
@@ -411,8 +410,8 @@ class Search(keras_tuner.Tuner):
     def load_model(self, trial):
         try:
             return super().load_model(trial)
-        # Of TensorFlow, h5py and json: what a file that is gone or damaged raises.
-        except (tf.errors.OpError, OSError, json.JSONDecodeError) as error:
+        # What a file that is gone or damaged raises; json, too.
+        except (*UNREADABLE, json.JSONDecodeError) as error:
             raise FileNotFoundError(
                 f"The model of trial {int(trial.trial_id) + 1} is not in "
                 f"{self._trial_place(trial.trial_id)} any more ({reason_of(str(error))}). Put "

@@ -11,10 +11,12 @@ import math
 import textwrap
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from kerasrnn.backends import tf
 from kerasrnn.updates import gradients
-from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.replicas import on_first_replica, several, total
+from kerasrnn.updates.variables import StepVariable, step_variable, value_of
 
 # Norms that a percentile is taken of.
 _WINDOW = 1000
@@ -26,7 +28,7 @@ _LEAST_NORM = 1e-3
 
 def shrink_factor(norm, threshold):
     """What Algorithm 1 multiplies a gradient of this norm by."""
-    return tf.where((norm >= threshold) & tf.math.is_finite(norm), threshold / norm, 1.0)
+    return ops.where((norm >= threshold) & ops.isfinite(norm), threshold / norm, 1.0)
 
 
 class ClipRule:
@@ -42,7 +44,7 @@ class ClipRule:
         warmup: The first updates, which are not clipped.
 
     Attributes:
-        value: The `tf.Variable` of the value; assigned to, it counts from the next update on.
+        value: The `StepVariable` of the value; assigned to, it counts from the next update on.
         latest_threshold: θ of the last update.
     """
 
@@ -51,11 +53,11 @@ class ClipRule:
     warmup = 0
 
     def __init__(self, value):
-        self.value = tf.Variable(value, dtype="float32", trainable=False)
+        self.value = step_variable(value)
 
     @property
     def latest_threshold(self):
-        return self.value
+        return self.value.numpy()
 
     def fit_state(self):
         """Its value and what it knows of earlier updates, for `go_on_from`."""
@@ -67,14 +69,12 @@ class ClipRule:
             variable.assign(state[name])
 
     def _variables(self):
-        return [(name, one) for name, one in vars(self).items() if isinstance(one, tf.Variable)]
+        return [(name, one) for name, one in vars(self).items() if isinstance(one, StepVariable)]
 
     def __call__(self, variables, grads):
-        replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync == 1:
+        if several() is None:
             return self.clip(variables, grads)
-        total = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        clipped = self.clip(variables, total)
+        clipped = self.clip(variables, total(list(grads)))
         # The optimizer sums what the replicas hand it, but Adam squares the rows of an embedding's
         # gradient before: in parts they would come to less.
         return clipped if on_first_replica() else [gradients.zeros_like(g) for g in clipped]
@@ -90,7 +90,7 @@ class GlobalNorm(ClipRule):
     default = 1.0
 
     def clip(self, variables, grads):
-        factor = shrink_factor(gradients.global_norm(grads), self.value)
+        factor = shrink_factor(gradients.global_norm(grads), self.value.value)
         return [gradients.scale(g, factor) for g in grads]
 
 
@@ -103,7 +103,8 @@ class Norm(ClipRule):
     default = 1.0
 
     def clip(self, variables, grads):
-        return [gradients.scale(g, shrink_factor(gradients.norm(g), self.value)) for g in grads]
+        threshold = self.value.value
+        return [gradients.scale(g, shrink_factor(gradients.norm(g), threshold)) for g in grads]
 
 
 class Value(ClipRule):
@@ -120,13 +121,13 @@ class Value(ClipRule):
         return [self._clip_entries(g) for g in grads]
 
     def _clip_entries(self, gradient):
-        if isinstance(gradient, tf.IndexedSlices):
+        if gradients.has_rows(gradient):
             rows = gradients.unique_rows(gradient)
             values = self._clip_entries(rows.values)
             return tf.IndexedSlices(values, rows.indices, rows.dense_shape)
-        limit = tf.cast(self.value, gradient.dtype)
-        clipped = tf.clip_by_value(gradient, -limit, limit)
-        return tf.where(tf.reduce_all(tf.math.is_finite(gradient)), clipped, gradient)
+        limit = ops.cast(self.value.value, gradient.dtype)
+        clipped = ops.clip(gradient, -limit, limit)
+        return ops.where(ops.all(ops.isfinite(gradient)), clipped, gradient)
 
 
 class FromHistory(ClipRule):
@@ -136,21 +137,17 @@ class FromHistory(ClipRule):
 
     def __init__(self, value):
         super().__init__(value)
-        self._latest = tf.Variable(math.nan, trainable=False)
+        self._latest = step_variable(math.nan)
 
     @property
     def latest_threshold(self):
-        return self._latest
+        return self._latest.numpy()
 
     def clip(self, variables, grads):
         norm = gradients.global_norm(grads)
-        replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync == 1:
-            factor = self._factor(norm)
-        else:
-            # One replica looks at the history while it writes on; the others are told.
-            factor = self._factor(norm) if on_first_replica() else 0.0
-            factor = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.convert_to_tensor(factor))
+        # One replica looks at the history while it writes on; the others are told.
+        factor = self._factor(norm) if on_first_replica() else 0.0
+        factor = total(ops.convert_to_tensor(factor))
         return [gradients.scale(g, factor) for g in grads]
 
     def _factor(self, norm):
@@ -171,24 +168,24 @@ class Percentile(FromHistory):
 
     def __init__(self, value):
         super().__init__(value)
-        self.count = tf.Variable(0, trainable=False)
+        self.count = step_variable(0, "int32")
         # Infinity sorts behind all norms that are there.
-        self.norms = tf.Variable(tf.fill([_WINDOW], math.inf), trainable=False)
+        self.norms = step_variable(np.full(_WINDOW, math.inf))
 
     def threshold(self, norm):
-        finite = tf.math.is_finite(norm)
-        place = self.count % _WINDOW
+        finite = ops.isfinite(norm)
+        place = self.count.value % _WINDOW
         # Gathered, not sliced: XLA would compile a slice anew for every place.
-        kept = tf.where(finite, norm, tf.gather(self.norms, place))
-        self.norms.scatter_nd_update([[place]], [kept])
-        self.count.assign_add(tf.cast(finite, "int32"))
+        kept = ops.where(finite, norm, ops.take(self.norms.value, place))
+        self.norms.write(place, kept)
+        self.count.assign(self.count.value + ops.cast(finite, "int32"))
 
-        ordered = tf.sort(self.norms)
-        last = tf.cast(tf.clip_by_value(self.count, 1, _WINDOW) - 1, "float32")
-        rank = self.value / 100 * last
-        below = tf.floor(rank)
-        low, high = (tf.gather(ordered, tf.cast(r, "int32")) for r in (below, tf.math.ceil(rank)))
-        return tf.where(low < high, low + (rank - below) * (high - low), low)
+        ordered = ops.sort(self.norms.value)
+        last = ops.cast(ops.clip(self.count.value, 1, _WINDOW) - 1, "float32")
+        rank = self.value.value / 100 * last
+        below = ops.floor(rank)
+        low, high = (ops.take(ordered, ops.cast(r, "int32")) for r in (below, ops.ceil(rank)))
+        return ops.where(low < high, low + (rank - below) * (high - low), low)
 
 
 class ZScore(FromHistory):
@@ -209,27 +206,28 @@ class ZScore(FromHistory):
 
     def __init__(self, value):
         super().__init__(value)
-        self.count, self.mean, self.variance = (tf.Variable(0.0, trainable=False) for _ in range(3))
+        self.count, self.mean, self.variance = (step_variable(0.0) for _ in range(3))
 
     def threshold(self, norm):
-        deviation = tf.sqrt(self.variance)
-        z = (norm - self.mean) / (deviation + _TINY)
-        warm = self.count >= self.warmup
-        spike = warm & (z > self.value)
-        threshold = tf.where(spike, self.mean + self.value**2 / z * deviation, math.inf)
-        self._take_in(norm, tf.minimum(norm, threshold), warm)
+        value, mean, deviation = self.value.value, self.mean.value, ops.sqrt(self.variance.value)
+        z = (norm - mean) / (deviation + _TINY)
+        warm = self.count.value >= self.warmup
+        spike = warm & (z > value)
+        threshold = ops.where(spike, mean + value**2 / z * deviation, math.inf)
+        self._take_in(norm, ops.minimum(norm, threshold), warm)
         return threshold
 
     def _take_in(self, norm, clipped, warm):
         # The mean and variance of all norms so far, then those that decay.
-        weight = tf.where(warm, 1 - _DECAY, 1 / (self.count + 1))
-        mean = self.mean + weight * (clipped - self.mean)
-        towards = tf.where(warm, mean, self.mean)
+        count, before, variance = self.count.value, self.mean.value, self.variance.value
+        weight = ops.where(warm, 1 - _DECAY, 1 / (count + 1))
+        mean = before + weight * (clipped - before)
+        towards = ops.where(warm, mean, before)
         change = (clipped - mean) * (clipped - towards)
-        variance = self.variance + weight * (change - self.variance)
-        new = (self.mean, mean), (self.variance, variance), (self.count, self.count + 1)
+        variance = variance + weight * (change - variance)
+        new = (self.mean, mean), (self.variance, variance), (self.count, count + 1)
         for variable, value in new:
-            variable.assign(tf.where(tf.math.is_finite(norm), value, variable))
+            variable.assign(ops.where(ops.isfinite(norm), value, variable.value))
 
 
 class Adaptive(ClipRule):
@@ -248,10 +246,10 @@ class Adaptive(ClipRule):
         return [self._clip_units(v, g) for v, g in zip(variables, grads, strict=True)]
 
     def _clip_units(self, variable, gradient):
-        weights = tf.convert_to_tensor(variable)
+        weights = value_of(variable)
         fan_in = list(range(max(1, len(weights.shape) - 1))) if len(weights.shape) else None
-        norm_w = tf.maximum(gradients.norm(weights, fan_in), _LEAST_NORM)
-        factor = shrink_factor(gradients.norm(gradient, fan_in), self.value * norm_w)
+        norm_w = ops.maximum(gradients.norm(weights, fan_in), _LEAST_NORM)
+        factor = shrink_factor(gradients.norm(gradient, fan_in), self.value.value * norm_w)
         return gradients.scale(gradient, factor)
 
 

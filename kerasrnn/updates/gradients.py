@@ -1,42 +1,54 @@
 """Arithmetic of gradients that may be sparse."""
 
-import tensorflow as tf
+from keras import ops
+
+from kerasrnn.backends import tf
+
+
+def has_rows(gradient):
+    """Whether a gradient is a `tf.IndexedSlices`, as TensorFlow has that of an embedding."""
+    return tf is not None and isinstance(gradient, tf.IndexedSlices)
 
 
 def norm(gradient, axis=None):
     """The L2 norm, over all entries or over the axes `axis`, which then stay with length 1; in a
     form that does not overflow where the gradient itself does not."""
-    values = tf.cast(sum_rows(gradient), "float32")
+    values = ops.cast(sum_rows(gradient), "float32")
     keepdims = axis is not None
-    largest = tf.reduce_max(tf.abs(values), axis, keepdims)
-    scale = tf.where((largest > 0) & tf.math.is_finite(largest), largest, 1.0)
-    return scale * tf.sqrt(tf.reduce_sum(tf.square(values / scale), axis, keepdims))
+    largest = ops.max(ops.abs(values), axis, keepdims)
+    scale = ops.where((largest > 0) & ops.isfinite(largest), largest, 1.0)
+    return scale * ops.sqrt(ops.sum(ops.square(values / scale), axis, keepdims))
 
 
 def global_norm(gradients):
     """The L2 norm of all gradients together."""
-    return norm(tf.stack([norm(g) for g in gradients]))
+    return norm(ops.stack([norm(g) for g in gradients]))
 
 
 def scale(gradient, factor):
     """The gradient times a factor; rows stay rows."""
-    if isinstance(gradient, tf.IndexedSlices):
+    if has_rows(gradient):
         values = scale(gradient.values, factor)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return gradient * tf.cast(factor, gradient.dtype)
+    return gradient * ops.cast(factor, gradient.dtype)
 
 
 def zeros_like(gradient):
     """Zeros in its place; rows stay rows."""
-    if isinstance(gradient, tf.IndexedSlices):
+    if has_rows(gradient):
         values = tf.zeros_like(gradient.values)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.zeros_like(gradient)
+    return ops.zeros_like(gradient)
+
+
+def dense(gradient):
+    """The gradient as one tensor, with all rows."""
+    return tf.convert_to_tensor(gradient) if has_rows(gradient) else gradient
 
 
 def sum_rows(gradient):
     """The gradient; of an `IndexedSlices` its values, with rows of the same index summed."""
-    if not isinstance(gradient, tf.IndexedSlices):
+    if not has_rows(gradient):
         return gradient
     return unique_rows(gradient).values
 

@@ -3,15 +3,19 @@
 import threading
 import weakref
 
-import tensorflow as tf
+import keras
+from keras import ops
 
+from kerasrnn.backends import BACKEND, tf
 from kerasrnn.layers.checks import check_compilation
 from kerasrnn.updates.clip_in_force import ClipInForce
+from kerasrnn.updates.jax_step import JaxStep, only_where
 from kerasrnn.updates.kept_step import KeptStep, TraceConstants
 from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.parts import Update
 from kerasrnn.updates.replicas import on_first_replica, outside
+from kerasrnn.updates.variables import apart, step_variables_in, value_of
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -27,6 +31,21 @@ def require_optimizer(callback):
         raise ValueError(
             f"{type(callback).__name__} needs a model compiled with an optimizer. "
             f"Received: model={callback.model.name}"
+        )
+
+
+def _require_what_jax_shows(callback):
+    name, model = type(callback).__name__, callback.model
+    if innermost(model.optimizer) is not model.optimizer:
+        raise ValueError(
+            f"{name} does not see updates inside of a loss scaling under JAX: use mixed_bfloat16, "
+            "which needs none, or Keras's TensorFlow or PyTorch backend. "
+            f"Received: optimizer={type(model.optimizer).__name__}"
+        )
+    if distribution := keras.distribution.distribution():
+        raise ValueError(
+            f"{name} does not see updates that are distributed under JAX: use it in a fit on one "
+            f"device, or the optimizer's own clips. Received: distribution={distribution!r}"
         )
 
 
@@ -60,6 +79,8 @@ class UpdateHook:
         # Replicas take turns in threads of their own.
         self._clipped = threading.local()
         self._announced = self._outdated = False
+        # Of a step of JAX that is being traced, the updates that are still to be shown.
+        self._unseen = []
         self._others = OtherOptimizers(model)
         self._callbacks, self._made = [], {}
         # That of the `fit` before, that of this one, and the train function without this hook.
@@ -72,8 +93,11 @@ class UpdateHook:
         What an interrupted `fit` left on the optimizer goes: its callbacks had other parameters.
         """
         require_optimizer(callback)
+        if BACKEND == "jax":
+            _require_what_jax_shows(callback)
         model, fit = callback.model, callback.params
-        check_compilation(model)
+        if tf is not None:
+            check_compilation(model)
         optimizer = innermost(model.optimizer)
         shadow = vars(optimizer).get(METHODS[0])
         if shadow and shadow.__self__.fit is not fit:
@@ -155,7 +179,9 @@ class UpdateHook:
         vars(self.optimizer).update(zip(METHODS, shadows, strict=True))
         self._model_loss = self.model.compute_loss
         self._users_loss = {k: v for k, v in vars(self.model).items() if k == "compute_loss"}
-        vars(self.model)["compute_loss"] = self._compute_loss
+        # That of JAX is inside of what is differentiated, which nothing can come out of.
+        if BACKEND != "jax":
+            vars(self.model)["compute_loss"] = self._compute_loss
 
         again = kept is not None and kept.is_of(self._parts())
         for part in self._made.values():
@@ -182,7 +208,11 @@ class UpdateHook:
 
     def _make_train_function(self):
         self.model.train_function = None
-        self.model.make_train_function()
+        if BACKEND == "jax" and self._in_place:
+            parts = [*self._parts(), self._losses]
+            JaxStep(self.model, parts, self._show_unseen).make_train_function()
+        else:
+            self.model.make_train_function()
 
     def _run(self, step):
         self._announced = self._outdated = False
@@ -220,13 +250,13 @@ class UpdateHook:
         """Nothing tells a callback that its `fit` was interrupted. The next one, which is not
         announced, must not train with a step that was traced for it."""
 
-        def announced_train_function(data):
+        def announced_train_function(*args):
             if not self._announced:
                 self.remove()
                 self._make_train_function()
-                return self.model.train_function(data)
+                return self.model.train_function(*args)
             try:
-                logs = step.function(data)
+                logs = step.function(*args)
             finally:
                 self._announced = False
             # The first batch may have built the model.
@@ -252,11 +282,80 @@ class UpdateHook:
         self._variables = list(trainable_variables)
         for observer in self.observers:
             observer.expect(self._variables)
+        if BACKEND == "jax":
+            self._apply_without_branches(grads)
+            return
         self._losses.end_batch()
         if self.filter is None:
             self._keras_apply(grads, trainable_variables)
+        elif tf is None:
+            self._apply_or_skip(grads)
         else:
             self._apply_filtered(grads)
+
+    def _apply_or_skip(self, grads):
+        flags = self.filter.flags(grads)
+        if ops.any(flags):
+            self._skip(flags)
+            self._show_skipped(grads)
+        else:
+            self._keras_apply(grads, self._variables)
+            self.filter.let_through(self._variables)
+
+    def _skip(self, flags):
+        self.filter.skip(self._variables, flags)
+        # Keras counts one up after this, whatever happened here.
+        self.optimizer._iterations.assign_sub(1)
+
+    def _apply_without_branches(self, grads):
+        """As Keras does under JAX: the update is made, and what must not be is taken back."""
+        steps = self.optimizer.gradient_accumulation_steps
+        whole = True if not steps else (self.optimizer._iterations.value + 1) % steps == 0
+        if self.filter is None:
+            of_clip = step_variables_in(self._clip)
+            only_where(whole, lambda: self._keras_apply(grads, self._variables), of_clip)
+            self._unseen = [(whole, update) for update in self._unseen]
+            return
+        grads_seen = apart(grads)
+        flags = self.filter.flags(grads_seen)
+        good = ~ops.any(flags)
+        changed = [*self._variables, *self.optimizer.variables]
+        before = apart([v.value for v in changed])
+        only_where(
+            good & whole,
+            lambda: self._keras_apply(grads, self._variables),
+            step_variables_in(self._clip),
+        )
+        for variable, value in zip(changed, before, strict=True):
+            variable.assign(ops.where(good, value_of(variable), value))
+        of_filter = step_variables_in(self.filter)
+        only_where(good, lambda: self.filter.let_through(self._variables), of_filter)
+        only_where(~good, lambda: self.filter.skip(self._variables, flags), of_filter)
+        # Keras counts one up after this, whatever happened here.
+        self.optimizer._iterations.assign_sub(ops.cast(~good, self.optimizer._iterations.dtype))
+        self._unseen = [
+            (whole | ~good, self._skipped_where(~good, update, grads_seen))
+            for update in self._unseen
+        ]
+
+    def _skipped_where(self, bad, update, grads):
+        shown = [ops.where(bad, g, u) for g, u in zip(grads, update.grads, strict=True)]
+        clipped = shown
+        if any(c is not g for c, g in zip(update.clipped, update.grads, strict=True)):
+            clipped = [ops.where(bad, g, c) for g, c in zip(grads, update.clipped, strict=True)]
+        after = [ops.where(bad, w, a) for w, a in zip(update.weights, update.after, strict=True)]
+        rate = ops.where(bad, float("nan"), update.rate)
+        return update._replace(grads=shown, clipped=clipped, after=after, rate=rate)
+
+    def _show_unseen(self, losses):
+        """Shows what a step of JAX has done, at its end, where its loss is known."""
+        for loss in losses:
+            self._losses.hear(loss)
+        self._losses.end_batch()
+        unseen, self._unseen = self._unseen, []
+        for shown, update in unseen:
+            written = step_variables_in([self._losses, *self.observers])
+            only_where(shown, lambda update=update: self._show(update), written)
 
     def _apply_filtered(self, grads):
         replica = tf.distribute.get_replica_context()
@@ -275,34 +374,39 @@ class UpdateHook:
             self.filter.let_through(self._variables)
 
         def skip():
-            self.filter.skip(self._variables, flags)
-            # Keras counts one up after this, whatever happened here.
-            self.optimizer._iterations.assign_sub(1)
+            self._skip(flags)
             strategy.extended.call_for_each_replica(self._show_skipped, args=(grads,))
 
         tf.cond(tf.reduce_any(flags), skip, update)
 
     def _clip_gradients(self, grads):
+        seen = apart(grads)
         if self._clip is None:
             clipped = self._keras_clip(grads)
+            clipped_seen = clipped if seen is grads else self._keras_clip(seen)
         else:
             clipped = self._clip(self._variables, grads)
-        self._clipped.parts = grads, clipped, self._weights()
+            clipped_seen = apart(clipped)
+        self._clipped.parts = seen, clipped_seen, self._weights()
         return clipped
 
     def _update(self, grads, trainable_variables, learning_rate):
         parts = self._clipped.parts
         self._keras_update(grads, trainable_variables, learning_rate)
-        self._show(*parts, learning_rate)
+        update = Update(self._variables, *parts, self._weights(), value_of(learning_rate), None)
+        if BACKEND == "jax":
+            self._unseen = [update]
+        else:
+            self._show(update)
 
     def _show_skipped(self, grads):
-        self._show(grads, grads, self._weights(), float("nan"))
+        weights = self._weights()
+        self._show(Update(self._variables, grads, grads, weights, weights, float("nan"), None))
 
     def _weights(self):
-        return [tf.convert_to_tensor(v) for v in self._variables]
+        return [value_of(v) for v in self._variables]
 
-    def _show(self, grads, clipped, weights, rate):
-        loss = self._losses.take() if on_first_replica() else None
-        update = Update(self._variables, grads, clipped, weights, rate, loss)
+    def _show(self, update):
+        update = update._replace(loss=self._losses.take() if on_first_replica() else None)
         for observer in self.observers:
             observer.record(update)

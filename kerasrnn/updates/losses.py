@@ -1,8 +1,9 @@
 """The losses of the batches that an update is made of."""
 
-import tensorflow as tf
+from keras import ops
 
-from kerasrnn.updates.replicas import on_first_replica
+from kerasrnn.updates.replicas import on_first_replica, total
+from kerasrnn.updates.variables import step_variable
 
 
 class BatchLosses:
@@ -10,8 +11,8 @@ class BatchLosses:
     others where gradients are accumulated."""
 
     def __init__(self):
-        self._latest = tf.Variable(float("nan"), trainable=False)
-        self._sum, self._batches = (tf.Variable(0.0, trainable=False) for _ in range(2))
+        self._latest = step_variable(float("nan"))
+        self._sum, self._batches = (step_variable(0.0) for _ in range(2))
 
     def begin(self):
         """Forgets what a `fit` before has left, as of batches too few for an update."""
@@ -21,23 +22,20 @@ class BatchLosses:
 
     def hear(self, loss):
         """Takes the loss that a replica has computed; the replicas' add up."""
-        loss = tf.cast(loss, "float32")
-        replica = tf.distribute.get_replica_context()
-        if replica and replica.num_replicas_in_sync > 1:
-            loss = replica.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        loss = total(ops.cast(ops.stop_gradient(loss), "float32"))
         if on_first_replica():
             self._latest.assign(loss)
 
     def end_batch(self):
         """Counts the last one as that of a batch; NaN where none was computed since."""
         if on_first_replica():
-            self._sum.assign_add(self._latest.read_value())
-            self._batches.assign_add(1.0)
+            self._sum.assign(self._sum.value + self._latest.value)
+            self._batches.assign(self._batches.value + 1.0)
             self._latest.assign(float("nan"))
 
     def take(self):
         """The mean over the batches since the last call."""
-        mean = self._sum / self._batches
+        mean = self._sum.value / self._batches.value
         for variable in (self._sum, self._batches):
             variable.assign(0.0)
         return mean

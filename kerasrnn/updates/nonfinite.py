@@ -1,10 +1,12 @@
 """The filter of updates that are not finite."""
 
-import tensorflow as tf
+from keras import ops
 
+from kerasrnn.updates.gradients import has_rows
 from kerasrnn.updates.parts import path_of
 from kerasrnn.updates.replicas import on_first_replica
 from kerasrnn.updates.states_before import StatesBefore
+from kerasrnn.updates.variables import step_variable, value_of
 
 
 class NonFiniteFilter:
@@ -26,11 +28,9 @@ class NonFiniteFilter:
     def __init__(self, model):
         self.states = StatesBefore(model)
         self._paths = []
-        self._updates, self._skipped, self._in_a_row = (
-            tf.Variable(0, dtype="int64", trainable=False) for _ in range(3)
-        )
-        self._first = tf.Variable([-1, -1], dtype="int64", trainable=False)
-        self._spoilt = tf.Variable(False, trainable=False)
+        self._updates, self._skipped, self._in_a_row = (step_variable(0, "int32") for _ in range(3))
+        self._first = step_variable([-1, -1], "int32")
+        self._spoilt = step_variable(False, "bool")
 
     def begin(self, again):
         self.states.begin()
@@ -54,15 +54,15 @@ class NonFiniteFilter:
 
     @property
     def skipped(self):
-        return int(self._skipped)
+        return int(self._skipped.numpy())
 
     @property
     def in_a_row(self):
-        return int(self._in_a_row)
+        return int(self._in_a_row.numpy())
 
     @property
     def spoilt(self):
-        return bool(self._spoilt)
+        return bool(self._spoilt.numpy())
 
     def begin_again(self):
         """After the weights were restored."""
@@ -71,7 +71,7 @@ class NonFiniteFilter:
 
     @property
     def first_nonfinite(self):
-        update, variable = map(int, self._first)
+        update, variable = map(int, self._first.numpy())
         return None if update < 0 else (update, self._paths[variable])
 
     def expect(self, variables):
@@ -80,25 +80,24 @@ class NonFiniteFilter:
 
     def flags(self, grads):
         """Which gradients hold an Inf or NaN (variables,)."""
-        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
-        return tf.stack([tf.reduce_any(~tf.math.is_finite(v)) for v in values])
+        values = [g.values if has_rows(g) else g for g in grads]
+        return ops.stack([ops.any(~ops.isfinite(v)) for v in values])
 
     def let_through(self, variables):
         self.states.keep()
         self._in_a_row.assign(0)
-        weights = [tf.convert_to_tensor(v) for v in variables]
-        finite = tf.stack([tf.reduce_all(tf.math.is_finite(w)) for w in weights])
-        self._spoilt.assign(self._spoilt.read_value() | ~tf.reduce_all(finite))
+        finite = ops.stack([ops.all(ops.isfinite(value_of(v))) for v in variables])
+        self._spoilt.assign(self._spoilt.value | ~ops.all(finite))
 
     def skip(self, variables, flags):
         self.states.put_back()
-        columns = tf.constant([self._paths.index(path_of(v)) for v in variables], "int64")
-        first = tf.gather(columns, tf.argmax(tf.cast(flags, "int32")))
-        now = tf.stack([self._updates.read_value(), first])
-        self._first.assign(tf.where(self._skipped > 0, self._first, now))
-        self._skipped.assign_add(1)
-        self._in_a_row.assign_add(1)
+        columns = ops.convert_to_tensor([self._paths.index(path_of(v)) for v in variables], "int32")
+        first = ops.take(columns, ops.argmax(ops.cast(flags, "int32")))
+        now = ops.stack([self._updates.value, first])
+        self._first.assign(ops.where(self._skipped.value > 0, self._first.value, now))
+        for count in (self._skipped, self._in_a_row):
+            count.assign(count.value + 1)
 
     def record(self, update):
         if on_first_replica():
-            self._updates.assign_add(1)
+            self._updates.assign(self._updates.value + 1)

@@ -4,7 +4,7 @@ import csv
 import io
 import weakref
 
-import tensorflow as tf
+from kerasrnn.backends import tf
 
 _COLUMNS = ["update", "global_norm", "clipped_norm", "clipped"]
 

@@ -10,7 +10,7 @@ class Update(NamedTuple):
         variables: A list of them.
         grads, clipped: Their gradients before and after the clip; of an update that is skipped,
             twice as they came.
-        weights: The values of the variables before it.
+        weights, after: The values of the variables before and after it.
         rate: The learning rate; NaN of an update that is skipped.
         loss: The mean of the losses of its batches, regularizers included; NaN where the train step
             does not call the model's `compute_loss`.
@@ -20,6 +20,7 @@ class Update(NamedTuple):
     grads: list
     clipped: list
     weights: list
+    after: list
     rate: Any
     loss: Any
 

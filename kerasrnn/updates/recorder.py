@@ -1,12 +1,14 @@
 """The observer that records updates as numbers."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from kerasrnn.backends import BACKEND
 from kerasrnn.updates.gradients import sum_rows
 from kerasrnn.updates.parts import path_of
-from kerasrnn.updates.replicas import on_first_replica, outside
+from kerasrnn.updates.replicas import on_first_replica, outside, total
 from kerasrnn.updates.update_row import UpdateRow
+from kerasrnn.updates.variables import step_variable
 
 
 class NormRecorder:
@@ -47,7 +49,9 @@ class NormRecorder:
             self._allocate(self.model.trainable_variables)
         # Under a distribution strategy Keras builds the model before the first step, and the
         # buffer has to be there by then: replicas cannot agree on a variable made while tracing.
-        self._in_use = self.model.distribute_strategy.num_replicas_in_sync > 1
+        # So does JAX's trainer, and a step is handed the buffer.
+        strategy = getattr(self.model, "distribute_strategy", None)
+        self._in_use = BACKEND == "jax" or (strategy and strategy.num_replicas_in_sync > 1)
 
     def expect(self, variables):
         """Makes the buffer, unless the right one is there, once the first update shows what is
@@ -77,34 +81,33 @@ class NormRecorder:
         }
         self._row = UpdateRow(self.model, variables, self.products)
         self.gates = self._row.gates
-        self._ring = tf.Variable(tf.zeros((self.capacity, self._row.width)), trainable=False)
-        self._count = tf.Variable(0, dtype="int64", trainable=False)
+        self._ring = step_variable(np.zeros((self.capacity, self._row.width)))
+        self._count = step_variable(0, "int32")
 
     def record(self, update):
         self._in_use = True
         sides = [update.grads, update.clipped]
         if all(g is c for g, c in zip(*sides, strict=True)):
             sides.pop()
-        replica = tf.distribute.get_replica_context()
-        if replica and replica.num_replicas_in_sync > 1:
-            sides = [replica.all_reduce(tf.distribute.ReduceOp.SUM, list(g)) for g in sides]
+        sides = [total(list(g)) for g in sides]
         if not on_first_replica():
             return
         columns = [self._columns[id(v)] for v in update.variables]
         dense = [[sum_rows(g) for g in side] for side in sides]
         row = self._row(columns, sides[0], dense[0], dense[-1], update)
-        self._ring.scatter_nd_update([[self._count % self.capacity]], row[None])
-        self._count.assign_add(1)
+        count = self._count.value
+        self._ring.write(count % self.capacity, row)
+        self._count.assign(count + 1)
 
     def count(self):
         """Updates seen so far."""
-        return 0 if self._ring is None else int(self._count)
+        return 0 if self._ring is None else int(self._count.numpy())
 
     def norms(self, since, until):
         """The global norms before clipping, (updates,), of those updates, or of as many of the last
         of them as the buffer holds."""
         updates = np.arange(max(since, until - self.capacity), until)
-        rows = tf.gather(self._ring, updates % self.capacity).numpy()
+        rows = ops.convert_to_numpy(ops.take(self._ring.value, updates % self.capacity, axis=0))
         return np.linalg.norm(rows[:, : len(self.paths)].astype("float64"), axis=1)
 
     def take(self, until):

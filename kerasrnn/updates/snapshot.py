@@ -12,7 +12,9 @@ class Snapshot:
     """
 
     def __init__(self, variables, values=None):
-        values = [variable.numpy() for variable in variables] if values is None else values
+        if values is None:
+            # Some backends give the memory itself, which the next step writes.
+            values = [np.array(variable.numpy()) for variable in variables]
         self._values = list(zip(variables, values, strict=True))
 
     def __len__(self):

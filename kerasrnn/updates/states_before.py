@@ -1,9 +1,11 @@
 """The states of stateful layers, as they were before a step."""
 
-import tensorflow as tf
-from keras import tree
+import keras
+from keras import ops, tree
 
 from kerasrnn.inside import stateful_layers
+from kerasrnn.updates.replicas import outside
+from kerasrnn.updates.variables import step_variable, value_of
 
 
 class StatesBefore:
@@ -30,28 +32,31 @@ class StatesBefore:
         the initial ones before it."""
         for layer in stateful_layers(self._model):
             if any(id(state) not in self._kept for state in tree.flatten(layer.states or [])):
-                with tf.init_scope():
-                    for state, value in _initial(layer):
-                        self._kept[id(state)] = state, tf.Variable(value, trainable=False)
+                outside(lambda layer=layer: self._make_room(layer))
+
+    def _make_room(self, layer):
+        for state, value in _initial(layer):
+            dtype = keras.backend.standardize_dtype(state.dtype)
+            self._kept[id(state)] = state, step_variable(value, dtype)
 
     def keep(self):
         """Takes them as they are, if they are finite: a step begins."""
         finite = self._finite()
         for state, kept in self._kept.values():
-            kept.assign(tf.where(finite, state, kept))
+            kept.assign(ops.where(finite, value_of(state), kept.value))
 
     def put_back(self):
         """Has them as they were before the step."""
         for state, kept in self._kept.values():
-            state.assign(kept)
+            state.assign(kept.value)
 
     def put_back_nonfinite(self):
         if not self._finite():
             self.put_back()
 
     def _finite(self):
-        finite = [tf.reduce_all(tf.math.is_finite(state)) for state, _ in self._kept.values()]
-        return tf.reduce_all(finite or True)
+        finite = [ops.all(ops.isfinite(value_of(state))) for state, _ in self._kept.values()]
+        return ops.all(ops.stack(finite)) if finite else True
 
 
 def _initial(layer):
@@ -61,4 +66,4 @@ def _initial(layer):
         return
     initial = tree.flatten(layer.get_initial_state(states[0].shape[0]))
     for state, value in zip(states, initial, strict=True):
-        yield state, tf.cast(value, state.dtype)
+        yield state, ops.cast(value, state.dtype)

@@ -2,10 +2,14 @@
 
 import itertools
 
-import tensorflow as tf
+import numpy as np
+from keras import ops
 
+from kerasrnn.backends import tf
 from kerasrnn.inside import layers_in
 from kerasrnn.keras_cells import declarations
+from kerasrnn.updates import gradients
+from kerasrnn.updates.variables import step_variable
 
 # A sum of squares from here on has lost nothing that counts to float32's least number, 1e-38.
 _LEAST_SQUARES = 1e-24
@@ -42,15 +46,14 @@ class UpdateRow:
         self._changes, self._scalars = end, end + 2 * len(variables)
         # NaN, since the first update has none before it.
         self._previous = [
-            tf.Variable(tf.fill(v.shape, float("nan")), trainable=False)
-            for v in (variables if products else ())
+            step_variable(np.full(v.shape, np.nan)) for v in (variables if products else ())
         ]
         self.width = self._scalars + 2 + bool(self._previous)
 
     def begin(self):
         """Forgets the update before."""
         for previous in self._previous:
-            previous.assign(tf.fill(previous.shape, float("nan")))
+            previous.assign(np.full(previous.value.shape, np.nan))
 
     def __call__(self, columns, grads, before, after, update):
         """Computes the row.
@@ -63,30 +66,30 @@ class UpdateRow:
             update: The `Update`, for all else.
         """
         gated = [(i, g) for i, g in zip(columns, before, strict=True) if i in self.gates]
-        blocks = [b for i, g in gated for b in tf.split(g, len(self.gates[i]), axis=-1)]
+        blocks = [b for i, g in gated for b in ops.split(g, len(self.gates[i]), axis=-1)]
         places = [*columns, *(self._variables + i for i in columns)]
         places += [self._starts[i] + k for i, _ in gated for k in range(len(self.gates[i]))]
         if after is before:
             numbers = _norms([*before, *blocks])
-            numbers = tf.concat([numbers[: len(before)], numbers], axis=0)
+            numbers = ops.concatenate([numbers[: len(before)], numbers])
         else:
             numbers = _norms([*before, *after, *blocks])
         places += [self._changes + i for i in columns]
         places += [self._changes + self._variables + i for i in columns]
-        scalars = [tf.cast(tf.convert_to_tensor(v), "float32") for v in (update.loss, update.rate)]
+        scalars = [ops.cast(v, "float32") for v in (update.loss, update.rate)]
         if self._previous:
             scalars.append(self._product(columns, grads))
         places += range(self._scalars, self.width)
-        numbers = tf.concat([numbers, _changes_and_weights(update), scalars], axis=0)
-        return tf.scatter_nd([[place] for place in places], numbers, [self.width])
+        numbers = ops.concatenate([numbers, _changes_and_weights(update), ops.stack(scalars)])
+        return ops.scatter(np.array(places, "int32")[:, None], numbers, [self.width])
 
     def _product(self, columns, grads):
         products = []
         for i, gradient in zip(columns, grads, strict=True):
-            gradient = tf.cast(tf.convert_to_tensor(gradient), "float32")
-            products.append(tf.reduce_sum(self._previous[i] * gradient))
+            gradient = ops.cast(gradients.dense(gradient), "float32")
+            products.append(ops.sum(self._previous[i].value * gradient))
             self._previous[i].assign(gradient)
-        return tf.add_n(products)
+        return sum(products)
 
 
 def _recurrent_kernels(model):
@@ -100,8 +103,7 @@ def _recurrent_kernels(model):
 def _changes_and_weights(update):
     """‖Δw_v‖ and ‖w_v‖. Weights of zero are common, and none of float64's matter."""
     before, after = (
-        [tf.cast(tf.convert_to_tensor(v), "float32") for v in values]
-        for values in (update.weights, update.variables)
+        [ops.cast(v, "float32") for v in values] for values in (update.weights, update.after)
     )
     changes = [w - w_before for w, w_before in zip(after, before, strict=True)]
     return _norms([*changes, *before], least=0.0)
@@ -110,15 +112,16 @@ def _changes_and_weights(update):
 def _norms(tensors, least=_LEAST_SQUARES):
     """The L2 norms, which neither overflow nor vanish where the tensors themselves do not, but for
     squares that `least` lets go."""
-    tensors = [tf.cast(t, "float32") for t in tensors]
-    squares = _squares(tensors)
-    safe = tf.reduce_all((squares >= least) & tf.math.is_finite(squares))
+    tensors = [ops.cast(t, "float32") for t in tensors]
+    squares = ops.stack([_square(t) for t in tensors])
+    safe = ops.all((squares >= least) & ops.isfinite(squares))
+    return ops.cond(
+        safe,
+        lambda: ops.sqrt(squares),
+        lambda: ops.stack([gradients.norm(t) for t in tensors]),
+    )
 
-    def in_float64():
-        return tf.cast(tf.sqrt(_squares([tf.cast(t, "float64") for t in tensors])), "float32")
 
-    return tf.cond(safe, lambda: tf.sqrt(squares), in_float64)
-
-
-def _squares(tensors):
-    return 2 * tf.stack([tf.nn.l2_loss(t) for t in tensors])
+def _square(tensor):
+    # One kernel of TensorFlow, where a sum of squares is two.
+    return ops.sum(ops.square(tensor)) if tf is None else 2 * tf.nn.l2_loss(tensor)
