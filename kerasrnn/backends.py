@@ -22,3 +22,27 @@ def sees_gpu():
     if BACKEND == "torch":
         return framework.cuda.is_available()
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def require_tensorflow(what, instead):
+    """Raises a `RuntimeError` unless Keras's backend is TensorFlow.
+
+    Args:
+        what: What needs it, by its name.
+        instead: What to use instead, behind a colon.
+    """
+    if tf is None:
+        raise RuntimeError(
+            f"{what} needs Keras's TensorFlow backend: {instead}. Received: the backend {BACKEND!r}"
+        )
+
+
+def tensorflow_only(what, instead):
+    """What stands under another backend for a function or class that needs TensorFlow: a function
+    that raises, at each call, what `require_tensorflow` does of these arguments."""
+
+    def refuse(*args, **kwargs):
+        require_tensorflow(what, instead)
+
+    refuse.__name__ = refuse.__qualname__ = what.rpartition(".")[2]
+    return refuse
