@@ -26,28 +26,31 @@ class WayBack:
 
     def back(self, gradient, output=0):
         """As under TensorFlow."""
-        return [_float64(g) for g in self._pullback(output)(self._like(gradient, output))]
+        if output not in self._pullbacks:
+            # Compiled as a whole it would keep what `change_gradient` did the first time.
+            self._pullbacks[output] = jax.vjp(self._tapped(output), *self._taps)[1]
+        return [_float64(g) for g in self._pullbacks[output](self._like(gradient, output))]
 
     def back_each(self, gradients, output=0):
-        """As under TensorFlow; all at once, and so compiled once."""
+        """As under TensorFlow, all at once."""
         stack = jax.numpy.stack([self._like(gradient, output) for gradient in gradients])
-        stacks = [_float64(g) for g in jax.vmap(self._pullback(output))(stack)]
+        _, pullback = jax.vjp(jax.jit(self._tapped(output)), *self._taps)
+        stacks = [_float64(g) for g in jax.vmap(pullback)(stack)]
         return zip(*stacks, strict=True)
+
+    def _tapped(self, output):
+        """An output as a function of the taps."""
+
+        def tapped(*taps):
+            taps = iter(taps)
+            with _writing_nothing():
+                outputs, _ = self._function(lambda tensor: plus_tap(tensor, next(taps)))
+            return outputs[output]
+
+        return tapped
 
     def _like(self, gradient, output):
         return jax.numpy.asarray(gradient, self.outputs[output].dtype)
-
-    def _pullback(self, output):
-        if output not in self._pullbacks:
-
-            def tapped(*taps):
-                taps = iter(taps)
-                with _writing_nothing():
-                    outputs, _ = self._function(lambda tensor: plus_tap(tensor, next(taps)))
-                return outputs[output]
-
-            self._pullbacks[output] = jax.vjp(tapped, *self._taps)[1]
-        return self._pullbacks[output]
 
 
 def depends(function, arguments):
@@ -76,8 +79,9 @@ def depends(function, arguments):
             outputs = function(*tree.pack_sequence_as(arguments, parts))
         return [heard(y) for y in floats_in(outputs)]
 
+    # Of the values nothing is needed, and so they are not computed.
     taken = [flat[i] for i in places]
-    jax.jvp(floats, taken, [jax.numpy.ones_like(v) for v in taken])
+    jax.eval_shape(lambda *taken: jax.jvp(floats, taken, taken), *taken)
     return any(reached)
 
 
