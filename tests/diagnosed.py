@@ -19,7 +19,7 @@ _rng = np.random.default_rng(3)
 # Gaps inside, padding before and after.
 MASK = np.array([[0, 1, 1, 0, 1, 1, 1], [1, 1, 0, 1, 1, 0, 0], [1] * TIME], bool)
 X = (_rng.normal(size=(BATCH, TIME, FEATURES)) * MASK[:, :, None]).astype("float32")
-TOKENS = _rng.integers(1, 9, (BATCH, TIME)) * MASK
+TOKENS = (_rng.integers(1, 9, (BATCH, TIME)) * MASK).astype("int32")
 
 
 def nets():

@@ -71,16 +71,13 @@ def test_gradient_flow(package, masked, random_weights):
     x = X * mask[:, :, None]
     rnn = package.SimpleRNN(UNITS, return_sequences=True, name="rnn")
     model = keras.Sequential([keras.Input((TIME, FEATURES)), keras.layers.Masking(), rnn])
-    model.compile("sgd", loss=lambda y, h: ops.sum((h - y) ** 2))
+    model.compile("sgd", "mse")
     random_weights(rnn)
     y = np.random.default_rng(1).normal(size=(BATCH, TIME, UNITS)).astype("float32")
-    # Every step counts, masked or not.
-    flow = diagnostics.gradient_flow(model, x, y, np.ones((BATCH, TIME), "float32"))
+    flow = diagnostics.gradient_flow(model, x, y, mask.astype("float32"))
 
     states = states_of(rnn, x, mask)
-    arriving = 2 * (states - y.swapaxes(0, 1))
-    if masked:
-        arriving = arriving * mask.T[:, :, None]
+    arriving = 2 * (states - y.swapaxes(0, 1)) * mask.T[:, :, None]
     weight = flow.loss / np.sum(arriving**2 / 4)
     whole = flown_back(rnn, states, arriving, mask) * weight
     np.testing.assert_allclose(flow.per_sample["rnn"], whole, rtol=1e-5)
@@ -154,7 +151,7 @@ def test_is_causal(parts, leak, tokens):
     x = X[:2, :5]
     first = keras.layers.Dense(3)
     if tokens:
-        x = np.random.default_rng(2).permutation(10).reshape(2, 5)
+        x = np.random.default_rng(2).permutation(10).reshape(2, 5).astype("int32")
         first = keras.layers.Embedding(10, 3)
     inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
     y = first(inputs)
@@ -165,7 +162,7 @@ def test_is_causal(parts, leak, tokens):
 
 def test_a_leak_inside_a_model_of_tokens_is_seen():
     """No gradient leads through the model inside, which is a source beside that in it."""
-    tokens = np.random.default_rng(2).permutation(10).reshape(2, 5)
+    tokens = np.random.default_rng(2).permutation(10).reshape(2, 5).astype("int32")
     inputs = keras.Input((5,), dtype="int32")
     both = layers.Bidirectional(gru(), name="both")
     inside = keras.Model(inputs, both(keras.layers.Embedding(10, 3)(inputs)), name="inside")
@@ -196,9 +193,8 @@ def test_gradients_of_a_loss_that_depends_on_no_source_are_zero():
         source(ops.ones((2, 3)))
         return [ops.sum(ops.ones(3))], None
 
-    np.testing.assert_array_equal(
-        np.array(derivatives.WayBack(past).back(1.0)), np.zeros((1, 2, 3))
-    )
+    (gradient,) = derivatives.WayBack(past).back(1.0)
+    np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
 
 
 def test_a_change_of_the_gradient_is_that_of_the_way_back():
@@ -210,7 +206,7 @@ def test_a_change_of_the_gradient_is_that_of_the_way_back():
         return [ops.sum(y)], None
 
     way = derivatives.WayBack(run)
-    for factor in (2.0, 3.0):  # noqa: B007
+    for factor in (2.0, 3.0):
         assert np.array(way.back(1.0)).tolist() == [[factor, factor]]
 
 
@@ -225,8 +221,8 @@ def test_a_change_of_the_gradient_is_that_of_the_way_back():
 )
 def test_what_needs_tensorflow_says_so(package, name):
     expected = (
-        rf"^{package.__name__}\.{name} needs Keras's TensorFlow backend: save the model as \.keras.*"
-        rf"Received: the backend '{BACKEND}'$"
+        rf"^{package.__name__}\.{name} needs Keras's TensorFlow backend: save the model as "
+        rf"\.keras.* KERAS_BACKEND=tensorflow\. Received: the backend '{BACKEND}'$"
     )
     with pytest.raises(RuntimeError, match=expected):
         getattr(package, name)(None, x=None)

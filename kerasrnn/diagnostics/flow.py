@@ -178,7 +178,7 @@ class Measurement:
             loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
             return [loss], probe
 
-        way = WayBack(loss_and_probe)
+        way = WayBack(loss_and_probe, self.model.trainable_variables)
         (loss,), probe = way.outputs, way.others
         if not probe.runs:
             raise NoRecurrentLayer(

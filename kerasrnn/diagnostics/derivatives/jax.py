@@ -15,9 +15,10 @@ class WayBack:
     """As under TensorFlow. A source is what a tap, zeros added to the tensor, stands for; what the
     function writes to variables is forgotten, since it may be no more than a tracer."""
 
-    def __init__(self, function):
-        self._function, self._taps, self._pullbacks = function, [], {}
-        with _writing_nothing():
+    def __init__(self, function, variables=()):
+        self._function, self._variables = function, variables
+        self._taps, self._pullbacks = [], {}
+        with _writing_nothing(variables):
             self.outputs, self.others = function(self._source)
 
     def _source(self, tensor):
@@ -43,7 +44,7 @@ class WayBack:
 
         def tapped(*taps):
             taps = iter(taps)
-            with _writing_nothing():
+            with _writing_nothing(self._variables):
                 outputs, _ = self._function(lambda tensor: plus_tap(tensor, next(taps)))
             return outputs[output]
 
@@ -96,8 +97,9 @@ def change_gradient(tensor, change):
     return same(tensor)
 
 
-def _writing_nothing():
-    return keras.StatelessScope(collect_losses=True)
+def _writing_nothing(variables=()):
+    values = [(variable, variable.value) for variable in variables]
+    return keras.StatelessScope(values, collect_losses=True)
 
 
 def _float64(gradient):

@@ -18,12 +18,14 @@ class WayBack:
             wanted. It calls `source(tensor)`, always in the same order, for each tensor to which
             gradients are to go back, and goes on with what that returns. JAX has to run it again
             for each output.
+        variables: Those with regularizers, where it asks for the losses of a model. JAX has to know
+            them.
 
     Attributes:
         outputs, others: What the function gave, with values in all tensors.
     """
 
-    def __init__(self, function):
+    def __init__(self, function, variables=()):
         self._sources = []
         self._tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
         with self._tape:

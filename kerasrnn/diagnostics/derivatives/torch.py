@@ -13,7 +13,7 @@ REJECTIONS = (ValueError, RuntimeError)
 class WayBack:
     """As under TensorFlow. A source is what a tap, zeros added to the tensor, stands for."""
 
-    def __init__(self, function):
+    def __init__(self, function, variables=()):
         self._taps = []
         with torch.enable_grad():
             self.outputs, self.others = function(self._source)
