@@ -37,3 +37,14 @@ def require_tensorflow(what, instead):
         raise RuntimeError(
             f"{what} needs Keras's TensorFlow backend: {instead}. Received: the backend {BACKEND!r}"
         )
+
+
+def tensorflow_only(what, instead):
+    """What stands under another backend for a function or class that needs TensorFlow: a function
+    that raises, at each call, what `require_tensorflow` does of these arguments."""
+
+    def refuse(*args, **kwargs):
+        require_tensorflow(what, instead)
+
+    refuse.__name__ = refuse.__qualname__ = what.rpartition(".")[2]
+    return refuse

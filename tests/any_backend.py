@@ -58,6 +58,8 @@ def compiled(function):
             with keras.StatelessScope():
                 return function(*args, **kwargs, **fixed)
 
+        # Of plain lists, in the place of those that Keras makes of a layer's attributes.
+        args, kwargs = tree.map_structure(ops.convert_to_tensor, (args, kwargs))
         return jax.jit(stateless)(args, kwargs)
 
     return run

@@ -1,8 +1,11 @@
-"""What a model does with its input, looked at from outside."""
+"""What a model does with its input, looked at from outside.
 
+Under Keras's JAX and PyTorch backends all but `health_report` and its `HealthReport` work.
+"""
+
+from kerasrnn.backends import tensorflow_only, tf
 from kerasrnn.diagnostics.causality import Causality, is_causal
 from kerasrnn.diagnostics.flow import GradientFlow, gradient_flow
-from kerasrnn.diagnostics.health.report import HealthReport, health_report
 from kerasrnn.diagnostics.health.verdict import Verdict
 from kerasrnn.diagnostics.spectrum import (
     gradient_bound,
@@ -10,6 +13,17 @@ from kerasrnn.diagnostics.spectrum import (
     recurrent_jacobian,
     spectral_radius,
 )
+
+if tf:
+    from kerasrnn.diagnostics.health.report import HealthReport, health_report
+else:
+    HealthReport, health_report = (
+        tensorflow_only(
+            f"kerasrnn.diagnostics.{name}",
+            "save the model as .keras and open it under KERAS_BACKEND=tensorflow",
+        )
+        for name in ("HealthReport", "health_report")
+    )
 
 __all__ = [
     "Causality",

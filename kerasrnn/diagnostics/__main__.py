@@ -15,9 +15,9 @@ import zipfile
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from kerasrnn.diagnostics.health.report import health_report
+from kerasrnn.backends import require_tensorflow, tf
+from kerasrnn.diagnostics import health_report
 from kerasrnn.diagnostics.health.verdict import SEVERITIES
 
 # As sysexits.h of BSD has them; those of argparse and of Python itself are a status here.
@@ -50,6 +50,12 @@ def main(arguments=None):
     parser.add_argument("data", help="a file of np.savez(path, x=..., y=...)")
     parser.add_argument("--page", help="where to write the HTML page")
     options = parser.parse_args(arguments)
+    try:
+        require_tensorflow(
+            "kerasrnn.diagnostics.health_report", "run the command under KERAS_BACKEND=tensorflow"
+        )
+    except RuntimeError as error:
+        parser.error(str(error))
     try:
         model = keras.models.load_model(_file(options.model))
         report = health_report(model, *_arrays(_file(options.data)))

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
+from kerasrnn.diagnostics.derivatives import REJECTIONS, WayBack, depends
+from kerasrnn.diagnostics.derivatives.floats import floats_in, is_float
 from kerasrnn.diagnostics.looking import left_as_it_was, shadowed
 
 
@@ -87,17 +88,17 @@ def is_causal(model, x, along=None):
     chosen = _chosen(inputs, along)
     shape = chosen[0].shape[:2]
 
-    def run(change=None, watch=lambda part: None):
+    def run(change, source=None):
         """The outputs of all parts of the model, in order, with the steps of x so changed."""
-        taken = [
-            change(part) if change and any(part is one for one in chosen) else part for part in flat
-        ]
-        return _run(model, tree.pack_sequence_as(inputs, taken), watch)
+        taken = [change(part) if any(part is one for one in chosen) else part for part in flat]
+        return _run(model, tree.pack_sequence_as(inputs, taken), source)
 
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        sources = [part for part in chosen if part.dtype.is_floating]
-        tape.watch(sources)
-        parts = run(watch=tape.watch)
+    def all_parts(source):
+        parts = run(lambda part: source(part) if is_float(part) else part, source)
+        return [part.y for part in parts], parts
+
+    way = WayBack(all_parts)
+    parts = way.others
 
     follows = _follow(parts, run, shape)
     outputs = [part for part in parts if part.is_output]
@@ -111,11 +112,14 @@ def is_causal(model, x, along=None):
         )
     without_gradient = [i for i in follows if not parts[i].differentiable]
     if without_gradient and len(chosen) < len(flat):
-        turned = run(lambda part: tf.roll(part, 1, axis=1))
+        turned = run(lambda part: ops.roll(part, 1, axis=1))
         without_gradient = [i for i in without_gradient if _differ(parts[i].y, turned[i].y)]
-    sources += [parts[i].y for i in without_gradient]
+    # Those of the inputs come first, then one of each part without a gradient.
+    of_inputs = range(sum(map(is_float, chosen)))
+    of_parts = [i for i, part in enumerate(parts) if not part.differentiable]
+    sources = [*of_inputs, *(len(of_inputs) + of_parts.index(i) for i in without_gradient)]
 
-    reaches = [_reach(tape, parts[i].y, sources) for i in judged]
+    reaches = [_reach(way, i, sources) for i in judged]
     if not any(reach.any() for reach in reaches):
         raise ValueError(
             "The output must depend on the input at `x` for its gradients to tell anything; try "
@@ -124,7 +128,7 @@ def is_causal(model, x, along=None):
     if not any(_ahead(reach) for reach in reaches):
         return Causality(_leak_by_values(run, parts, follows, judged, shape[1]))
     for i in follows:
-        if steps := _ahead(_reach(tape, parts[i].y, sources)):
+        if steps := _ahead(_reach(way, i, sources)):
             return Causality((parts[i].name, *steps))
 
 
@@ -135,14 +139,14 @@ def _tensors(x):
             f"np.array(x) makes one of lists of numbers. Received: x={reprlib.repr(x)}"
         )
     # Each a tensor of its own, though two inputs may be the same.
-    return tree.map_structure(lambda part: tf.identity(tf.convert_to_tensor(part)), x)
+    return tree.map_structure(lambda part: ops.copy(ops.convert_to_tensor(part)), x)
 
 
 def _chosen(inputs, along):
     """The inputs that the outputs may not look ahead in."""
     flat = tree.flatten(inputs)
     if along is None:
-        chosen = [p for p in flat if len(p.shape) > 1 + p.dtype.is_floating] or flat
+        chosen = [p for p in flat if len(p.shape) > 1 + is_float(p)] or flat
     else:
         keys = along if isinstance(along, list | tuple) else [along]
         named = dict(enumerate(flat)) if len(flat) > 1 else {}
@@ -178,21 +182,41 @@ class _Part(NamedTuple):
     is_output: bool = False
 
 
-def _run(model, inputs, watch):
-    parts = []
+def _run(model, inputs, source):
+    """The parts; with the `source` of a `WayBack`, those that no gradient leads through are its
+    sources. Without one it is left open whether one leads."""
+    parts, listening = [], True
 
-    def hear(name, outputs, differentiable):
-        for y in outputs:
-            if not differentiable:
-                watch(y)
-            parts.append(_Part(name, y, differentiable))
+    def heard(name, original, *args, **kwargs):
+        """Calls a part of the model and notes its outputs."""
+        nonlocal listening
+        outputs = original(*args, **kwargs)
+        if not listening:
+            return outputs
+        differentiable = True
+        if source:
+            # Not by the dtype of what it takes: Keras's models cast tokens too. The parts inside
+            # have been heard.
+            listening = False
+            differentiable = depends(_called, (original, args, kwargs))
+            listening = True
+        floats = {id(y): y for y in floats_in(outputs)}
+        if not differentiable:
+            floats = {key: source(y) for key, y in floats.items()}
+            outputs = tree.map_structure(lambda y: floats.get(id(y), y), outputs)
+        parts.extend(_Part(name, y, differentiable) for y in floats.values())
+        return outputs
 
     # A part that has several names goes by the last of them.
     named = {id(part): (part, name) for name, part in _parts(model)}
-    calls = [(part, functools.partial(_heard, hear, name)) for part, name in named.values()]
+    calls = [(part, functools.partial(heard, name)) for part, name in named.values()]
     with left_as_it_was(model), shadowed("call", calls):
-        outputs = _floats(model(inputs, training=False))
+        outputs = floats_in(model(inputs, training=False))
     return parts + [_Part(model.name, y, True, True) for y in outputs]
+
+
+def _called(function, args, kwargs):
+    return function(*args, **kwargs)
 
 
 def _follow(parts, run, shape):
@@ -200,7 +224,7 @@ def _follow(parts, run, shape):
     as_long = [i for i, part in enumerate(parts) if part.y.shape[:2] == shape]
     try:
         shorter = run(lambda part: part[:, :-1])
-    except (ValueError, tf.errors.InvalidArgumentError):
+    except REJECTIONS:
         shorter = []
     if len(shorter) != len(parts):
         # A model of one length.
@@ -208,25 +232,23 @@ def _follow(parts, run, shape):
     return [i for i in as_long if shorter[i].y.shape[1] == shape[1] - 1]
 
 
-def _reach(tape, y, sources):
-    """Whether step t of `y` depends on step s of a source, at [t, s]."""
+def _reach(way, i, sources):
+    """Whether step t of output i of a `WayBack` depends on step s of one of those `sources`, at
+    [t, s]."""
+    y = way.outputs[i]
     time = y.shape[1]
     direction = np.random.default_rng(0).normal(size=y.shape)
+    steps = np.eye(time).reshape(time, 1, time, *[1] * (len(y.shape) - 2))
     reach = np.zeros((time, time), bool)
-    for t in range(time):
-        one_step = np.zeros_like(direction)
-        one_step[:, t] = direction[:, t]
-        gradients = tape.gradient(y, sources, output_gradients=tf.constant(one_step, y.dtype))
-        for gradient in gradients:
-            if gradient is None:
-                continue
-            steps = np.array(gradient, "float64").swapaxes(0, 1).reshape(time, -1)
-            if not np.isfinite(steps).all():
+    for t, gradients in enumerate(way.back_each(steps * direction, i)):
+        for gradient in (gradients[source] for source in sources):
+            along = np.array(gradient).swapaxes(0, 1).reshape(time, -1)
+            if not np.isfinite(along).all():
                 raise ValueError(
                     "The gradients at `x` must be finite to tell what depends on what. Received: "
                     f"an `x` at which that of step {t} is not"
                 )
-            reach[t] |= steps.any(axis=1)
+            reach[t] |= along.any(axis=1)
     return reach
 
 
@@ -244,7 +266,7 @@ def _leak_by_values(run, parts, follows, judged, time):
         """The first of the parts that is not up to step t what it was, with other `later` steps."""
         steps = np.arange(time)
         steps[later] = (steps[later] + 1) % time
-        now = run(lambda part: tf.gather(part, steps, axis=1))
+        now = run(lambda part: ops.take(part, steps, axis=1))
         for i in among:
             if _differ(now[i].y[:, : t + 1], parts[i].y[:, : t + 1]):
                 return parts[i].name
@@ -259,13 +281,8 @@ def _leak_by_values(run, parts, follows, judged, time):
 
 
 def _differ(a, b):
-    a, b = (np.array(v, "float64") for v in (a, b))
+    a, b = (np.array(ops.convert_to_numpy(v), "float64") for v in (a, b))
     return not np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
-
-
-def _floats(structure):
-    parts = tree.flatten(structure)
-    return [part for part in parts if tf.is_tensor(part) and part.dtype.is_floating]
 
 
 def _parts(model, prefix=""):
@@ -275,17 +292,3 @@ def _parts(model, prefix=""):
             yield from _parts(part, f"{prefix}{part.name}/")
         if not isinstance(part, keras.layers.InputLayer):
             yield f"{prefix}{part.name}", part
-
-
-def _heard(hear, name, original, *args, **kwargs):
-    """Calls a part of the model and tells `hear` of it: name, outputs, and whether a gradient leads
-    from these to what the part took."""
-    taken = _floats((args, kwargs))
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(taken)
-        outputs = original(*args, **kwargs)
-    floats = _floats(outputs)
-    # Not by the dtype of what it takes: Keras's models cast tokens too.
-    gradients = tape.gradient(floats, taken) if floats and taken else []
-    hear(name, floats, any(gradient is not None for gradient in gradients))
-    return outputs

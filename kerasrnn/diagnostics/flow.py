@@ -3,10 +3,11 @@
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics import plots
+from kerasrnn.diagnostics.derivatives import WayBack
 from kerasrnn.diagnostics.looking import as_batch, check_compiled, gradients, left_as_it_was
 from kerasrnn.diagnostics.probe import NoRecurrentLayer, Probe
 from kerasrnn.inside import recurrent_paths
@@ -132,7 +133,7 @@ class Measurement:
 
     Args:
         model: As for `gradient_flow`.
-        trace: Whether to trace.
+        trace: Whether to trace, where TensorFlow is the backend.
         watch: `watch(run)` is told of every `Run` before its first step.
     """
 
@@ -140,7 +141,7 @@ class Measurement:
         check_compiled(model)
         self.model = model
         self.watch = watch
-        trace = trace and not model.run_eagerly
+        trace = trace and tf is not None and not model.run_eagerly
         self.run = tf.function(self._run, autograph=False) if trace else self._run
 
     def __call__(self, x, y=None, sample_weight=None):
@@ -148,8 +149,8 @@ class Measurement:
         if not self.model.built:
             self.model(x)
         with left_as_it_was(self.model):
-            loss, runs = self.run(x, y, sample_weight)
-        runs = tree.map_structure(np.array, runs)
+            measured = self.run(x, y, sample_weight)
+        loss, runs = tree.map_structure(_array, measured)
 
         per_state, per_sample, norms, profile = (_ByPath() for _ in range(4))
         slope, half_life, steps = (_ByPath() for _ in range(3))
@@ -168,11 +169,17 @@ class Measurement:
 
     def _run(self, x, y, sample_weight):
         layers = recurrent_paths(self.model)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            probe = Probe(tape, self.watch)
+        single = False
+
+        def loss_and_probe(source):
+            probe = Probe(source, self.watch, lambda: single)
             with probe.on(layers):
                 prediction = self.model(x, training=False)
             loss = self.model.compute_loss(x, y, prediction, sample_weight, training=False)
+            return [loss], probe
+
+        way = WayBack(loss_and_probe, self.model.trainable_variables)
+        (loss,), probe = way.outputs, way.others
         if not probe.runs:
             raise NoRecurrentLayer(
                 "`model` must have a recurrent layer that takes part in its output. "
@@ -181,18 +188,21 @@ class Measurement:
             )
 
         def norms():
-            taps = [run.taps for run in probe.runs]
-            of_runs = gradients(self.model, tape, loss, taps)
-            return [run.norms(of_taps) for run, of_taps in zip(probe.runs, of_runs, strict=True)]
+            arrived = iter(gradients(self.model, way.back))
+            return [run.norms([next(arrived) for _ in run.taps]) for run in probe.runs]
 
-        whole = single = norms()
+        whole = only_last = norms()
         if probe.reads_steps:
-            probe.single = True
-            single = norms()
+            single = True
+            only_last = norms()
         return loss, {
-            run.path: (of_whole, of_single, run.valid, run.flipped)
-            for run, of_whole, of_single in zip(probe.runs, whole, single, strict=True)
+            run.path: (of_whole, of_last, run.valid, run.flipped)
+            for run, of_whole, of_last in zip(probe.runs, whole, only_last, strict=True)
         }
+
+
+def _array(value):
+    return np.array(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
 
 
 def _of_h(norms):

@@ -5,8 +5,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.keras_cells import declarations
 

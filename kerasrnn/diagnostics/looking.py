@@ -6,9 +6,9 @@ import functools
 import reprlib
 
 import keras
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
+from kerasrnn.diagnostics import derivatives
 from kerasrnn.inside import kept_states, layers_in
 
 # What a loss is multiplied by where float16 might lose its gradient; powers of two round nothing.
@@ -62,7 +62,7 @@ def as_batch(model, **parts):
             "Received: y=None"
         )
     return [
-        tree.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), part)
+        tree.map_structure(lambda v: None if v is None else ops.convert_to_tensor(v), part)
         for part in parts.values()
     ]
 
@@ -95,7 +95,7 @@ def left_as_it_was(model):
     """Sets back what running a model, or a layer, changes."""
     metrics = getattr(model, "metrics_variables", [])
     kept = [*model.non_trainable_variables, *metrics, *kept_states(model)]
-    values = [tf.identity(variable) for variable in kept]
+    values = [ops.copy(variable) for variable in kept]
     try:
         yield
     finally:
@@ -112,42 +112,30 @@ def mask_weights(model, output):
 
 def weights_of_mask(model, mask):
     """Those of a mask that the output no longer carries."""
-    weights = tf.cast(mask, "float32")
+    weights = ops.cast(mask, "float32")
     if getattr(model.loss, "reduction", None) == "sum":
         return weights
     # The mean over all steps, masked ones included, of what they leave.
-    return tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
+    return ops.divide_no_nan(weights, ops.mean(weights))
 
 
-def gradients(model, tape, loss, sources):
-    """The gradient of a model's loss with respect to each source, in float64, or the squares of
-    small ones would be none; of a sparse one the rows.
+def gradients(model, back):
+    """The gradients of a model's loss, in float64, or the squares of small ones would be none.
 
-    Where a layer computes in float16, it is taken of the loss times several factors, as training
-    scales it, and counts for the largest by which everything stays finite.
+    Where a layer computes in float16, they are taken of the loss times several factors, as training
+    scales it, and count for the largest by which everything stays finite.
 
     Args:
-        model, loss: The model, and its loss.
-        tape: The persistent tape on which it was run.
-        sources: A structure of tensors.
+        model: The model.
+        back: `back(g)` gives the list of the gradients of g times the loss.
     """
 
     def scaled(scale):
-        of_scaled = tape.gradient(
-            loss,
-            sources,
-            output_gradients=tf.cast(scale, loss.dtype),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return tree.map_structure(
-            lambda g: tf.cast(getattr(g, "values", g), "float64") / scale, of_scaled
-        )
+        return [g / scale for g in back(scale)]
 
     result = scaled(1.0)
     if all(layer.compute_dtype != "float16" for layer in layers_in(model)):
         return result
     for scale in _SCALES:
-        larger = scaled(scale)
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in tree.flatten(larger)])
-        result = tree.map_structure(functools.partial(tf.where, finite), larger, result)
+        result = derivatives.where_finite(scaled(scale), result)
     return result

@@ -4,11 +4,12 @@ a tap, zeros added to a state after every step, is that with respect to the stat
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
+from kerasrnn.diagnostics import derivatives
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.keras_cells import declarations
 from kerasrnn.layers.checks import MaskAndReset
@@ -37,9 +38,9 @@ class Run:
     path: str
     layer: keras.layers.Layer
     cell: keras.layers.Layer
-    sequences: tf.Tensor
+    sequences: Any
     states: list
-    valid: tf.Tensor
+    valid: Any
     flipped: bool
     taps: list
 
@@ -52,7 +53,7 @@ class Run:
     def norms(self, gradients):
         """(batch, time) for each state, in the order of the steps."""
         return {
-            name: tf.transpose(tf.norm(_flat(gradient), axis=-1))
+            name: derivatives.norms(gradient)
             for name, gradient in zip(self.names, gradients, strict=True)
         }
 
@@ -61,21 +62,22 @@ class Probe:
     """Runs a model with taps, and keeps them.
 
     Args:
-        tape: The tape that watches the taps.
+        source: That of the function that a `derivatives.WayBack` runs; takes the taps.
         watch: `watch(run)` is told of every `Run` before its first step; or `None`.
+        single: `single()` says, in a backward pass, whether each sample passes on the gradient of
+            the last step of a layer's output that has one, and of no other.
 
     Attributes:
         runs: The list of the `Run`s, in order.
-        single: Whether, in a backward pass from now on, each sample passes on the gradient of the
-            last step of a layer's output that has one, and of no other.
         reads_steps: Whether there is a layer that is read at every step.
     """
 
-    def __init__(self, tape, watch):
-        self.tape = tape
+    def __init__(self, source, watch, single):
+        self.source = source
         self.watch = watch
+        self.single = single
         self.runs = []
-        self.single = self.reads_steps = False
+        self.reads_steps = False
 
     def on(self, layers):
         """Lets recurrent layers, Keras's too, run in this package's loop with taps.
@@ -100,11 +102,12 @@ class Probe:
         if len(sequences.shape) != 3:
             return original(sequences, initial_state, mask, **options)
         steps = mask.mask if isinstance(mask, MaskAndReset) else mask
-        valid = tf.ones(_shape(sequences)[:2], "bool")
+        valid = ops.ones(ops.shape(sequences)[:2], "bool")
         if steps is not None:
-            valid &= tf.reshape(tf.cast(tree.flatten(steps)[0], "bool"), [-1, tf.shape(valid)[1]])
+            steps = ops.cast(tree.flatten(steps)[0], "bool")
+            valid = valid & ops.reshape(steps, (-1, ops.shape(valid)[1]))
         if layer.go_backwards:
-            valid = tf.reverse(valid, [1])
+            valid = ops.flip(valid, 1)
         tap = functools.partial(self._tap, layer, path, flipped, sequences, valid)
         with sequence.tapped(tap):
             last, outputs, states = RNN.inner_loop(layer, sequences, initial_state, mask, **options)
@@ -117,10 +120,10 @@ class Probe:
             path = f"{path}/{cell.name}"
         calls = sum(run.path.split("#")[0] == path for run in self.runs)
         path = f"{path}#{calls + 1}" if calls else path
-        taps = tree.map_structure(lambda s: tf.zeros([steps, *_shape(s)], s.dtype), states)
-        flat = tree.flatten(taps)
-        self.tape.watch(flat)
-        run = Run(path, layer, cell, sequences, states, valid, flipped, flat)
+        taps = tree.map_structure(
+            lambda s: self.source(ops.zeros((steps, *ops.shape(s)), ops.dtype(s))), states
+        )
+        run = Run(path, layer, cell, sequences, states, valid, flipped, tree.flatten(taps))
         self.runs.append(run)
         if self.watch:
             self.watch(run)
@@ -131,27 +134,14 @@ class Probe:
         passes its gradient on."""
         self.reads_steps = True
 
-        def gradient(g):
-            if not self.single:
+        def change(g):
+            if not self.single():
                 return g
-            time = tf.shape(g)[1]
-            steps = tf.range(time)
-            arrives = tf.cast(tf.reduce_any(_flat(g) != 0, axis=-1), steps.dtype)
-            last = tf.reduce_max(steps * arrives, axis=1)
-            only_last = tf.one_hot(last, time, dtype=g.dtype)
-            return g * tf.reshape(only_last, [-1, time, *[1] * (len(g.shape) - 2)])
+            steps = ops.arange(ops.shape(g)[1])
+            flat = ops.reshape(g, (*ops.shape(g)[:2], math.prod(g.shape[2:])))
+            arrives = ops.cast(ops.any(flat != 0, axis=-1), steps.dtype)
+            last = ops.max(steps * arrives, axis=1, keepdims=True)
+            only_last = ops.cast(steps == last, g.dtype)
+            return g * ops.reshape(only_last, (*ops.shape(only_last), *[1] * (len(g.shape) - 2)))
 
-        @tf.custom_gradient
-        def read(outputs):
-            return tf.identity(outputs), gradient
-
-        return read(outputs)
-
-
-def _flat(tensor):
-    """(..., ..., size), all axes after the first two in one."""
-    return tf.reshape(tensor, [*_shape(tensor)[:2], math.prod(tensor.shape[2:])])
-
-
-def _shape(tensor):
-    return [n or tf.shape(tensor)[i] for i, n in enumerate(tensor.shape)]
+        return derivatives.change_gradient(outputs, change)

@@ -1,6 +1,7 @@
 """Which layers the gradient of the loss reaches, which are dead, and which give huge numbers."""
 
 import collections
+import functools
 import math
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kerasrnn.diagnostics.derivatives.tensorflow import back_on
 from kerasrnn.diagnostics.looking import gradients, left_as_it_was, shadowed
 from kerasrnn.inside import layers_directly_in
 
@@ -91,7 +93,8 @@ def gradient_reach(model, x, y):
         penalties = sum(model.losses)
         of_data = loss - penalties
     values = {path: [v.value for v in trained] for path, _, trained in layers.values()}
-    arrived = gradients(model, tape, of_data, values)
+    back = functools.partial(back_on, tape, of_data, tree.flatten(values))
+    arrived = tree.pack_sequence_as(values, gradients(model, back))
     return (
         float(loss),
         float(penalties),

@@ -2,11 +2,11 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops, tree
 
 from kerasrnn.arguments import real_number
 from kerasrnn.cells import Cell, SimpleRNNCell
+from kerasrnn.diagnostics.derivatives import WayBack
 from kerasrnn.keras_cells import KERAS_CELLS, declarations
 
 # The largest slopes of the activations.
@@ -41,7 +41,7 @@ def recurrent_jacobian(layer, x, states=None):
     (2, 4, 4)
     """
     cell = _cell(layer)
-    x = tf.convert_to_tensor(x, cell.compute_dtype)
+    x = ops.convert_to_tensor(x, cell.compute_dtype)
     if len(x.shape) != 2:
         raise ValueError(
             "`x` must be the input of one step, (batch, features). "
@@ -87,7 +87,7 @@ def lyapunov_exponent(layer, x, states=None, warmup=None):
     0.0
     """
     cell = _cell(layer)
-    x = tf.convert_to_tensor(x, cell.compute_dtype)
+    x = ops.convert_to_tensor(x, cell.compute_dtype)
     if len(x.shape) != 3:
         raise ValueError(
             f"`x` must have rank 3, (batch, time, features). Received: x.shape={tuple(x.shape)}"
@@ -235,18 +235,21 @@ def _precise(cell, states, batch):
 
 def _step(cell, x, states):
     """The Jacobians of a step, (batch, n, n), and the new states."""
-    sizes = [s.shape[1] for s in states]
-    n, batch = sum(sizes), x.shape[0]
+    n, batch = sum(s.shape[1] for s in states), x.shape[0]
     # A copy of each sample for each row of its Jacobian.
-    copies = tf.split(tf.repeat(tf.concat(states, 1), n, axis=0), sizes, axis=1)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(copies)
-        _, new = cell(tf.repeat(x, n, axis=0), tree.pack_sequence_as(cell.state_size, copies))
+    copied = [ops.repeat(v, n, axis=0) for v in (x, *states)]
+
+    def step(source):
+        x, *copies = copied
+        copies = [source(state) for state in copies]
+        _, new = cell(x, tree.pack_sequence_as(cell.state_size, copies))
         new = tree.flatten(new)
-    rows = tf.split(tf.tile(tf.eye(n, dtype=states[0].dtype), [batch, 1]), sizes, axis=1)
-    rows = tape.gradient(new, copies, rows, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    jacobians = np.array(tf.concat(rows, 1), "float64").reshape(batch, n, n)
-    return jacobians, [s[::n] for s in new]
+        return [ops.concatenate(new, axis=1)], new
+
+    way = WayBack(step)
+    rows = way.back(np.tile(np.eye(n), (batch, 1)))
+    jacobians = np.concatenate([np.array(g) for g in rows], axis=1).reshape(batch, n, n)
+    return jacobians, [s[::n] for s in way.others]
 
 
 def recurrent_matrices(layer):

@@ -1,0 +1,23 @@
+"""Gradients as arrays of NumPy, and taps as the way to a source."""
+
+import numpy as np
+
+
+def plus_tap(tensor, tap):
+    """What a function goes on with in the place of the tensor, with the mask that Keras has
+    attached to it."""
+    tapped = tensor + tap
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        tapped._keras_mask = mask
+    return tapped
+
+
+def norms(gradient):
+    """As under TensorFlow."""
+    return np.linalg.norm(gradient.reshape(*gradient.shape[:2], -1), axis=-1).T
+
+
+def where_finite(gradients, others):
+    """As under TensorFlow."""
+    return gradients if all(np.isfinite(g).all() for g in gradients) else others
