@@ -51,6 +51,7 @@ def compiled(function):
         return function
 
     def run(*args, training=None, **kwargs):
+        given = args, kwargs
         # What a function decides by is not traced.
         fixed = {} if training is None else {"training": training}
 
@@ -58,9 +59,14 @@ def compiled(function):
             with keras.StatelessScope():
                 return function(*args, **kwargs, **fixed)
 
-        # Of plain lists, in the place of those that Keras makes of a layer's attributes.
-        args, kwargs = tree.map_structure(ops.convert_to_tensor, (args, kwargs))
-        return jax.jit(stateless)(args, kwargs)
+        # Keras makes lists of its own of a layer's attributes, which JAX takes for values.
+        flat = [ops.convert_to_tensor(v) for v in tree.flatten((args, kwargs))]
+
+        def packed(flat):
+            args, kwargs = tree.pack_sequence_as(given, flat)
+            return stateless(args, kwargs)
+
+        return jax.jit(packed)(flat)
 
     return run
 
