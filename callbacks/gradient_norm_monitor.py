@@ -39,7 +39,8 @@ class GradientNormMonitor(keras.callbacks.Callback):
     nothing else reads the product, TensorFlow's graph optimizer may multiply factor and learning
     rate first. Under JAX it does not see updates inside of a loss scaling (`mixed_float16`), nor
     those of a `keras.distribution`. `grad_norm` (the median of the epoch's global norms before
-    clipping, a NaN the largest among them) and `clip_rate` (the share of its updates that were clipped) appear in the
+    clipping, a NaN the largest among them) and `clip_rate` (the share of its updates that were
+    clipped) appear in the
     progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
     a new record.
 
