@@ -40,8 +40,9 @@ class GradientNormMonitor(keras.callbacks.Callback):
     rate first. Under JAX it does not see updates inside of a loss scaling (`mixed_float16`), nor
     those of a `keras.distribution`. `grad_norm` (the median of the epoch's global norms before
     clipping, a NaN the largest among them) and `clip_rate` (the share of its updates that were
-    clipped) appear in the progress bar, in `History` and to every callback after this one: put it
-    first. Each `fit` starts a new record.
+    clipped) appear in the
+    progress bar, in `History` and to every callback after this one: put it first. Each `fit` starts
+    a new record.
 
     Files are those of the first model that a monitor is fitted with. Other models with the same
     monitor, and all with a copy of it, as keras-tuner makes one for every `fit`, have a folder for
