@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
-from kerasrnn.diagnostics.derivatives.tensorflow import back_on
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.looking import gradients, left_as_it_was, shadowed
 from kerasrnn.inside import layers_directly_in
+
+if tf:
+    from kerasrnn.diagnostics.derivatives.tensorflow import back_on
 
 # No data that are scaled come near it: what is larger has grown.
 HUGE = 1e9

@@ -22,7 +22,6 @@ from kerasrnn.recurrence.structure import pattern, step_key
 # Steps times columns of the kernels from which on compiling pays; a sequence of unknown length
 # counts as one of 64 steps.
 WORTH_COMPILING = 2048
-TOO_FEW = "too few for compiling to pay"
 # Where parts get too small for their products.
 _MOST_PARTS = 4
 # Columns of the kernels up to which a step takes hardly longer for 16 rows than for one.
@@ -81,7 +80,7 @@ def _unwise(sequence_pass):
     if sequence_pass.stage != "step" and not sequence_pass.tap:
         return "what may be exported has to run where there is no XLA"
     if steps * columns < WORTH_COMPILING:
-        return f"{steps} steps of {columns} columns are {TOO_FEW}"
+        return f"{steps} steps of {columns} columns are {sequence.TOO_FEW}"
     return None
 
 

@@ -14,6 +14,8 @@ from keras import ops, tree
 from kerasrnn.backends import tf
 from kerasrnn.cells.base import Cell, overrides_call
 
+# What the XLA programs say of a pass that is not worth one, and nobody needs to mend.
+TOO_FEW = "too few for compiling to pay"
 _TAP = contextvars.ContextVar("tap", default=None)
 # Those of a `Cell` that a path may go without, or take from another cell of the same class.
 _METHODS = ("advance", "step", "product", "normalized_product", "coefficients", "project", "output")

@@ -4,9 +4,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.flow import Measurement
 from kerasrnn.diagnostics.probe import NoRecurrentLayer
 from kerasrnn.diagnostics.reach import HUGE

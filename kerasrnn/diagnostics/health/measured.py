@@ -5,9 +5,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.causality import is_causal
 from kerasrnn.diagnostics.flow import GradientFlow, Measurement
 from kerasrnn.diagnostics.gates import GateRecorder
@@ -24,7 +24,7 @@ from kerasrnn.diagnostics.reach import gradient_reach
 from kerasrnn.diagnostics.spectrum import gradient_bound, lyapunov_exponent, recurrent_matrices
 from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence.explanation import choices
-from kerasrnn.recurrence.programs import TOO_FEW
+from kerasrnn.recurrence.sequence import TOO_FEW
 from kerasrnn.updates.record import GradientRecord
 
 # The loss of a model that has learned, in those of the trivial predictor.

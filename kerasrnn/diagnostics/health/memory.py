@@ -5,9 +5,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.looking import left_as_it_was, shadowed, weights_of_mask
 
 # A loss stays as it was if it moves by no more than that share of itself, or of the trivial

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from kerasrnn.backends import tf
 from kerasrnn.diagnostics.looking import left_as_it_was, mask_weights
 
 _EPSILON = 1e-7
