@@ -20,14 +20,19 @@ GENERIC = [
     for name in (
         *("cells", "cell_options", "portable", "recurrence", "loop", "rnn", "states", "checks"),
         *("bidirectional", "connections", "group", "stack", "initializers", "losses"),
+        *("bptt", "blocks", "linear_scan", "torch_kernels", "callbacks_everywhere", "derivatives"),
     )
 ]
-# Every cell under masks and resets, backwards, and states from batch to batch.
+# Every cell under masks and resets, backwards, states from batch to batch, the way back, the hook.
 SHARE = [
     "tests/test_portable.py",
     "tests/test_losses.py",
     "tests/test_states.py::test_single_rows_are_reset",
     "tests/test_states.py::test_fit_evaluate_and_predict_go_on_where_the_batch_before_ended",
+    "tests/test_torch_kernels.py",
+    "tests/test_bptt.py::test_a_fit_is_that_of_the_plain_loop",
+    "tests/test_callbacks_everywhere.py::test_imports_no_tensorflow",
+    "tests/test_callbacks_everywhere.py::test_norms_and_losses_are_those_of_the_steps",
 ]
 
 

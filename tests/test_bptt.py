@@ -140,7 +140,7 @@ def test_mixed_precision(name, dtype):
 def test_the_gradient_by_each_state(name):
     cell = built(name)
     values, steps = drawn(cell, reset=True)
-    taps = [jnp.zeros((TIME, BATCH, UNITS)) for _ in cell.states]
+    taps = [jnp.zeros((TIME, BATCH, UNITS), "float32") for _ in cell.states]
 
     def gradient(path):
         loss = loss_of(cell, path, **steps)
