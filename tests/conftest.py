@@ -144,14 +144,16 @@ def on_two_devices():
     return run
 
 
+_SEARCHING = ("test_tuning", "test_seams", "test_folders", "test_docs", "test_callbacks_everywhere")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections(request):
     """A search collects garbage after each trial, which takes seconds where a process has run
     thousands of tests: what they left is not looked at again."""
-    if not request.module.__name__.startswith("test_tuning"):
+    if not request.module.__name__.startswith(_SEARCHING):
         yield
         return
-    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()

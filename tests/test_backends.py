@@ -113,6 +113,7 @@ def nets():
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_files_are_read_under_any_backend(tmp_path, random_weights):
     """With equal numbers, the states of a stateful layer among them, and back."""
     outputs = {}

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from slow import slow_but
 
 from kerasrnn import diagnostics, export, layers
 from kerasrnn.backends import BACKEND, tf
@@ -241,7 +242,7 @@ def test_imports_do_without_tensorflow(backend):
 
 
 @pytest.mark.skipif(tf is None, reason="the files are written under TensorFlow")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", slow_but(["jax"], ["jax", "torch"]))
 @pytest.mark.parametrize(
     "names",
     [["lstm"], pytest.param([*diagnosed.nets()], marks=pytest.mark.slow)],

@@ -485,6 +485,7 @@ small.fit(model, DivergenceGuard(every=1, directory=sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_writes(tmp_path):
     """Leaves the file before whole: the start, then the states after batches 0 and 1."""
     command = [sys.executable, "-c", KILLED_AS_IT_WRITES, str(tmp_path)]
@@ -724,6 +725,7 @@ def test_a_model_that_is_built_in_its_first_step():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_on_two_replicas(on_two_devices):
     """The second gets the NaN; loss scaling, which looks at the first alone, lets it pass."""
     printed = on_two_devices("""

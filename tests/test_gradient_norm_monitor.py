@@ -583,6 +583,7 @@ def test_inside_keras_tuner(tmp_path, quiet_tuner):
     assert all(np.isfinite(scores))
 
 
+@pytest.mark.slow
 def test_under_two_replicas(on_two_devices):
     printed = on_two_devices("""
         import test_gradient_norm_monitor as t
