@@ -15,7 +15,7 @@ from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.parts import Update
 from kerasrnn.updates.replicas import on_first_replica, outside
-from kerasrnn.updates.variables import apart, step_variables_in, value_of
+from kerasrnn.updates.variables import apart, chosen, step_variables_in, value_of
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -326,8 +326,9 @@ class UpdateHook:
             lambda: self._keras_apply(grads, self._variables),
             step_variables_in(self._clip),
         )
-        for variable, value in zip(changed, before, strict=True):
-            variable.assign(ops.where(good, value_of(variable), value))
+        made = [value_of(v) for v in changed]
+        for variable, value in zip(changed, chosen(good, made, before), strict=True):
+            variable.assign(value)
         of_filter = step_variables_in(self.filter)
         only_where(good, lambda: self.filter.let_through(self._variables), of_filter)
         only_where(~good, lambda: self.filter.skip(self._variables, flags), of_filter)
