@@ -210,7 +210,7 @@ class UpdateHook:
         self.model.train_function = None
         if BACKEND == "jax" and self._in_place:
             parts = [*self._parts(), self._losses]
-            JaxStep(self.model, parts, self._show_unseen).make_train_function()
+            JaxStep(self.model, parts, self._finish_step).make_train_function()
         else:
             self.model.make_train_function()
 
@@ -347,6 +347,11 @@ class UpdateHook:
         after = [ops.where(bad, w, a) for w, a in zip(update.weights, update.after, strict=True)]
         rate = ops.where(bad, float("nan"), update.rate)
         return update._replace(grads=shown, clipped=clipped, after=after, rate=rate)
+
+    def _finish_step(self, losses):
+        # A later `fit`, with a hook of its own, may run this step and have it traced for batches of
+        # another shape.
+        vars(self.optimizer)[METHODS[0]].__self__._show_unseen(losses)
 
     def _show_unseen(self, losses):
         """Shows what a step of JAX has done, at its end, where its loss is known."""
