@@ -15,7 +15,7 @@ from kerasrnn.updates.losses import BatchLosses
 from kerasrnn.updates.optimizers import OtherOptimizers, innermost
 from kerasrnn.updates.parts import Update
 from kerasrnn.updates.replicas import on_first_replica, outside
-from kerasrnn.updates.variables import apart, step_variables_in, value_of
+from kerasrnn.updates.variables import apart, chosen, step_variables_in, value_of
 
 # The optimizer's methods that the hook shadows: Keras internals, named in tests/test_seams.py.
 # The first has the variables; it calls the second where an update is really made, with gradients
@@ -210,7 +210,7 @@ class UpdateHook:
         self.model.train_function = None
         if BACKEND == "jax" and self._in_place:
             parts = [*self._parts(), self._losses]
-            JaxStep(self.model, parts, self._show_unseen).make_train_function()
+            JaxStep(self.model, parts, self._finish_step).make_train_function()
         else:
             self.model.make_train_function()
 
@@ -326,8 +326,9 @@ class UpdateHook:
             lambda: self._keras_apply(grads, self._variables),
             step_variables_in(self._clip),
         )
-        for variable, value in zip(changed, before, strict=True):
-            variable.assign(ops.where(good, value_of(variable), value))
+        made = [value_of(v) for v in changed]
+        for variable, value in zip(changed, chosen(good, made, before), strict=True):
+            variable.assign(value)
         of_filter = step_variables_in(self.filter)
         only_where(good, lambda: self.filter.let_through(self._variables), of_filter)
         only_where(~good, lambda: self.filter.skip(self._variables, flags), of_filter)
@@ -346,6 +347,11 @@ class UpdateHook:
         after = [ops.where(bad, w, a) for w, a in zip(update.weights, update.after, strict=True)]
         rate = ops.where(bad, float("nan"), update.rate)
         return update._replace(grads=shown, clipped=clipped, after=after, rate=rate)
+
+    def _finish_step(self, losses):
+        # A later `fit`, with a hook of its own, may run this step and have it traced for batches of
+        # another shape.
+        vars(self.optimizer)[METHODS[0]].__self__._show_unseen(losses)
 
     def _show_unseen(self, losses):
         """Shows what a step of JAX has done, at its end, where its loss is known."""

@@ -3,10 +3,13 @@
 import inspect
 import weakref
 
+from kerasrnn.backends import BACKEND
 from kerasrnn.inside import kept_states, layers_in
 from kerasrnn.updates.clip_in_force import ClipInForce
 from kerasrnn.updates.optimizers import innermost
 
+# What backends note on models and layers while they run them.
+_NOTES = {"tensorflow": (), "jax": ("_jax_state_synced",), "torch": ("training",)}[BACKEND]
 # On the train function without callbacks, which Keras drops at every `compile`.
 _ATTRIBUTE = "_kerasrnn_kept_step"
 
@@ -67,7 +70,9 @@ def _flags_and_numbers(part):
     return {
         name: value
         for name, value in vars(part).items()
-        if isinstance(value, bool | float) and not name.startswith(("stop_", "built"))
+        if isinstance(value, bool | float)
+        and not name.startswith(("stop_", "built"))
+        and name not in _NOTES
     }
 
 

@@ -90,3 +90,9 @@ def apart(tensors):
     """A list of tensors for those who look on: under JAX XLA else fuses what they compute with what
     the training does, which then is rounded otherwise."""
     return framework.lax.optimization_barrier(list(tensors)) if BACKEND == "jax" else tensors
+
+
+def chosen(condition, tensors, others):
+    """One of two lists of tensors under JAX: by a branch, since XLA else fuses the choice with what
+    the training does."""
+    return framework.lax.cond(condition, lambda a, b: a, lambda a, b: b, tensors, others)
