@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo docs test test-all lint bench test-oldest
+.PHONY: demo docs test test-all test-backends lint bench test-oldest
 
 demo: .venv/installed-examples
 	$(BIN)/python examples/sentiment.py
@@ -15,9 +15,14 @@ test: .venv/installed-test
 
 # Before a release: the slow tests too, and layers of random configurations against independent
 # computations of the same numbers.
-test-all: .venv/installed-test
+test-all: .venv/installed-test test-backends
 	$(PYTEST)
 	$(BIN)/python tests/fuzz.py --minutes 5
+
+# Keras's other backends, in an environment of their own: where JAX is installed TensorFlow imports
+# it, in every process.
+test-backends: .venv-backends/installed
+	.venv-backends/bin/python -m pytest tests/test_backends.py tests/test_derivatives.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -49,7 +54,12 @@ test-oldest: .venv-oldest/installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
+.venv-backends/installed: setup.cfg pyproject.toml
+	test -x .venv-backends/bin/python || $(PYTHON) -m venv .venv-backends
+	.venv-backends/bin/python -m pip install --quiet --editable ".[test,jax,torch]"
+	touch $@
+
 .venv-oldest/installed-test: setup.cfg pyproject.toml tests/oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --editable ".[tools]" --constraint tests/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint tests/oldest.txt
 	touch $@

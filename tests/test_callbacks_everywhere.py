@@ -19,6 +19,8 @@ from kerasrnn.callbacks import (
 from kerasrnn.tuning import HealthyObjective, RandomSearch, RNNHyperModel
 from kerasrnn.updates.kept_step import KeptStep
 
+# Under TensorFlow each callback has tests of its own.
+pytestmark = [pytest.mark.slow] if BACKEND == "tensorflow" else []
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5, 3)).astype("float32")
 Y = RNG.normal(size=(24, 1)).astype("float32")

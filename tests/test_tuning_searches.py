@@ -152,16 +152,14 @@ def weights_of(search):
     return [model.get_weights() for model in search.get_best_models(9)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings", "every"),
-    slow_but(
-        ["GridSearch"],
-        [
-            ("GridSearch", {"max_trials": 2}, 29),
-            ("RandomSearch", {"max_trials": 2, "executions_per_trial": 2}, 7),
-            ("Hyperband", {}, 11),
-        ],
-    ),
+    [
+        ("GridSearch", {"max_trials": 2}, 29),
+        ("RandomSearch", {"max_trials": 2, "executions_per_trial": 2}, 7),
+        ("Hyperband", {}, 11),
+    ],
 )
 def test_killed_between_any_two_operations_on_files(kind, settings, every, tmp_path, monkeypatch):
     moments = Moments(tmp_path / "whole", tmp_path / "copies")
