@@ -1,5 +1,6 @@
-"""Keras's other backends, in processes of their own: a share of the generic tests in `make test`,
-all of them in `make test-all`; and files that are written under one and read under another."""
+"""Keras's other backends, in processes of their own, where they are installed, as for
+`make test-backends`: a share of the generic tests, as a slow test all of them; and files that are
+written under one and read under another."""
 
 import importlib.util
 import os
