@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from slow import slow_but
 
-from kerasrnn import callbacks, layers
+import kerasrnn
+from kerasrnn import layers
 from kerasrnn.callbacks import (
     DivergenceGuard,
     GradientClipping,
@@ -157,9 +158,9 @@ def test_weights_that_are_nan_lose_whatever_the_objective_is(tmp_path):
     assert keeper.lost.endswith("head/kernel held an Inf or NaN after epoch 1")
 
 
-@pytest.mark.parametrize("name", callbacks.__all__)
+@pytest.mark.parametrize("name", kerasrnn.callbacks.__all__)
 def test_every_callback_of_this_package_is_resumable(name):
-    assert issubclass(getattr(callbacks, name), Resumable)
+    assert issubclass(getattr(kerasrnn.callbacks, name), Resumable)
 
 
 def broken_off(path, make, optimizer, y, stop=False):

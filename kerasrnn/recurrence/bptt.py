@@ -23,7 +23,6 @@ import keras
 from jax import numpy as jnp
 from keras import ops
 
-from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 from kerasrnn.recurrence import blocks, portable, sequence
 
@@ -31,12 +30,8 @@ from kerasrnn.recurrence import blocks, portable, sequence
 def refuses(sequence_pass):
     """Why the pass cannot take this path, or `None`."""
     cell = sequence_pass.cell
-    if reason := sequence.overridden(cell):
+    if reason := sequence.unregistered(cell):
         return reason
-    if not isinstance(cell, Cell):
-        return f"{sequence.kind_of(cell)} is no kerasrnn.cells.Cell"
-    if type(cell) not in CELLS.values():
-        return f"{sequence.kind_of(cell)} is not registered in kerasrnn.cells.CELLS"
     for name, value in vars(cell).items():
         if name.endswith("activation") and isinstance(value, keras.layers.Layer):
             return f"{name}={value.name} is a layer, which may have weights"

@@ -14,7 +14,6 @@ import tensorflow as tf
 from keras import tree
 
 from kerasrnn import activations
-from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell
 from kerasrnn.recurrence import all_steps, program, sequence
 from kerasrnn.recurrence.structure import pattern, step_key
@@ -48,12 +47,8 @@ def refuses(sequence_pass):
 
 def _impossible(sequence_pass):
     cell = sequence_pass.cell
-    if reason := sequence.overridden(cell):
+    if reason := sequence.unregistered(cell):
         return reason
-    if not isinstance(cell, Cell):
-        return f"{sequence.kind_of(cell)} is no kerasrnn.cells.Cell"
-    if type(cell) not in CELLS.values():
-        return f"{sequence.kind_of(cell)} is not registered in kerasrnn.cells.CELLS"
     if sequence_pass.unroll:
         return "unroll=True"
     for name, value in vars(cell).items():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from keras import ops, tree
 
 from kerasrnn.backends import tf
+from kerasrnn.cells import CELLS
 from kerasrnn.cells.base import Cell, overrides_call
 
 # What the XLA programs say of a pass that is not worth one, and nobody needs to mend.
@@ -77,6 +78,18 @@ def overridden(cell):
     for name in _METHODS:
         if name in vars(cell):
             return f"`{name}` of {cell.name} was set to another one"
+    return None
+
+
+def unregistered(cell):
+    """Why a path for the cells of this package's registry, as they are, cannot take this one, or
+    `None`."""
+    if reason := overridden(cell):
+        return reason
+    if not isinstance(cell, Cell):
+        return f"{kind_of(cell)} is no kerasrnn.cells.Cell"
+    if type(cell) not in CELLS.values():
+        return f"{kind_of(cell)} is not registered in kerasrnn.cells.CELLS"
     return None
 
 
