@@ -1,0 +1,115 @@
+"""Vanishing gradients: what a net has learned of what lies far back, beside the half-life of its
+gradient through time before and during training."""
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from claims import Row, grouped, nets, span, table
+
+CELLS = "simple_rnn", "irnn", "lstm", "chrono", "gru", "mingru"
+LAGS = 15, 30, 60
+UNITS, UPDATES, TESTED = 32, 1500, 1000
+LEARNED = 0.5
+
+
+def wanted(seeds):
+    return [
+        {
+            "cell": cell,
+            "task": task,
+            "lag": lag,
+            "seed": seed,
+            "units": UNITS,
+            "updates": UPDATES,
+            "library": "kerasrnn",
+        }
+        for task in nets.CHANCE
+        for lag in LAGS
+        for cell in CELLS
+        for seed in range(seeds)
+    ]
+
+
+def train(run):
+    """The half-life before the first update and after a quarter of them, and the skill in the end.
+
+    Keras's layers are measured by nothing: they stand beside for the time that they take."""
+    nets.fresh(run["seed"])
+    task, lag, ours = run["task"], run["lag"], run["library"] == "kerasrnn"
+    x, y = nets.data(task, lag, run["updates"] * nets.BATCH, run["seed"])
+    tested = nets.data(task, lag, TESTED, 1000 + run["seed"])
+    look = [part[:64] for part in tested]
+    recurrent = nets.layer(run["cell"], run["units"], x.shape[1], run["library"])
+    model = nets.model(task, recurrent, x.shape[1])
+    found = {"before": nets.half_life(model, *look)} if ours else {}
+    quarter = len(x) // 4
+    for part in (slice(quarter), slice(quarter, None)):
+        model.fit(x[part], y[part], batch_size=nets.BATCH, shuffle=False, verbose=0)
+        if ours and part.stop:
+            found["during"] = nets.half_life(model, *look)
+    loss = model.evaluate(*tested, batch_size=100, verbose=0)
+    return found | {"skill": nets.skill(task, loss)}
+
+
+def in_keras(run):
+    """The same run with the layer of Keras, or `None` where it has none."""
+    return None if run["cell"] == "mingru" else run | {"library": "keras"}
+
+
+def rows(runs, found):
+    by = grouped(runs, found, "cell", "lag")
+    far, near = max(LAGS), min(LAGS)
+
+    def mean(cell, lag):
+        return np.mean([one["skill"] for one in by[cell, lag]])
+
+    plain = [mean("simple_rnn", lag) for lag in (near, far)]
+    yield Row(
+        "A vanilla RNN learns near effects, not far ones",
+        f"SimpleRNN: skill {plain[0]:.2f} at {near} steps, {plain[1]:.2f} at {far}",
+        "yes" if plain[0] > LEARNED > plain[1] else "no",
+    )
+    gated = {cell: mean(cell, far) for cell in ("lstm", "gru", "mingru")}
+    told = ", ".join(f"{cell} {value:.2f}" for cell, value in gated.items())
+    better = [cell for cell, value in gated.items() if value > plain[1] + 0.1]
+    yield Row(
+        "Gates make it easier to keep information over many steps",
+        f"skill at {far} steps: SimpleRNN {plain[1]:.2f}, {told}",
+        "yes" if len(better) == 3 else f"for {', '.join(better)}" if better else "no",
+    )
+    said, holds = [], []
+    for when in ("before", "during"):
+        rank, p = correlation(runs, found, when)
+        said.append(f"{when} training ρ = {rank:+.2f} (p = {p:.1g})")
+        holds.append(rank > 0 and p < 0.01)
+    yield Row(
+        "How far the gradient reaches tells which net learns",
+        f"Spearman's rank correlation of half-life over lag with skill, {len(runs)} runs: "
+        + ", ".join(said),
+        "yes" if all(holds) else "during training alone" if holds[1] else "no",
+    )
+
+
+def correlation(runs, found, when):
+    """Spearman's rank correlation, with its p, of half-life over lag and skill."""
+    reach = [one[when] / run["lag"] for run, one in zip(runs, found, strict=True)]
+    ranked = spearmanr(reach, [one["skill"] for one in found])
+    return float(ranked.statistic), float(ranked.pvalue)
+
+
+def tables(runs, found):
+    lines = [
+        [cell, task, lag]
+        + [span([one["skill"] for one in some], 2)]
+        + [f"{np.median([one[when] for one in some]):.3g}" for when in ("before", "during")]
+        for (cell, task, lag), some in grouped(runs, found, "cell", "task", "lag").items()
+    ]
+    head = "cell", "task", "steps back", "skill", "half-life before", "half-life during"
+    yield (
+        f"Nets of {UNITS} units, {UPDATES} updates of {nets.BATCH} sequences, Adam at {nets.RATE}, "
+        f"`global_clipnorm={nets.CLIP}`. Skill: 1 - loss / loss by chance on {TESTED} further "
+        "sequences, the mean of the seeds, in brackets the least and the greatest. Half-life, in "
+        "steps, of the gradient by h_t: before the first update and after a quarter of them, the "
+        "median of the seeds; inf where it does not fall."
+    )
+    yield table(head, lines)
