@@ -119,8 +119,8 @@ def rows(runs, found):
 
 def tables(runs, found):
     yield (
-        f"Accuracy on unseen words or sentences: {UNITS} units, both directions together as wide as "
-        "one; the mean of the seeds, in brackets the least and the greatest. Tagging: for every "
+        f"Accuracy on unseen words or sentences: {UNITS} units, both directions together as wide "
+        "as one; the mean of the seeds, in brackets the least and the greatest. Tagging: for every "
         '"the" of a generated sentence, whether its noun, two words on, is plural; chance 0.5. '
         "Sentiment: sentences of film reviews (Pang & Lee, 2005), without word vectors."
     )

@@ -117,8 +117,8 @@ def tables(runs, found):
         f"LSTM of {LSTM_UNITS} units and GRU of as many parameters, {UPDATES} updates of "
         f"{nets.BATCH} sequences, what counts {LAG} steps back, letters in stretches of "
         f"{letters.LENGTH}. Skill: 1 - loss / loss by chance on unseen data, the mean of the "
-        "seeds, in brackets the least and the greatest; an update's time, the median of the seeds, with "
-        "other runs beside it."
+        "seeds, in brackets the least and the greatest; an update's time, the median of the seeds, "
+        "with other runs beside it."
     )
     lines = [
         [

@@ -32,7 +32,7 @@ def layer(cell, units, steps=None, library="kerasrnn", **options):
         options |= {"activation": "relu", "recurrent_initializer": "identity"}
     if cell == "chrono":
         cell = "lstm"
-        options |= {"bias_initializer": Chrono(steps)}
+        options |= {"bias_initializer": Chrono(steps), "unit_forget_bias": False}
     if library == "kerasrnn":
         return RNN(cell, units=units, **options)
     names = {"simple_rnn": "SimpleRNN", "lstm": "LSTM", "gru": "GRU"}
