@@ -51,8 +51,8 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
 
 
 def test_keras_attaches_masks_to_tensors():
-    """Which kerasrnn.inside.attached_mask reads, eagerly, in graphs and where a functional model is
-    made; and passes it by itself where there is no further tensor."""
+    """Which kerasrnn.inside reads and attaches itself, eagerly, in graphs and where a functional
+    model is made; and passes it by itself where there is no further tensor."""
     passed = []
 
     class Layer(keras.layers.Layer):
@@ -71,6 +71,10 @@ def test_keras_attaches_masks_to_tensors():
     assert [mask is not None for mask in passed] == [True, False, False]
     assert [mask.shape for mask in attached] == [(1, 2)] * 3
     assert inside.attached_mask(masking(keras.Input((2, 3)))).shape == (None, 2)
+    other = tf.ones((1, 2, 3))
+    inside.attach_mask(other, attached[0])
+    layer(other)
+    assert passed[-1] is attached[-1] is attached[0]
 
 
 def test_a_layer_s_own_inner_loop_comes_first():

@@ -52,8 +52,13 @@ def _joined(parts):
 
 
 def block_size(time, batch):
-    """How many steps a block has: a divisor of their number where one is near."""
-    least = min(max(_STEPS, -(-_ROWS // batch)), time)
+    """How many steps a block has: a divisor of their number where one is near; all where their
+    number is a symbol, as in `jax.export`."""
+    if not isinstance(time, int):
+        return time
+    # Of a batch that is a symbol no more is known than that it has rows.
+    rows = max(batch, 1) if isinstance(batch, int) else 1
+    least = min(max(_STEPS, -(-_ROWS // rows)), time)
     near = [size for size in range(least, min(2 * least, time) + 1) if time % size == 0]
     return near[0] if near else least
 
