@@ -198,6 +198,24 @@ def test_gradients_of_a_loss_that_depends_on_no_source_are_zero():
     np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
 
 
+def test_a_source_keeps_its_mask():
+    """In one way back and in several at once, which JAX traces in another manner."""
+    layer = layers.LSTM(UNITS, return_sequences=True)
+    embedding = keras.layers.Embedding(10, FEATURES, mask_zero=True)
+    tokens = np.array([[3, 0, 2, 0]], "int32")
+
+    def run(source):
+        return [layer(source(embedding(tokens)))], None
+
+    run(lambda tensor: tensor)
+    way = derivatives.WayBack(run)
+    gradient = np.ones((1, 4, UNITS), "float32")
+    (once,) = way.back(gradient)
+    ((several,),) = way.back_each([gradient])
+    for found in map(np.array, (once, several)):
+        np.testing.assert_array_equal(found.any(axis=-1), tokens != 0)
+
+
 def test_a_change_of_the_gradient_is_that_of_the_way_back():
     """Not that of the way there, nor that of the first way back."""
     factor = 1.0
