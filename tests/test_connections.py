@@ -255,7 +255,7 @@ def test_states_of_stacked_cells_in_both_directions(random_weights):
     layer = layers.Residual(inner)
     layer.build(X.shape)
     random_weights(layer)
-    y, *states = layer(X)
+    _, *states = layer(X)
     assert len(states) == 6
     again, *_ = layer(X, initial_state=states)
     (h, c, g), backward = states[:3], states[3:]
