@@ -14,6 +14,7 @@ def attached_mask(v):
 
 def attach_mask(v, mask):
     """Attaches a mask to a tensor, as Keras does."""
+    # The seam of test_keras_attaches_masks_to_tensors.
     backend.set_keras_mask(v, mask)
 
 

@@ -17,9 +17,15 @@ def state_structure(layer):
         return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
     if _shows_states(layer) and not isinstance(layer.cell, keras.layers.StackedRNNCells):
         return tree.map_structure(lambda s: s.shape[-1], layer.get_initial_state(1))
-    sizes = list(getattr(layer, "state_size", []))
+    sizes = _plain(list(getattr(layer, "state_size", [])))
     # Keras's ConvLSTM says so of its two states, whose size depends on the input.
     return sizes * 2 if sizes == [-1] else sizes
+
+
+def _plain(sizes):
+    """Lists in the place of those that Keras makes of a layer's attributes: JAX takes states that
+    are nested in such a list for a value."""
+    return [*map(_plain, sizes)] if isinstance(sizes, list | tuple) else sizes
 
 
 def state_sizes(layer):

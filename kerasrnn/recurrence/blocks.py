@@ -34,13 +34,14 @@ def over_blocks(function, carry, values, reverse=False):
     # What does not fill a block comes first.
     rest = time % size
     first = jax.tree.map(lambda v: v[:rest], values)
-    in_blocks = jax.tree.map(lambda v: v[rest:].reshape(-1, size, *v.shape[1:]), values)
+    count = time // size
+    in_blocks = jax.tree.map(lambda v: v[rest:].reshape(count, size, *v.shape[1:]), values)
     results = []
     if rest and not reverse:
         carry, of_rest = function(carry, first)
         results.append(of_rest)
     carry, of_blocks = lax.scan(function, carry, in_blocks, reverse=reverse)
-    results.append(jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), of_blocks))
+    results.append(jax.tree.map(lambda v: v.reshape(count * size, *v.shape[2:]), of_blocks))
     if rest and reverse:
         carry, of_rest = function(carry, first)
         results.insert(0, of_rest)
