@@ -21,7 +21,8 @@ GENERIC = [
     for name in (
         *("cells", "cell_options", "portable", "recurrence", "loop", "rnn", "states", "checks"),
         *("bidirectional", "connections", "group", "stack", "initializers", "losses"),
-        *("bptt", "blocks", "linear_scan", "torch_kernels", "callbacks_everywhere", "derivatives"),
+        *("bptt", "blocks", "linear_scan", "torch_kernels", "torch_gru"),
+        *("callbacks_everywhere", "gradients", "derivatives"),
     )
 ]
 # Every cell under masks and resets, backwards, states from batch to batch, the way back, the hook.
@@ -31,6 +32,8 @@ SHARE = [
     "tests/test_states.py::test_single_rows_are_reset",
     "tests/test_states.py::test_fit_evaluate_and_predict_go_on_where_the_batch_before_ended",
     "tests/test_torch_kernels.py",
+    "tests/test_torch_gru.py",
+    "tests/test_gradients.py",
     "tests/test_callbacks_everywhere.py::test_imports_no_tensorflow",
     "tests/test_callbacks_everywhere.py::test_norms_and_losses_are_those_of_the_steps",
 ]
