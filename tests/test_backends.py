@@ -16,7 +16,8 @@ GENERIC = [
     for name in (
         *("cells", "cell_options", "portable", "recurrence", "loop", "rnn", "states", "checks"),
         *("bidirectional", "connections", "group", "stack", "initializers", "losses", "seams"),
-        *("bptt", "blocks", "linear_scan", "torch_kernels", "callbacks_everywhere", "derivatives"),
+        *("bptt", "blocks", "linear_scan", "torch_kernels", "torch_gru"),
+        *("callbacks_everywhere", "gradients", "derivatives"),
     )
 ]
 # Every cell under masks and resets, backwards, and its gradient; states from batch to batch; the
@@ -34,7 +35,10 @@ SHARE = [
 ]
 OF_ONE = {
     "jax": ["tests/test_bptt.py::test_a_fit_is_that_of_the_plain_loop"],
-    "torch": ["tests/test_torch_kernels.py::test_values_and_gradients_are_those_of_the_loop"],
+    "torch": [
+        "tests/test_torch_kernels.py::test_values_and_gradients_are_those_of_the_loop",
+        "tests/test_torch_gru.py",
+    ],
 }
 QUIET = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 
