@@ -131,6 +131,26 @@ def test_stacks_and_directions_reach_them():
     assert paths == {"torch_kernels"}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+@pytest.mark.parametrize("masked", [False, True])
+def test_under_a_compiler(kind, masked, rng):
+    """To the losses of a fit without it; a file that was written under JAX asks for it."""
+    x = rng.normal(size=(4, 6, 3)).astype("float32")
+    x[1, 4:] = 0
+    losses, weights = [], None
+    for compiled in (False, True):
+        masking = [keras.layers.Masking()] if masked else []
+        model = keras.Sequential([keras.Input((6, 3)), *masking, kind(4), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=compiled)
+        weights = weights or model.get_weights()
+        model.set_weights(weights)
+        fit = model.fit(x, np.ones((4, 1)), epochs=2, shuffle=False, verbose=0)
+        losses.append(fit.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_kernels_of_torch():
     """`torch.lstm` and `torch.gru`, which PyTorch's own layers call, take their arguments in this
     order; nn.LSTM and nn.GRU are computed from them and known to be right."""

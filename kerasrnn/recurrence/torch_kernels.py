@@ -40,11 +40,15 @@ def refuses(sequence_pass):
     return None
 
 
+# PyTorch's compiler goes on behind it, as it cannot with what depends on values.
+@torch.compiler.disable
 def _padded_at_the_end(mask):
     # Where shapes alone are asked for there are no values to look at.
     return mask.is_meta or bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
+# PyTorch's compiler knows no kernel of an LSTM, and writes out every step of a loop.
+@torch.compiler.disable
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell, x, states = sequence_pass.cell, sequence_pass.sequences, sequence_pass.states
@@ -123,8 +127,7 @@ def _gru(x, states, kernel, recurrent_kernel, bias, masked=None):
     """As `_lstm`; what h is after masked steps does not count."""
     (h,) = states
     weights = kernel, recurrent_kernel, bias
-    # A compiler would write out every step of the loop.
-    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and torch.is_grad_enabled():
         outputs = torch_gru.gru(x, h, *weights, _gru_kernel)
     else:
         outputs = _gru_kernel(x, h, *weights)
