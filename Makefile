@@ -10,19 +10,17 @@ demo: .venv/installed-examples
 # Two processes, for two cores; the tests of a file share one, and what it has compiled.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/installed-test
+test: .venv/installed-test .venv-backends/installed
 	$(PYTEST) -m "not slow"
 
 # Before a release: the slow tests too, and layers of random configurations against independent
 # computations of the same numbers.
-test-all: .venv/installed-test test-backends
+test-all: .venv/installed-test .venv-backends/installed
 	$(PYTEST)
 	$(BIN)/python tests/fuzz.py --minutes 5
 
-# Keras's other backends, in an environment of their own: where JAX is installed TensorFlow imports
-# it, in every process.
-test-backends: .venv-backends/installed
-	.venv-backends/bin/python -m pytest tests/test_backends.py tests/test_derivatives.py
+test-backends: .venv/installed-test .venv-backends/installed
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_derivatives.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -54,9 +52,11 @@ test-oldest: .venv-oldest/installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
-.venv-backends/installed: setup.cfg pyproject.toml
+# Of Keras's other backends, for the processes of tests/other_backends.py, which find the package in
+# the checkout. What they do not import is not compiled.
+.venv-backends/installed: tests/backends.txt
 	test -x .venv-backends/bin/python || $(PYTHON) -m venv .venv-backends
-	.venv-backends/bin/python -m pip install --quiet --editable ".[test,jax,torch]"
+	.venv-backends/bin/python -m pip install --quiet --no-compile --requirement tests/backends.txt
 	touch $@
 
 .venv-oldest/installed-test: setup.cfg pyproject.toml tests/oldest.txt

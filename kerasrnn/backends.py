@@ -40,11 +40,12 @@ def require_tensorflow(what, instead):
 
 
 def tensorflow_only(what, instead):
-    """What stands under another backend for a function or class that needs TensorFlow: a function
-    that raises, at each call, what `require_tensorflow` does of these arguments."""
+    """What stands under another backend for a function or class that needs TensorFlow: a class,
+    that nothing is an instance of, which raises at each call what `require_tensorflow` does of
+    these arguments."""
 
-    def refuse(*args, **kwargs):
+    def refuse(cls, *args, **kwargs):
         require_tensorflow(what, instead)
 
-    refuse.__name__ = refuse.__qualname__ = what.rpartition(".")[2]
-    return refuse
+    doc = f"Needs Keras's TensorFlow backend: {instead}."
+    return type(what.rpartition(".")[2], (), {"__new__": refuse, "__doc__": doc})

@@ -12,6 +12,12 @@ def attached_mask(v):
     return backend.get_keras_mask(v)
 
 
+def attach_mask(v, mask):
+    """Attaches a mask to a tensor, as Keras does."""
+    # The seam of test_keras_attaches_masks_to_tensors.
+    backend.set_keras_mask(v, mask)
+
+
 def layers_directly_in(layer):
     """The layers directly inside a layer."""
     return layer._flatten_layers(include_self=False, recursive=False)

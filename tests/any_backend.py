@@ -60,13 +60,18 @@ def compiled(function):
                 return function(*args, **kwargs, **fixed)
 
         # Keras makes lists of its own of a layer's attributes, which JAX takes for values.
-        flat = [ops.convert_to_tensor(v) for v in tree.flatten((args, kwargs))]
+        flat = tree.flatten(given)
+        tensors = [ops.convert_to_tensor(v) for v in flat if v is not None]
 
-        def packed(flat):
-            args, kwargs = tree.pack_sequence_as(given, flat)
+        def packed(tensors):
+            # None, as of a mask that is not there, is a leaf to Keras and nothing to JAX.
+            left = iter(tensors)
+            args, kwargs = tree.pack_sequence_as(
+                given, [None if v is None else next(left) for v in flat]
+            )
             return stateless(args, kwargs)
 
-        return jax.jit(packed)(flat)
+        return jax.jit(packed)(tensors)
 
     return run
 

@@ -24,7 +24,8 @@ gc.set_threshold(200_000, 100, 100)
 if BACKEND != "tensorflow":
     from keras.src.backend.common import dtypes
 
-    # Keras makes single precision of double there, which would hide what a test can find.
+    # Keras makes single precision of double there, which would hide what a test can find. The seam
+    # of test_double_precision_becomes_single_by_a_table.
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 if BACKEND == "jax":
     import jax

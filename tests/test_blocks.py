@@ -53,3 +53,19 @@ def test_a_block_has_enough_rows_and_divides_the_steps_where_it_can(time, batch)
     assert size == time or size * batch >= blocks._ROWS
     assert size <= time
     assert time % size == 0 or time == 997
+
+
+@pytest.mark.parametrize("time", [5, 1200])
+def test_an_empty_batch(time):
+    """In one block and in several."""
+
+    def block(carry, rows):
+        return blocks.over_steps(turn, carry, rows)
+
+    def loss(x):
+        carry, results = blocks.over_blocks(block, jnp.zeros((0, 3)), {"x": x})
+        assert results["state"].shape == (time, 0, 3)
+        return jnp.sum(carry) + jnp.sum(results["state"])
+
+    assert jax.grad(loss)(jnp.zeros((time, 0, 3))).shape == (time, 0, 3)
+    assert blocks.block_size(1200, 0) < 1200

@@ -271,3 +271,15 @@ def test_explain_shows_the_paths():
     layer.build((None, TIME, FEATURES))
     ((_, choices),) = recurrence.explain(layer).items()
     assert choices["fit"].passed_over["bptt"] == "unroll=True"
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.MinGRU])
+def test_a_function_is_exported_for_any_size_of_the_batch(kind, monkeypatch):
+    monkeypatch.undo()
+    layer = kind(3, return_sequences=True)
+    x = np.random.default_rng(0).normal(size=(5, 600, 2)).astype("float32")
+    expected = layer(x)
+    (batch,) = jax.export.symbolic_shape("batch")
+    of_any = jax.ShapeDtypeStruct((batch, *x.shape[1:]), "float32")
+    exported = jax.export.export(jax.jit(lambda x: layer(x)))(of_any)
+    np.testing.assert_allclose(exported.call(x), expected, rtol=0, atol=1e-6)

@@ -1,8 +1,5 @@
 """The callbacks that go through the hook, and searches, under whatever backend the tests run."""
 
-import subprocess
-import sys
-
 import keras
 import keras_tuner
 import numpy as np
@@ -272,11 +269,3 @@ def test_says_what_it_does_not_see():
     stateful.compile(adam(), "mse")
     with pytest.raises(ValueError, match="states of stateful layers"):
         fit(stateful, DivergenceGuard())
-
-
-@without_tensorflow
-def test_imports_no_tensorflow():
-    code = (
-        "import sys; sys.modules['tensorflow'] = None; import kerasrnn.callbacks, kerasrnn.tuning"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

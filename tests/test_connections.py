@@ -250,6 +250,20 @@ def test_stateful(inner, kind, assert_stateful):
     }[inner]
 
 
+def test_states_of_stacked_cells_in_both_directions(random_weights):
+    inner = layers.Bidirectional(stacked(keras.layers, return_state=True), "sum")
+    layer = layers.Residual(inner)
+    layer.build(X.shape)
+    random_weights(layer)
+    _, *states = layer(X)
+    assert len(states) == 6
+    again, *_ = layer(X, initial_state=states)
+    (h, c, g), backward = states[:3], states[3:]
+    backward = [backward[:2], backward[2]]
+    inside, *_ = inner(X, initial_state=[[h, c], g, *backward])
+    np.testing.assert_allclose(again, X + np.array(inside), rtol=1e-5, atol=1e-6)
+
+
 def test_states_of_stacked_cells(random_weights):
     """In one list, in the order of the cells."""
     layer = layers.Residual(stacked(keras.layers, return_state=True))

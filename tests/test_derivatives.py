@@ -1,41 +1,19 @@
 """The diagnostics under any of Keras's backends; under TensorFlow the rest of their tests are in
 files of their own."""
 
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
-
 import diagnosed
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from slow import slow_but
+from other_backends import OTHERS, ROOT, under
 
 from kerasrnn import diagnostics, export, layers
 from kerasrnn.backends import BACKEND, tf
 from kerasrnn.diagnostics import derivatives
 
-ROOT = pathlib.Path(__file__).parents[1]
 BATCH, TIME, FEATURES, UNITS = 3, 7, 4, 5
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES)).astype("float32")
-
-
-def under(backend, *arguments):
-    """What a fresh process under a backend printed."""
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 def weights_of(layer):
@@ -198,6 +176,24 @@ def test_gradients_of_a_loss_that_depends_on_no_source_are_zero():
     np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
 
 
+def test_a_source_keeps_its_mask():
+    """In one way back and in several at once, which JAX traces in another manner."""
+    layer = layers.LSTM(UNITS, return_sequences=True)
+    embedding = keras.layers.Embedding(10, FEATURES, mask_zero=True)
+    tokens = np.array([[3, 0, 2, 0]], "int32")
+
+    def run(source):
+        return [layer(source(embedding(tokens)))], None
+
+    run(lambda tensor: tensor)
+    way = derivatives.WayBack(run)
+    gradient = np.ones((1, 4, UNITS), "float32")
+    (once,) = way.back(gradient)
+    ((several,),) = way.back_each([gradient])
+    for found in map(np.array, (once, several)):
+        np.testing.assert_array_equal(found.any(axis=-1), tokens != 0)
+
+
 def test_a_change_of_the_gradient_is_that_of_the_way_back():
     """Not that of the way there, nor that of the first way back."""
     factor = 1.0
@@ -223,34 +219,18 @@ def test_a_change_of_the_gradient_is_that_of_the_way_back():
 def test_what_needs_tensorflow_says_so(package, name):
     expected = (
         rf"^{package.__name__}\.{name} needs Keras's TensorFlow backend: save the model as "
-        rf"\.keras.* KERAS_BACKEND=tensorflow\. Received: the backend '{BACKEND}'$"
+        rf"\.keras, .* KERAS_BACKEND=tensorflow load it .*\. Received: the backend '{BACKEND}'$"
     )
     with pytest.raises(RuntimeError, match=expected):
         getattr(package, name)(None, x=None)
 
 
-IMPORT = """
-import sys
-sys.modules["tensorflow"] = None
-import kerasrnn.diagnostics, kerasrnn.diagnostics.plots, kerasrnn.export
-"""
-
-
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_imports_do_without_tensorflow(backend):
-    under(backend, "-c", IMPORT)
-
-
-@pytest.mark.skipif(tf is None, reason="the files are written under TensorFlow")
-@pytest.mark.parametrize("backend", slow_but(["jax"], ["jax", "torch"]))
-@pytest.mark.parametrize(
-    "names",
-    [["lstm"], pytest.param([*diagnosed.nets()], marks=pytest.mark.slow)],
-    ids=["one", "all"],
-)
-def test_numbers_are_those_under_tensorflow(backend, names, tmp_path, random_weights):
+@pytest.mark.tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+def test_numbers_are_those_under_tensorflow(backend, tmp_path, random_weights):
     expected = {}
-    for name in names:
+    for name in diagnosed.nets():
         model, x = diagnosed.net(name)
         random_weights(model)
         model.save(tmp_path / f"{name}.keras")

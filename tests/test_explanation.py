@@ -195,6 +195,16 @@ def test_symbolic_inputs_and_their_lengths():
     assert explain(layer)["lstm"]["fit"].path == "programs"
 
 
+def test_a_mask_over_steps_of_an_unknown_number():
+    words = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, mask_zero=True)(words)
+    x = layers.Bidirectional(layers.GRU(32, return_sequences=True), name="both")(x)
+    x = layers.RNNStack("mgu", 32, 1, recurrent_dropout=0.1, name="stack")(x)
+    explained = explain(keras.Model(words, x))
+    assert [name.partition("/")[0] for name in explained] == ["both", "both", "stack"]
+    assert [choices["fit"].path for choices in explained.values()] == ["programs"] * 3
+
+
 def test_several_inputs():
     x, reset = keras.Input((STEPS, 3)), keras.Input((STEPS,), dtype="bool")
     model = keras.Model([x, reset], layers.LSTM(16, name="lstm")(x, reset=reset))

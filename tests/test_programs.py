@@ -531,6 +531,7 @@ def test_a_second_length_in_a_fresh_process():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_under_two_replicas(on_two_devices):
     on_two_devices("""
         import test_programs as t

@@ -458,6 +458,20 @@ def test_bad_features(features):
         layer(keras.Input((None, None)) if features is None else np.ones((2, 5, 3), "float32"))
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.MinGRU, layers.SimpleRNN])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_without_rows(kind, masked):
+    """As of Keras's layers; a data set may leave one over."""
+    layer = kind(3, return_sequences=True)
+    x = np.zeros((0, 5, 2), "float32")
+    mask = np.zeros((0, 5), bool) if masked else None
+    layer(np.zeros((1, 5, 2), "float32"))
+    y, gradients = outputs_and_gradients(layer, x, mask=mask)
+    assert tuple(y.shape) == (0, 5, 3)
+    for gradient in gradients[1:]:
+        assert not np.any(ops.convert_to_numpy(gradient))
+
+
 def test_a_sequence_without_steps():
     with pytest.raises(ValueError, match=r"at least one time step.*\(2, 0, 4\)"):
         layers.LSTM(3)(np.zeros((2, 0, 4), "float32"))

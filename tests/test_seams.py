@@ -1,5 +1,7 @@
-"""The Keras internals this package touches, named: a Keras that moves one breaks a test here."""
+"""The internals of Keras and its backends that this package touches, or its tests, named: a version
+that moves one breaks a test here."""
 
+import contextlib
 import inspect
 import json
 import re
@@ -8,19 +10,28 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-import tensorflow as tf
+from any_backend import compiled
+from keras import ops
+from keras.src.backend.common import dtypes
 from keras_masks import keras_hands_on
 from keras_tuner.src.engine import conditions
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.eager import forwardprop_util
-from tensorflow.python.framework import ops
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kerasrnn import cells, inside, layers
+from kerasrnn.backends import BACKEND, tf
+from kerasrnn.backends import framework as jax
 from kerasrnn.diagnostics.looking import shadowed
 from kerasrnn.layers.checks import MaskAndReset
 from kerasrnn.recurrence import stages
 from kerasrnn.tuning import workers
+from kerasrnn.updates import kept_step
+
+if tf:
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.python.eager import forwardprop_util
+    from tensorflow.python.framework import ops as gradients_of
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
 
 
 def test_rnn_calls_inner_loop():
@@ -40,19 +51,19 @@ def test_a_mask_is_handed_on_unlooked_at(monkeypatch):
         return keras.layers.RNN.inner_loop(self, sequences, initial_state, None, training)
 
     monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
-    marks = MaskAndReset(None, tf.constant([[False, True]]))
+    marks = MaskAndReset(None, ops.convert_to_tensor([[False, True]]))
     for layer in (keras.layers.LSTM(2), keras.layers.Bidirectional(keras.layers.LSTM(2))):
-        keras_hands_on(layer)(tf.ones((1, 2, 3)), mask=marks)
+        keras_hands_on(layer)(ops.ones((1, 2, 3)), mask=marks)
     assert len(seen) == 3
     for mask in seen:
         assert isinstance(mask, MaskAndReset)
         assert mask.mask is None
-        assert mask.reset.numpy().tolist() == [[False, True]]
+        assert np.array(mask.reset).tolist() == [[False, True]]
 
 
 def test_keras_attaches_masks_to_tensors():
-    """Which kerasrnn.inside.attached_mask reads, eagerly, in graphs and where a functional model is
-    made; and passes it by itself where there is no further tensor."""
+    """Which kerasrnn.inside reads and attaches itself, eagerly, in graphs and where a functional
+    model is made; and passes it by itself where there is no further tensor."""
     passed = []
 
     class Layer(keras.layers.Layer):
@@ -64,13 +75,27 @@ def test_keras_attaches_masks_to_tensors():
     attached, layer = [], Layer()
     layer.supports_masking = True
     masking = keras.layers.Masking()
-    masked = masking(tf.ones((1, 2, 3)))
+    masked = masking(ops.ones((1, 2, 3)))
     layer(masked)
-    layer(masked, other=tf.ones((1, 2)))
-    tf.function(lambda x: layer(masking(x), other=x), autograph=False)(tf.ones((1, 2, 3)))
+    layer(masked, other=ops.ones((1, 2)))
+    compiled(lambda x: layer(masking(x), other=x))(ops.ones((1, 2, 3)))
     assert [mask is not None for mask in passed] == [True, False, False]
-    assert [mask.shape for mask in attached] == [(1, 2)] * 3
+    assert [tuple(mask.shape) for mask in attached] == [(1, 2)] * 3
+
+    def again(x):
+        y = x + 1
+        inside.attach_mask(y, x[..., 0] > 0)
+        layer(y)
+        return y
+
+    again(ops.ones((1, 2, 3)))
+    compiled(again)(ops.ones((1, 2, 3)))
+    assert [mask is not None for mask in passed[3:]] == [True, True]
     assert inside.attached_mask(masking(keras.Input((2, 3)))).shape == (None, 2)
+    other = tf.ones((1, 2, 3))
+    inside.attach_mask(other, attached[0])
+    layer(other)
+    assert passed[-1] is attached[-1] is attached[0]
 
 
 def test_a_layer_s_own_inner_loop_comes_first():
@@ -84,7 +109,7 @@ def test_a_layer_s_own_inner_loop_comes_first():
         layer.inner_loop,
         lambda *a, **k: asked.append(1) or original(*a, **k),
     )
-    layer(tf.ones((1, 2, 3)))
+    layer(ops.ones((1, 2, 3)))
     del layer.inner_loop
     assert asked
     assert layer.inner_loop == original
@@ -108,13 +133,14 @@ def test_keras_lists_no_states_of_stateful_layers():
     stacked = keras.layers.RNN(stacked, stateful=True, return_sequences=True)
     net = keras.Sequential([stacked, stateful, keras.layers.Dense(1)])
     assert inside.kept_states(net) == []
-    net(tf.ones((1, 2, 3)))
+    net(ops.ones((1, 2, 3)))
     states = [*keras.tree.flatten(stacked.states), *stateful.states]
     assert list(map(id, inside.kept_states(net))) == list(map(id, states))
     assert len(states) == 4
     assert not {id(v) for v in net.variables} & set(map(id, states))
 
 
+@pytest.mark.tensorflow
 def test_layers_know_the_model_that_was_called():
     """kerasrnn.recurrence.regularization finds the optimizer that scales the loss by way of it."""
     seen = []
@@ -128,12 +154,12 @@ def test_layers_know_the_model_that_was_called():
 
     layer = Layer()
     model = keras.Sequential([layer])
-    model(tf.ones((1, 2)))
+    model(ops.ones((1, 2)))
     assert all(one is model for one in seen[-2:])
     # Outside of a call none is left open.
     layer._get_call_context()
     layer._maybe_reset_call_context()
-    model(tf.ones((1, 2)))
+    model(ops.ones((1, 2)))
     assert seen[-1] is model
 
 
@@ -163,9 +189,9 @@ def test_a_bidirectional_runs_its_directions_one_by_one(monkeypatch):
         )
         for wrapper in (keras.layers.Bidirectional, layers.Bidirectional):
             both = wrapper(kind(2))
-            both(tf.ones((1, 2, 3)))
+            both(ops.ones((1, 2, 3)))
             assert ran[-2:] == [both.forward_layer, both.backward_layer]
-    for name in ("bidirectional_lstm", "bidirectional_gru"):
+    for name in ("bidirectional_lstm", "bidirectional_gru") if tf else ():
         with pytest.raises(NotImplementedError):
             getattr(keras.src.backend, name)()
 
@@ -176,7 +202,7 @@ def test_keras_s_cells_ask_for_their_gates_one_by_one():
         cell = kind(2)
         original, asked = cell.recurrent_activation, []
         cell.recurrent_activation = lambda v, a=original, asked=asked: asked.append(1) or a(v)
-        cell(tf.ones((1, 3)), cell.get_initial_state(1))
+        cell(ops.ones((1, 3)), cell.get_initial_state(1))
         assert len(asked) == gates
 
 
@@ -202,8 +228,15 @@ def test_optimizers_clip_and_apply_through_three_methods():
 
 def test_a_train_step_asks_the_model_for_its_loss():
     """By `compute_loss`, which UpdateHook shadows on the model instance."""
-    assert "self._compute_loss(" in inspect.getsource(keras.Model.train_step)
-    assert "self.compute_loss(" in inspect.getsource(keras.Model._compute_loss)
+    model, asked = small_model(), []
+
+    def compute_loss(original, *args, **kwargs):
+        asked.append(True)
+        return original(*args, **kwargs)
+
+    with shadowed("compute_loss", [(model, compute_loss)]):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert asked
 
 
 def test_optimizers_count_after_an_update_whatever_came_of_it():
@@ -211,7 +244,7 @@ def test_optimizers_count_after_an_update_whatever_came_of_it():
     source = inspect.getsource(keras.optimizers.Optimizer.apply)
     update, count = "self._backend_apply_gradients(", "self._iterations.assign_add(1)"
     assert 0 < source.index(update) < source.index(count)
-    assert keras.optimizers.SGD()._iterations.dtype == "int64"
+    assert keras.optimizers.SGD()._iterations.dtype == ("int64" if tf else "int32")
 
 
 def test_a_mean_has_its_total_and_count():
@@ -232,6 +265,102 @@ def test_loss_scaling_wraps_the_optimizer():
     """UpdateHook looks for the innermost one."""
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     assert isinstance(scaled.inner_optimizer, keras.optimizers.SGD)
+
+
+def small_model(**options):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse", **options)
+    return model
+
+
+def test_an_update_goes_through_the_three_methods(monkeypatch):
+    """Shadowed on the instance, as UpdateHook does, under the trainer of any backend: the update
+    first, in it the clip and then the step."""
+    model, seen = small_model(), []
+
+    def hears(name):
+        def method(original, *args, **kwargs):
+            seen.append(name)
+            return original(*args, **kwargs)
+
+        return method
+
+    names = "_backend_apply_gradients", "_clip_gradients", "_backend_update_step"
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(shadowed(name, [(model.optimizer, hears(name))]))
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    # TensorFlow's and JAX's trainers trace them.
+    assert seen == [*names]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="it is JAX's trainer")
+def test_the_jax_trainer_hands_the_loss_on():
+    """Past what is differentiated, to `_update_metrics_variables` of the model; and its steps take
+    the state as a tuple, the optimizer's variables third."""
+    model, losses, states = small_model(), [], []
+
+    def update(original, metrics_variables, unscaled_loss, *args, **kwargs):
+        jax.debug.callback(lambda loss: losses.append(float(loss)), unscaled_loss)
+        assert len(metrics_variables) == len(model.metrics_variables)
+        return original(metrics_variables, unscaled_loss, *args, **kwargs)
+
+    def train_step(original, state, data):
+        states.append([len(part) for part in state])
+        logs, state = original(state, data)
+        states.append([len(part) for part in state])
+        return logs, state
+
+    with shadowed("_update_metrics_variables", [(model, update)]):
+        # JAX's trainer asks the model for it where it makes the train function.
+        with shadowed("train_step", [(model, train_step)]):
+            model.make_train_function()
+        function = model.train_function
+        model.train_function = lambda state, iterator: function(state, iterator)
+        history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, batch_size=4).history
+    jax.effects_barrier()
+    assert losses == history["loss"]
+    parts = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    assert states == 2 * [[len(part) for part in parts]]
+
+
+@pytest.mark.skipif(tf is not None, reason="TensorFlow's notes nothing")
+def test_what_a_trainer_notes_on_a_model():
+    """KeptStep leaves it out of what tells one step from another: it is not the same before and in
+    a `fit`."""
+    model, seen = small_model(), []
+    (name,) = kept_step._NOTES
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(vars(model)[name])
+
+    seen.append(vars(model)[name])
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[Look()])
+    model.evaluate(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    seen.append(vars(model)[name])
+    assert {True, False} == set(seen)
+
+
+@pytest.mark.skipif(tf is not None, reason="TensorFlow keeps double precision")
+def test_double_precision_becomes_single_by_a_table(monkeypatch):
+    """That tests/conftest.py edits, so that tests in float64 are that under JAX and PyTorch."""
+    v = ops.convert_to_tensor(np.ones(2))
+
+    def dtypes_now():
+        return {
+            keras.backend.result_type("float64"),
+            keras.backend.standardize_dtype(ops.arctan2(v, v).dtype),
+        }
+
+    assert dtypes_now() == {"float64"}
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float32")
+    assert dtypes_now() == {"float32"}
 
 
 TRACED = []
@@ -255,6 +384,7 @@ class Stages(keras.layers.Layer):
         return self.seen
 
 
+@pytest.mark.tensorflow
 def test_stages_of_keras_and_tensorflow(tmp_path):
     """What Keras's trainer and exports trace is known by the code of their functions, and not by
     their names, which are anyone's."""
@@ -285,10 +415,11 @@ def test_stages_of_keras_and_tensorflow(tmp_path):
     def one_step_on_data(x):
         return model(x)
 
-    assert layer.stages_of(one_step_on_data, tf.ones((1, 2))) == {"graph"}
+    assert layer.stages_of(one_step_on_data, ops.ones((1, 2))) == {"graph"}
     assert TRACED[-1] is None
 
 
+@pytest.mark.tensorflow
 def test_forward_accumulators_tell_what_they_follow():
     """Linear recurrences ask TensorFlow for it by `pack_tangents`."""
     x, other = tf.ones(2), tf.ones(2)
@@ -301,6 +432,7 @@ def test_forward_accumulators_tell_what_they_follow():
         assert followed() == [True, False]
 
 
+@pytest.mark.tensorflow
 def test_sequences_and_a_matrix_are_multiplied_as_two_matrices():
     """As one of a batch of matrices TensorFlow up to 2.21 gets the product wrong or dies of it in
     `tf.vectorized_map` (tensorflow/tensorflow, issue 117700)."""
@@ -322,6 +454,7 @@ def test_sequences_and_a_matrix_are_multiplied_as_two_matrices():
     assert not any(kind.startswith("BatchMatMul") for kind in kinds)
 
 
+@pytest.mark.tensorflow
 def test_variables_become_constants():
     """`convert_variables_to_constants_v2`, which TensorFlow's own converters to LiteRT use."""
     variable = tf.Variable([2.0, 3.0])
@@ -334,6 +467,7 @@ def test_variables_become_constants():
     np.testing.assert_array_equal(constant(tf.ones((1, 2)))[0], [[2.0, 3.0]])
 
 
+@pytest.mark.tensorflow
 def test_a_saved_model_holds_its_functions(tmp_path):
     """Operations with the names of their outputs, and the functions that others may call."""
     module = tf.Module()
@@ -376,6 +510,7 @@ def test_recurrent_layers_of_keras_run_an_inner_loop():
         assert isinstance(states, list | tuple)
 
 
+@pytest.mark.tensorflow
 def test_functions_say_what_they_have_captured():
     """`FuncGraph.captures`, `ConcreteFunction.captured_inputs` and the order of its `inputs`."""
     variable, constant = tf.Variable(2.0), tf.constant(3.0)
@@ -532,6 +667,7 @@ def test_the_order_of_a_grid_search(tmp_path, quiet_tuner):
     assert not {"ordered", "next"} & oracle.get_state().keys()
 
 
+@pytest.mark.tensorflow
 def test_gradients_are_registered_for_good():
     """With the graph they were traced in, under a name in TensorFlow's registry, which is asked for
     the entry's "type" whenever a gradient is built."""
@@ -540,14 +676,14 @@ def test_gradients_are_registered_for_good():
     def doubled(x):
         return x * 2.0, lambda d: d * 2.0
 
-    registry = ops.gradient_registry._registry
+    registry = gradients_of.gradient_registry._registry
     before = set(registry)
     function = tf.function(doubled).get_concrete_function(tf.TensorSpec((1,)))
     (name,) = registry.keys() - before
     gradient = registry[name]["type"]
     tape_grad = inspect.getclosurevars(gradient).nonlocals["tape_grad_fn"]
     assert inspect.getclosurevars(tape_grad).nonlocals["result"].graph is function.graph
-    assert ops.gradient_registry.lookup(name) is gradient
+    assert gradients_of.gradient_registry.lookup(name) is gradient
 
 
 def test_conditions_print(monkeypatch, capsys):

@@ -42,6 +42,57 @@ def values(layer):
     return [np.array(state) for state in keras.tree.flatten(layer.states)]
 
 
+class ResetAfterBatch(keras.callbacks.Callback):
+    """Sets the states back after each batch, synchronized with JAX's trainer or not."""
+
+    def __init__(self, layer, synchronized, rows=None):
+        super().__init__()
+        self.layer, self.synchronized, self.rows = layer, synchronized, rows
+
+    def reset(self, batch, logs=None):
+        if self.synchronized:
+            self.model.jax_state_sync()
+        self.layer.reset_state(rows=self.rows)
+
+    on_train_batch_end = on_test_batch_end = on_predict_batch_end = reset
+
+
+@pytest.mark.parametrize("task", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("rows", [None, [1]])
+def test_states_are_reset_between_batches(task, rows, random_weights):
+    """Each batch then begins as the first one, in the rows that are reset."""
+    model, layer = stateful(return_sequences=True)
+    random_weights(model)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    twice = np.concatenate([X[0, :1], X[1, :1]] * 2)
+    run = {"x": twice, "batch_size": 2, "verbose": 0}
+    if task != "predict":
+        run["y"] = np.zeros((4, 5, 4), "float32")
+    if task == "fit":
+        run["shuffle"] = False
+    again = ResetAfterBatch(layer, BACKEND == "jax", rows)
+    found = getattr(model, task)(**run, callbacks=[again])
+    if task == "predict":
+        first, second = found[:2], found[2:]
+        np.testing.assert_allclose(second[1], first[1], 1e-6)
+        assert np.allclose(second[0], first[0]) == (rows is None)
+    kept = values(layer)
+    assert all((state[1] == 0).all() for state in kept)
+    assert all((state[0] == 0).all() == (rows is None) for state in kept)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="other trainers leave the states where they are")
+@pytest.mark.parametrize("task", ["fit", "evaluate", "predict"])
+def test_states_that_the_trainer_holds_are_an_error(task):
+    model, layer = stateful(return_sequences=True)
+    model.compile("sgd", "mse")
+    run = {"x": X[:, 0], "batch_size": 2, "verbose": 0}
+    if task != "predict":
+        run["y"] = np.zeros((4, 5, 4), "float32")
+    with pytest.raises(RuntimeError, match=r"calls `self\.model\.jax_state_sync\(\)` first"):
+        getattr(model, task)(**run, callbacks=[ResetAfterBatch(layer, False)])
+
+
 @pytest.mark.parametrize("use_cudnn", ["auto", False])
 @pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
 def test_configuration_is_whole(kind, use_cudnn, tmp_path):

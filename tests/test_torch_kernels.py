@@ -76,6 +76,16 @@ def test_padding_may_hold_anything(name, rng):
             torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("features", [FEATURES - 1, FEATURES + 1])
+def test_another_number_of_features_is_an_error(name, features, rng):
+    cell = built(name, rng)
+    x = tensor(rng.normal(size=(BATCH, TIME, features)))
+    for mask in (None, torch.tensor(AT_THE_END)):
+        with pytest.raises(ValueError, match=f"for 3 features.*of {features} features"):
+            recurrence.run(cell, x, cell.get_initial_state(BATCH), mask=mask, path="torch_kernels")
+
+
 @pytest.mark.parametrize(
     ("options", "call", "reason"),
     [
@@ -119,6 +129,26 @@ def test_stacks_and_directions_reach_them():
     assert len(explained) == 5
     paths = {choice.path for uses in explained.values() for choice in uses.values()}
     assert paths == {"torch_kernels"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+@pytest.mark.parametrize("masked", [False, True])
+def test_under_a_compiler(kind, masked, rng):
+    """To the losses of a fit without it; a file that was written under JAX asks for it."""
+    x = rng.normal(size=(4, 6, 3)).astype("float32")
+    x[1, 4:] = 0
+    losses, weights = [], None
+    for compiled in (False, True):
+        masking = [keras.layers.Masking()] if masked else []
+        model = keras.Sequential([keras.Input((6, 3)), *masking, kind(4), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=compiled)
+        weights = weights or model.get_weights()
+        model.set_weights(weights)
+        fit = model.fit(x, np.ones((4, 1)), epochs=2, shuffle=False, verbose=0)
+        losses.append(fit.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_kernels_of_torch():

@@ -116,6 +116,7 @@ def cluster(tmp_path, request):
         yield Cluster(tmp_path, stack, getattr(request, "param", 0.1))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_and_never_comes_back(cluster):
     chief, lost, other = map(cluster.start, ("chief", "lost", "other"))
     lost.wait_for("epoch 0.")

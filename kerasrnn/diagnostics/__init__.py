@@ -20,7 +20,8 @@ else:
     HealthReport, health_report = (
         tensorflow_only(
             f"kerasrnn.diagnostics.{name}",
-            "save the model as .keras and open it under KERAS_BACKEND=tensorflow",
+            "save the model as .keras, and under KERAS_BACKEND=tensorflow load it with "
+            "compile=False and compile it",
         )
         for name in ("HealthReport", "health_report")
     )

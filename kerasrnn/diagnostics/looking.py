@@ -9,7 +9,7 @@ import keras
 from keras import ops, tree
 
 from kerasrnn.diagnostics import derivatives
-from kerasrnn.inside import kept_states, layers_in
+from kerasrnn.inside import attached_mask, kept_states, layers_in
 
 # What a loss is multiplied by where float16 might lose its gradient; powers of two round nothing.
 _SCALES = (2.0**10, 2.0**20)
@@ -106,7 +106,7 @@ def left_as_it_was(model):
 def mask_weights(model, output):
     """Weights, of the mask's shape, by which the loss of a model leaves out the steps that its
     output masks, as Keras's losses do; `None` without a mask."""
-    mask = getattr(output, "_keras_mask", None)
+    mask = attached_mask(output)
     return None if mask is None else weights_of_mask(model, mask)
 
 

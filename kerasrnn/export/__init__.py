@@ -33,7 +33,8 @@ if not tf:
         {
             name: tensorflow_only(
                 f"kerasrnn.export.{name}",
-                "save the model as .keras, and open and export it under KERAS_BACKEND=tensorflow",
+                "save the model as .keras, and under KERAS_BACKEND=tensorflow load it with "
+                "compile=False and export it",
             )
             for name in __all__
         }

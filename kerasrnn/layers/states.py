@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from kerasrnn.backends import BACKEND
+
 _FILE = "states.npz"
 
 
@@ -15,9 +17,15 @@ def state_structure(layer):
         return state_structure(layer.forward_layer) + state_structure(layer.backward_layer)
     if _shows_states(layer) and not isinstance(layer.cell, keras.layers.StackedRNNCells):
         return tree.map_structure(lambda s: s.shape[-1], layer.get_initial_state(1))
-    sizes = list(getattr(layer, "state_size", []))
+    sizes = _plain(list(getattr(layer, "state_size", [])))
     # Keras's ConvLSTM says so of its two states, whose size depends on the input.
     return sizes * 2 if sizes == [-1] else sizes
+
+
+def _plain(sizes):
+    """Lists in the place of those that Keras makes of a layer's attributes: JAX takes states that
+    are nested in such a list for a value."""
+    return [*map(_plain, sizes)] if isinstance(sizes, list | tuple) else sizes
 
 
 def state_sizes(layer):
@@ -54,6 +62,7 @@ def reset_states(layer, rows=None):
 
     Raises:
         ValueError: `rows` names a sample that the batch does not have, or the layer has no states.
+        RuntimeError: Keras's JAX trainer holds the states, as it does between two batches.
     """
     if layer.states is None:
         if rows is None:
@@ -63,11 +72,26 @@ def reset_states(layer, rows=None):
             f"Received: rows={rows!r} for layer {layer.name}"
         )
     states = tree.flatten(layer.states)
+    _require_values(layer, states)
     size = states[0].shape[0]
     chosen = np.ones(size, bool) if rows is None else _chosen(rows, size)
     for state, initial in zip(states, tree.flatten(layer.get_initial_state(size)), strict=True):
         of_rows = chosen.reshape(-1, *[1] * (len(state.shape) - 1))
         state.assign(ops.where(of_rows, initial, state.value))
+
+
+def _require_values(layer, states):
+    if BACKEND != "jax":
+        return
+    try:
+        for state in states:
+            ops.convert_to_tensor(state)
+    except TypeError as error:
+        raise RuntimeError(
+            "Between two batches Keras's JAX trainer holds the states of a stateful layer. A "
+            "callback that resets them calls `self.model.jax_state_sync()` first. "
+            f"Layer: {layer.name}"
+        ) from error
 
 
 def _chosen(rows, size):

@@ -201,8 +201,9 @@ def _path_of(sequence_pass):
                 break
             passed_over[name] = reason
     if explanation.note_if_explaining(cell, Choice(taken, passed_over)):
-        # Any path serves: of the pass the shapes alone are needed.
-        return list(PATHS.values())[-1]
+        # Any path serves: of the pass the shapes alone are needed. TensorFlow's loop takes lengths
+        # that are not known.
+        return PATHS.get("loop") or PATHS["portable"]
     if taken is None and sequence_pass.path is None:
         raise ValueError(
             f"No path takes {_place_of(cell)} under Keras's {BACKEND} backend: "

@@ -34,13 +34,14 @@ def over_blocks(function, carry, values, reverse=False):
     # What does not fill a block comes first.
     rest = time % size
     first = jax.tree.map(lambda v: v[:rest], values)
-    in_blocks = jax.tree.map(lambda v: v[rest:].reshape(-1, size, *v.shape[1:]), values)
+    count = time // size
+    in_blocks = jax.tree.map(lambda v: v[rest:].reshape(count, size, *v.shape[1:]), values)
     results = []
     if rest and not reverse:
         carry, of_rest = function(carry, first)
         results.append(of_rest)
     carry, of_blocks = lax.scan(function, carry, in_blocks, reverse=reverse)
-    results.append(jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), of_blocks))
+    results.append(jax.tree.map(lambda v: v.reshape(count * size, *v.shape[2:]), of_blocks))
     if rest and reverse:
         carry, of_rest = function(carry, first)
         results.insert(0, of_rest)
@@ -52,8 +53,13 @@ def _joined(parts):
 
 
 def block_size(time, batch):
-    """How many steps a block has: a divisor of their number where one is near."""
-    least = min(max(_STEPS, -(-_ROWS // batch)), time)
+    """How many steps a block has: a divisor of their number where one is near; all where their
+    number is a symbol, as in `jax.export`."""
+    if not isinstance(time, int):
+        return time
+    # Of a batch that is a symbol no more is known than that it has rows.
+    rows = max(batch, 1) if isinstance(batch, int) else 1
+    least = min(max(_STEPS, -(-_ROWS // rows)), time)
     near = [size for size in range(least, min(2 * least, time) + 1) if time % size == 0]
     return near[0] if near else least
 

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import keras
 from keras import tree
 
+from kerasrnn.backends import tf
 from kerasrnn.inside import recurrent_paths
 from kerasrnn.recurrence import stages
 
 # What a user does with a model: the stage of its passes, and `training`.
-_USES = {"fit": ("step", True), "predict": ("step", False), "export": ("export", False)}
+_USES = {"fit": ("step", True), "predict": ("step", False)}
+if tf:
+    _USES["export"] = "export", False
 # What is said of a layer that no path of this package runs.
 _ELSEWHERE = {
     "keras": "a layer of Keras's, which goes Keras's way",
@@ -42,8 +45,9 @@ class Choice(NamedTuple):
 
 
 class Explanation(dict):
-    """For each recurrent layer by its path a dictionary: its `Choice` in "fit", in "predict" and in
-    "export". Printed, it is a table, with what was passed over and why below it.
+    """For each recurrent layer by its path a dictionary: its `Choice` in "fit", in "predict" and,
+    under Keras's TensorFlow backend, in "export". Printed, it is a table, with what was passed over
+    and why below it.
 
     >>> choice = kerasrnn.recurrence.Choice("loop", {"scan": "GRUCell is no linear recurrence"})
     >>> uses = "fit", "predict", "export"

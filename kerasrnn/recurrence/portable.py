@@ -9,7 +9,11 @@ from kerasrnn.recurrence import stepping
 def refuses(sequence_pass):
     """Why the pass cannot take this path, or `None`."""
     if sequence_pass.regularizes and not tf:
-        return "vanishing_gradient_regularization needs Keras's TensorFlow backend"
+        weight = sequence_pass.cell.vanishing_gradient_regularization
+        return (
+            "`vanishing_gradient_regularization` must be 0 but under Keras's TensorFlow backend. "
+            f"Received: vanishing_gradient_regularization={weight!r}"
+        )
     return None
 
 

@@ -18,7 +18,7 @@ import sys
 
 import keras
 
-from kerasrnn.backends import tf
+from kerasrnn.backends import require_tensorflow, tf
 
 _STAGE = contextvars.ContextVar("stage", default=None)
 _COMPILED = contextvars.ContextVar("compiled", default=False)
@@ -109,6 +109,7 @@ def compiled():
     step of a training loop. It is said where the layers are called, inside of the function.
 
     Raises:
+        RuntimeError: Keras's backend is not TensorFlow.
         AssertionError, KeyError: by `tf.saved_model.save`, where a function that was traced like
             that is to be saved all the same; the message names `kerasrnn.recurrence.compiled`.
 
@@ -123,6 +124,7 @@ def compiled():
     >>> [d.shape.rank for d in gradients(tf.ones((2, 64, 3)))]
     [2, 2, 2]
     """
+    require_tensorflow("kerasrnn.recurrence.compiled", "leave it out under any other")
     token = _COMPILED.set(True)
     try:
         yield

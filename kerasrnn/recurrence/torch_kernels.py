@@ -1,5 +1,6 @@
 """PyTorch's own kernels for a whole sequence, for any layer or stack around an LSTM or GRU cell
-that they know: on a CPU, where Keras loops, as on a GPU.
+that they know: on a CPU, where Keras loops, as on a GPU. What trains a GRU on a CPU, for which
+PyTorch has none, is `torch_gru`.
 
 Their weights are those of Keras, each matrix turned; the gates of a GRU, z, r, g, have the order
 r, z, g. They know no mask that PyTorch has fast kernels for, but of rows that are padded at their
@@ -15,7 +16,7 @@ import torch
 from keras import ops
 
 from kerasrnn.cells import GRUCell, LSTMCell
-from kerasrnn.recurrence import cudnn
+from kerasrnn.recurrence import cudnn, torch_gru
 
 _DTYPES = (torch.float32, torch.float64)
 # Beside it what else a gate adds up at a masked step, U h + b, is small.
@@ -39,14 +40,20 @@ def refuses(sequence_pass):
     return None
 
 
+# PyTorch's compiler goes on behind it, as it cannot with what depends on values.
+@torch.compiler.disable
 def _padded_at_the_end(mask):
     # Where shapes alone are asked for there are no values to look at.
     return mask.is_meta or bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
+# PyTorch's compiler knows no kernel of an LSTM, and writes out every step of a loop.
+@torch.compiler.disable
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell, x, states = sequence_pass.cell, sequence_pass.sequences, sequence_pass.states
+    # `torch.lstm` would compute with whatever stands behind the weights.
+    cell.check_features(x)
     (dropped,) = cell.noise(x, states, sequence_pass.training).inputs
     if dropped is not None:
         x = x * dropped
@@ -118,13 +125,25 @@ def _lstm(x, states, kernel, recurrent_kernel, bias, masked=None):
 
 def _gru(x, states, kernel, recurrent_kernel, bias, masked=None):
     """As `_lstm`; what h is after masked steps does not count."""
+    (h,) = states
+    weights = kernel, recurrent_kernel, bias
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        outputs = torch_gru.gru(x, h, *weights, _gru_kernel)
+    else:
+        outputs = _gru_kernel(x, h, *weights)
+    return outputs, [outputs[:, -1]]
+
+
+def _gru_kernel(x, h, kernel, recurrent_kernel, bias):
+    """The outputs."""
 
     def ordered(v):
         z, r, g = v.chunk(3, -1)
         return torch.cat([r, z, g], -1)
 
     weights = [ordered(kernel).T, ordered(recurrent_kernel).T, *ordered(bias)]
-    return _run_kernel(torch.gru, x, states, weights)
+    outputs, _ = _run_kernel(torch.gru, x, [h], weights)
+    return outputs
 
 
 def _run_kernel(kernel, x, states, weights):

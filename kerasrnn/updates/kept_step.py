@@ -8,7 +8,8 @@ from kerasrnn.inside import kept_states, layers_in
 from kerasrnn.updates.clip_in_force import ClipInForce
 from kerasrnn.updates.optimizers import innermost
 
-# What backends note on models and layers while they run them.
+# What backends note on models and layers while they run them: the seam of
+# test_what_a_trainer_notes_on_a_model.
 _NOTES = {"tensorflow": (), "jax": ("_jax_state_synced",), "torch": ("training",)}[BACKEND]
 # On the train function without callbacks, which Keras drops at every `compile`.
 _ATTRIBUTE = "_kerasrnn_kept_step"

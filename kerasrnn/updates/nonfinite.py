@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasrnn.updates.gradients import has_rows
+from kerasrnn.updates.gradients import has_rows, nonfinite
 from kerasrnn.updates.parts import path_of
 from kerasrnn.updates.replicas import on_first_replica
 from kerasrnn.updates.states_before import StatesBefore
@@ -80,14 +80,13 @@ class NonFiniteFilter:
 
     def flags(self, grads):
         """Which gradients hold an Inf or NaN (variables,)."""
-        values = [g.values if has_rows(g) else g for g in grads]
-        return ops.stack([ops.any(~ops.isfinite(v)) for v in values])
+        return nonfinite([g.values if has_rows(g) else g for g in grads])
 
     def let_through(self, variables):
         self.states.keep()
         self._in_a_row.assign(0)
-        finite = ops.stack([ops.all(ops.isfinite(value_of(v))) for v in variables])
-        self._spoilt.assign(self._spoilt.value | ~ops.all(finite))
+        spoilt = nonfinite([value_of(v) for v in variables])
+        self._spoilt.assign(self._spoilt.value | ops.any(spoilt))
 
     def skip(self, variables, flags):
         self.states.put_back()

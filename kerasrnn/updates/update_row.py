@@ -2,17 +2,14 @@
 
 import itertools
 
+import keras
 import numpy as np
 from keras import ops
 
-from kerasrnn.backends import tf
 from kerasrnn.inside import layers_in
 from kerasrnn.keras_cells import declarations
 from kerasrnn.updates import gradients
 from kerasrnn.updates.variables import step_variable
-
-# A sum of squares from here on has lost nothing that counts to float32's least number, 1e-38.
-_LEAST_SQUARES = 1e-24
 
 
 class UpdateRow:
@@ -70,18 +67,22 @@ class UpdateRow:
         places = [*columns, *(self._variables + i for i in columns)]
         places += [self._starts[i] + k for i, _ in gated for k in range(len(self.gates[i]))]
         if after is before:
-            numbers = _norms([*before, *blocks])
+            numbers = gradients.norms([*before, *blocks])
             numbers = ops.concatenate([numbers[: len(before)], numbers])
         else:
-            numbers = _norms([*before, *after, *blocks])
+            numbers = gradients.norms([*before, *after, *blocks])
         places += [self._changes + i for i in columns]
         places += [self._changes + self._variables + i for i in columns]
         scalars = [ops.cast(v, "float32") for v in (update.loss, update.rate)]
         if self._previous:
             scalars.append(self._product(columns, grads))
         places += range(self._scalars, self.width)
+        # The zero at the end is that of variables that are not updated.
+        scalars.append(ops.zeros((), "float32"))
         numbers = ops.concatenate([numbers, _changes_and_weights(update), ops.stack(scalars)])
-        return ops.scatter(np.array(places, "int32")[:, None], numbers, [self.width])
+        sources = np.full(self.width, len(places), "int32")
+        sources[places] = np.arange(len(places))
+        return ops.take(numbers, sources)
 
     def _product(self, columns, grads):
         products = []
@@ -102,26 +103,11 @@ def _recurrent_kernels(model):
 
 def _changes_and_weights(update):
     """‖Δw_v‖ and ‖w_v‖. Weights of zero are common, and none of float64's matter."""
-    before, after = (
-        [ops.cast(v, "float32") for v in values] for values in (update.weights, update.after)
-    )
-    changes = [w - w_before for w, w_before in zip(after, before, strict=True)]
-    return _norms([*changes, *before], least=0.0)
+    pairs = zip(update.weights, update.after, strict=True)
+    changes = [_single(after) - _single(before) for before, after in pairs]
+    return gradients.norms([*changes, *update.weights], least=0.0)
 
 
-def _norms(tensors, least=_LEAST_SQUARES):
-    """The L2 norms, which neither overflow nor vanish where the tensors themselves do not, but for
-    squares that `least` lets go."""
-    tensors = [ops.cast(t, "float32") for t in tensors]
-    squares = ops.stack([_square(t) for t in tensors])
-    safe = ops.all((squares >= least) & ops.isfinite(squares))
-    return ops.cond(
-        safe,
-        lambda: ops.sqrt(squares),
-        lambda: ops.stack([gradients.norm(t) for t in tensors]),
-    )
-
-
-def _square(tensor):
-    # One kernel of TensorFlow, where a sum of squares is two.
-    return ops.sum(ops.square(tensor)) if tf is None else 2 * tf.nn.l2_loss(tensor)
+def _single(tensor):
+    single = keras.backend.standardize_dtype(tensor.dtype) == "float32"
+    return tensor if single else ops.cast(tensor, "float32")

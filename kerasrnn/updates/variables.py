@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrnn.backends import BACKEND, framework, tf
+from kerasrnn.backends import BACKEND, Tensor, framework, tf
 
 
 class StepVariable:
@@ -26,8 +26,9 @@ class StepVariable:
         self.value = ops.convert_to_tensor(value, dtype)
 
     def assign(self, value):
+        value = ops.cast(value, self.dtype)
         # PyTorch would go on to change what somebody else holds.
-        self.value = ops.copy(ops.cast(value, self.dtype))
+        self.value = value.clone() if BACKEND == "torch" else value
 
     def write(self, row, value):
         """Puts `value` in the place of one row, an integer tensor."""
@@ -82,7 +83,7 @@ def value_of(variable):
     if tf is not None:
         return tf.convert_to_tensor(variable)
     value = variable.value if isinstance(variable, keras.Variable) else variable
-    value = ops.convert_to_tensor(value)
+    value = value if isinstance(value, Tensor) else ops.convert_to_tensor(value)
     return value.detach().clone() if BACKEND == "torch" else apart([value])[0]
 
 

@@ -2,14 +2,16 @@
 
 import numpy as np
 
+from kerasrnn.inside import attach_mask, attached_mask
+
 
 def plus_tap(tensor, tap):
     """What a function goes on with in the place of the tensor, with the mask that Keras has
     attached to it."""
     tapped = tensor + tap
-    mask = getattr(tensor, "_keras_mask", None)
+    mask = attached_mask(tensor)
     if mask is not None:
-        tapped._keras_mask = mask
+        attach_mask(tapped, mask)
     return tapped
 
 

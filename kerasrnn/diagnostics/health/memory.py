@@ -9,6 +9,7 @@ from keras import tree
 
 from kerasrnn.backends import tf
 from kerasrnn.diagnostics.looking import left_as_it_was, shadowed, weights_of_mask
+from kerasrnn.inside import attached_mask
 
 # A loss stays as it was if it moves by no more than that share of itself, or of the trivial
 # predictor's, whichever is more,
@@ -75,7 +76,7 @@ class Exchanges:
     def __init__(self, model, x, y, prediction, runs, trivial):
         self._model, self._runs = model, {run.path: run for run in runs}
         self._x, self._y, self._prediction = x, y, prediction
-        self._mask = getattr(prediction, "_keras_mask", None)
+        self._mask = attached_mask(prediction)
         self._trivial = 0.0 if trivial is None else abs(trivial.loss)
         self._known = {}
 
