@@ -240,9 +240,9 @@ def score(truth, forecast, naive):
 
 
 def carbon_dioxide():
-    """Parts per million of CO2 over Mauna Loa, 2,284 weeks from March 1958 to December 2001 (Keeling
-    & Whorf, 2004), as shipped by the package statsmodels; 59 weeks without a value have that of the
-    week before."""
+    """Parts per million of CO2 over Mauna Loa, 2,284 weeks from March 1958 to December 2001, as
+    shipped by the package statsmodels (Keeling & Whorf, 2004); 59 weeks without a value have that
+    of the week before."""
     gallery.require("statsmodels")
     package = importlib.util.find_spec("statsmodels")
     path = pathlib.Path(package.origin).parent / "datasets" / "co2" / "co2.csv"
