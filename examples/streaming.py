@@ -3,10 +3,10 @@
     python examples/streaming.py            # about a minute; writes streaming.png
 
 A GRU learns to hear a call, a tone that rises and fades within 200 ms, among falling and steady
-tones and noise; it is to say so at the end, and may know a moment before. `export_streaming` writes the net as one time step with its states in and out; from then on
-neither Keras nor this package is needed. The exported step hears a new recording as a microphone
-would give it, in chunks of odd sizes: what is left of a chunk waits for the next one, and the
-states go from step to step.
+tones and noise; it is to say so at the end, and may know a moment before. `export_streaming` writes
+the net as one time step with its states in and out; from then on neither Keras nor this package is
+needed. The exported step hears a new recording as a microphone would give it, in chunks of odd
+sizes: what is left of a chunk waits for the next one, and the states go from step to step.
 
 Printed: which calls were heard and which alarms were false, the delay from the end of a call, the
 time that a chunk takes, and that the outputs are those of the whole recording at once. The
