@@ -7,9 +7,10 @@ the sequence. For each, the half-life of the gradient through time, the steps in
 half on its way back, before and after training, beside the error that the net comes to.
 
 The picture: the gradient over the steps back before training; the half-life and the error, epoch
-by epoch. SimpleRNN, LSTM, GRU and minGRU start with a gradient that is gone within a few steps; a
-net learns where the half-life grows to the length of the task. The IRNN (Le, Jaitly & Hinton,
-2015), a SimpleRNN with ReLU that starts from the identity, has a long one from the start.
+by epoch. LSTM, GRU and minGRU start with a gradient that is gone within a few steps and learn as
+its half-life grows to about the length of the task; the SimpleRNN's goes up and down, and the net
+stays at chance. The IRNN (Le, Jaitly & Hinton, 2015), a SimpleRNN with ReLU that starts from the
+identity, has a long one from the start.
 """
 
 import os

@@ -12,10 +12,10 @@ SMALL = {"epochs": 2, "length": 8, "samples": 64, "units": 4}
 
 
 def test_what_is_measured():
-    """Before training beside Keras's own layer of the same start."""
+    """Before training that of a net of the same start."""
     one = vanishing.result("SimpleRNN", seed=3, **SMALL)
     keras.utils.set_random_seed(3)
-    layers = [keras.Input((8, 2)), keras.layers.SimpleRNN(4), keras.layers.Dense(1)]
+    layers = [keras.Input((8, 2)), vanishing.NETS["SimpleRNN"](4), keras.layers.Dense(1)]
     model = keras.Sequential(layers)
     model.compile(loss="mse")
     test = adding_problem(1000, 8, seed=7)
