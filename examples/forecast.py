@@ -62,9 +62,10 @@ def main(argv=None):
     if arguments.column and not arguments.data:
         flags.error("--column goes with --data")
     try:
-        series, name = carbon_dioxide(), "CO2, parts per million"
         if arguments.data:
             series, name = read(arguments.data, arguments.column)
+        else:
+            series, name = carbon_dioxide(), "CO2, parts per million"
         check(series, **settings)
     except ValueError as error:
         flags.error(str(error))
