@@ -67,6 +67,9 @@ def main(argv=None):
         ),
     ]
     print(f"\n{gallery.table(['attractors', *range(NOUNS + 1), 'all'], rows)}")
+    back = (3 + ADJECTIVES) * NOUNS
+    print(f"\nThe subject is {back} words back; half-life of the gradient before training, in words:")
+    print(", ".join(f"{name} {one['half_life']:.1f}" for name, one in results.items()))
     draw(results).savefig(arguments.out, dpi=90)
     print(f"\nWritten: {arguments.out}")
     print("Next: python examples/agreement.py --epochs 1; what do the nets go by at first?")

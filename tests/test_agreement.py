@@ -117,6 +117,7 @@ def test_the_nouns_of_a_sentence():
         # One noun stands before the subject.
         assert [*plural[i]] == nouns[1:]
         assert number[i] == sum(noun != y[i] for noun in nouns[2:])
+        assert (row[len(row) - 1 - 20] >= 16) == y[i]
 
 
 def test_few_attractors_to_train_on_and_as_many_as_come_to_test():
@@ -150,6 +151,7 @@ def test_errors_by_attractors():
 
 def test_the_script(tmp_path, capsys, monkeypatch):
     made = {
+        "half_life": 3.5,
         "error": 0.25,
         "last_noun_error": 0.5,
         "errors": [0.0, 0.1, 0.2, 0.3, 0.4, np.nan],
@@ -172,4 +174,5 @@ def test_the_script(tmp_path, capsys, monkeypatch):
         "errors of the LSTM, % 0.0 10.0 20.0 30.0 40.0 nan 25.0",
     ):
         assert row in [" ".join(line.split()) for line in lines]
+    assert "SimpleRNN 3.5, LSTM 3.5" in lines
     assert lines[-1].startswith("Next: python examples/agreement.py")
