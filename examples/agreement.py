@@ -6,7 +6,8 @@ A verb agrees with its subject, however many nouns of the other number, attracto
 them. In text few do, and a net may get along with the nouns nearby: Linzen, Dupoux & Goldberg
 (2016) counted the errors by the number of attractors. So does this script, with a SimpleRNN and an
 LSTM, beside the rule to go by the last noun, after training on sentences of which each further
-attractor makes a tenth as many.
+attractor makes a tenth as many; and the half-life of the gradient through time of each net before
+training, which tells them apart.
 
 Used by `sentiment.py`, too: what no bag of short n-grams can tell, and the gradient through time
 that says, before any training, which net will learn it.
@@ -68,7 +69,7 @@ def main(argv=None):
     ]
     print(f"\n{gallery.table(['attractors', *range(NOUNS + 1), 'all'], rows)}")
     back = (3 + ADJECTIVES) * NOUNS
-    print(f"\nThe subject is {back} words back; half-life of the gradient before training, in words:")
+    print(f"\nThe subject is {back} words back; the gradient before training halves every so many:")
     print(", ".join(f"{name} {one['half_life']:.1f}" for name, one in results.items()))
     draw(results).savefig(arguments.out, dpi=90)
     print(f"\nWritten: {arguments.out}")
