@@ -113,7 +113,7 @@ def result(kind="GRU", seed=0, epochs=10, length=60, samples=6400, units=32):
 
 
 def draw(results, length):
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    figure = Figure(figsize=(9.6, 4), layout="constrained")
     flow, half_life, error = figure.subplots(1, 3)
     for (name, one), (color, line, marker) in zip(results.items(), STYLES, strict=True):
         style = {"color": color, "linestyle": line, "marker": marker, "markersize": 5}
@@ -122,7 +122,7 @@ def draw(results, length):
         half_life.plot(epochs, np.minimum(one["half_lives"], LONGEST), **style)
         error.plot(epochs, one["errors"], **style)
     flow.set(xlabel="steps back from the last, k", ylabel="‖∂J/∂h(T-k)‖ / ‖∂J/∂h(T)‖")
-    flow.set(yscale="log", ylim=(1e-9, 30), title="Gradient through time before training")
+    flow.set(yscale="log", ylim=(1e-9, 30), title="Gradient before training")
     half_life.set(yscale="log", ylim=(0.8, 1.25 * LONGEST), xlabel="epoch", ylabel="steps")
     half_life.set_title(f"Its half-life ({LONGEST}: that or more)")
     half_life.axhline(length, color="0.6", linewidth=1, zorder=0)
@@ -133,6 +133,7 @@ def draw(results, length):
     error.axhline(CHANCE, color="0.6", linewidth=1, zorder=0)
     error.text(epochs[-1], 1.12 * CHANCE, "chance", color="0.35", fontsize=9, ha="right")
     for axis in (flow, half_life, error):
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(results), handlelength=4)
     return figure
