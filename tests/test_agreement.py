@@ -1,6 +1,7 @@
-"""The part of the demo on number agreement."""
+"""The part of the demo on number agreement, and the script of the gallery."""
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import agreement
@@ -105,3 +106,73 @@ def test_no_words_of_the_picture_lie_on_its_lines():
         assert not any(box.contains(*point) for box in boxes for point in drawn)
     for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
+
+
+def test_the_nouns_of_a_sentence():
+    """Counted from the tokens, word by word."""
+    x, y = agreement.corpus(50, seed=1)
+    plural, number = agreement.plural_nouns(x), agreement.attractors(x, y)
+    for i, row in enumerate(x):
+        nouns = [word >= 16 for word in row if 6 <= word < 26]
+        # One noun stands before the subject.
+        assert [*plural[i]] == nouns[1:]
+        assert number[i] == sum(noun != y[i] for noun in nouns[2:])
+        assert (row[len(row) - 1 - 20] >= 16) == y[i]
+
+
+def test_few_attractors_to_train_on_and_as_many_as_come_to_test():
+    x, y = agreement.with_few_attractors(3000, seed=0)
+    assert len(x) == len(y) == 3000
+    counts = np.bincount(agreement.attractors(x, y), minlength=6)
+    # Binomial, with a probability of 1/11: a tenth as likely as a noun of the subject's number.
+    wanted = [3000 * math.comb(5, n) * (1 / 11) ** n * (10 / 11) ** (5 - n) for n in range(6)]
+    np.testing.assert_allclose(counts, wanted, atol=4 * np.sqrt(max(wanted)))
+    assert abs(y.mean() - 0.5) < 0.05
+    assert len(agreement.with_few_attractors(1, seed=0)[0]) == 1
+
+
+def test_errors_by_attractors():
+    one = agreement.result("SimpleRNN", epochs=1, samples=64)
+    x, y = agreement.corpus(8000, seed=1)
+    number = agreement.attractors(x, y)
+    # The last word is the last noun.
+    wrong = (x[:, -1] >= 16) != y
+    assert one["last_noun"] == [wrong[number == n].mean() for n in range(6)]
+    assert one["last_noun"][0] == 0
+    assert one["last_noun"][5] == 1
+    shares = np.bincount(number) / len(number)
+    assert one["error"] == pytest.approx(shares @ one["errors"])
+    assert one["last_noun_error"] == pytest.approx(shares @ one["last_noun"])
+    assert sum(one["trained_on"]) == 64
+    few = agreement.by(np.array([0, 0, 2]), np.array([True, False, True]))
+    assert few[:1] + few[2:3] == [0.5, 1.0]
+    assert np.isnan(few[1])
+
+
+def test_the_script(tmp_path, capsys, monkeypatch):
+    made = {
+        "half_life": 3.5,
+        "error": 0.25,
+        "last_noun_error": 0.5,
+        "errors": [0.0, 0.1, 0.2, 0.3, 0.4, np.nan],
+        "last_noun": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        "trained_on": [5, 4, 3, 2, 1, 0],
+    }
+    seen = []
+    monkeypatch.setattr(
+        agreement, "result", lambda kind, **settings: seen.append((kind, settings)) or made
+    )
+    flags = ["--epochs", "1", "--samples", "15", "--seed", "2"]
+    agreement.main([*flags, "--out", str(tmp_path / "a.png")])
+    settings = {"epochs": 1, "samples": 15, "seed": 2}
+    assert seen == [("SimpleRNN", settings), ("LSTM", settings)]
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    lines = capsys.readouterr().out.splitlines()
+    for row in (
+        "training sentences 5 4 3 2 1 0 15",
+        "errors by the last noun, % 0.0 20.0 40.0 60.0 80.0 100.0 50.0",
+        "errors of the LSTM, % 0.0 10.0 20.0 30.0 40.0 nan 25.0",
+    ):
+        assert row in [" ".join(line.split()) for line in lines]
+    assert "SimpleRNN 3.5, LSTM 3.5" in lines
+    assert lines[-1].startswith("Next: python examples/agreement.py")
