@@ -26,6 +26,7 @@ NETS = {
     "LSTM, both directions": (LSTM, True),
     "GRU, both directions": (GRU, True),
 }
+BATCH, RATE, NOISE, DROPOUT = 32, 1e-2, 0.5, 0.3
 STYLES = ("k:", "k-.", "k--", "k-")
 # The nearest neighbour by dynamic time warping, all coefficients together (DTW_D): Bagnall et al.
 # (2018), "The UEA multivariate time series classification archive, 2018", table 3.
@@ -35,8 +36,8 @@ HEARD = range(1, FRAMES + 1, 2)
 
 def main(argv=None):
     flags = gallery.parser(__doc__, "speaker_recognition.png")
-    flags.add_argument("--epochs", type=gallery.at_least(1), default=120)
-    flags.add_argument("--units", type=gallery.at_least(2), default=128)
+    flags.add_argument("--epochs", type=gallery.at_least(1), default=80)
+    flags.add_argument("--units", type=gallery.at_least(2), default=64)
     arguments = flags.parse_args(argv)
 
     results = {}
@@ -54,7 +55,7 @@ def main(argv=None):
     print("Next: python examples/speaker_recognition.py --units 32, a quarter as wide")
 
 
-def result(net, seed=0, epochs=120, units=128):
+def result(net, seed=0, epochs=80, units=64):
     """Trains a net and tests it.
 
     Returns:
@@ -67,6 +68,7 @@ def result(net, seed=0, epochs=120, units=128):
     model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
 
     x, lengths, y = utterances("test")
+
     def accuracy(x):
         return float((model.predict(x, verbose=0).argmax(axis=1) == y).mean())
 
@@ -137,8 +139,14 @@ def draw(results, x, lengths):
         label = f"{net}: {found['accuracy']:.3f}"
         accuracy.plot(HEARD, found["heard"], style, marker="o", markersize=3, label=label)
     accuracy.axhline(WARPED, color="0.6", linewidth=1, zorder=0)
-    accuracy.annotate("dynamic time warping: 0.949", (1, WARPED), (2, 3), color="0.35",
-                      textcoords="offset points", fontsize=9)
+    accuracy.annotate(
+        "dynamic time warping: 0.949",
+        (1, WARPED),
+        (2, 3),
+        color="0.35",
+        textcoords="offset points",
+        fontsize=9,
+    )
     accuracy.set(xlabel="frames heard", ylabel="test accuracy", ylim=(0, 1.02))
     accuracy.set_title("Who speaks? After so many frames", loc="left")
     accuracy.legend(loc="lower right", handlelength=4)
