@@ -7,6 +7,7 @@ and blurred at random, in rows of 40 numbers; 4000 to learn from and 1000 to tes
 accuracies: logistic regression 0.32, MLP 0.68, GRU 0.91, CNN 0.94, a human 0.96.
 """
 
+import functools
 import os
 import random
 
@@ -85,8 +86,9 @@ def reader(net, updates):
     return model
 
 
+@functools.cache
 def digits():
-    """Digits (digits, steps, 1) and which they are: those to learn from, to validate and to test."""
+    """Digits (digits, steps, 1) and which they are: to learn from, to validate and to test."""
     gallery.require("mnist1d")
     from mnist1d.data import get_dataset_args, make_dataset
 

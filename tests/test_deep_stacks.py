@@ -10,15 +10,21 @@ def small(monkeypatch):
         monkeypatch.setitem(deep_stacks.SETTINGS, name, value)
 
 
-@pytest.mark.usefixtures("small")
-def test_the_script(capsys, tmp_path):
-    out = str(tmp_path / "x.png")
-    deep_stacks.main(["--updates", "3", "--depth", "2", "--cell", "gru", "--out", out])
-    printed = capsys.readouterr().out
-    assert printed.count("training:") == 4
-    assert "2 layers  gradient at layer 1, of the last's    loss\nplain" in printed
-    assert "always 1                                       0.1667" in printed
-    assert printed.splitlines()[-1].startswith("Next: python examples/deep_stacks.py")
+def test_the_script(capsys, tmp_path, monkeypatch, rng):
+    """But for the training."""
+
+    def result(connection, seed, cell, depth, updates):
+        assert (seed, cell, depth, updates) == (2, "gru", 3, 9)
+        gradient = rng.random((3, 30)).tolist()
+        return {"gradient": gradient, "arrives": 0.25, "losses": [0.5, 0.125], "loss": 0.125}
+
+    monkeypatch.setattr(deep_stacks, "result", result)
+    flags = ["--updates", "9", "--depth", "3", "--cell", "gru", "--seed", "2"]
+    deep_stacks.main([*flags, "--out", str(tmp_path / "x.png")])
+    lines = capsys.readouterr().out.splitlines()
+    assert ["plain", "25%", "0.1250"] in [line.split() for line in lines]
+    assert ["always", "1", "0.1667"] in [line.split() for line in lines]
+    assert lines[-1].startswith("Next: python examples/deep_stacks.py")
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 

@@ -32,7 +32,7 @@ def test_the_first_frames():
 @pytest.mark.parametrize("net", speakers.NETS)
 def test_padding_does_not_count_and_statistics_are_those_of_the_frames(net):
     x, lengths, _ = speakers.utterances("train")
-    model = speakers.recognizer(net, 8, x, lengths, 10)
+    model = speakers.recognizer(net, 8, 0.5, x, lengths, 10)
     (masking,) = (layer for layer in model.layers if layer.name.startswith("masking"))
     (normal,) = (layer for layer in model.layers if layer.name.startswith("normalization"))
     seen = np.array(normal(masking(x)))[np.arange(29) < lengths[:, None]]
@@ -54,16 +54,45 @@ def test_a_result(monkeypatch):
     assert len(found["heard"]) == len(speakers.HEARD)
     assert speakers.HEARD[-1] == speakers.FRAMES
     assert found["heard"][-1] == found["accuracy"]
+    assert 0 <= found["accuracy"] <= 1
     # GRU: 12 and 4 numbers and two biases into three times 4; Normalization: 12, 12 and a count.
     assert found["parameters"] >= 3 * 4 * (12 + 4 + 2) + 9 * 5
+
+
+def test_cross_validation_leaves_the_test_alone(capsys, monkeypatch):
+    """Each utterance of the training set is told once, by a net that has not learned from it."""
+    x, lengths, y = speakers.utterances("train")
+    monkeypatch.setattr(speakers, "utterances", {"train": (x, lengths, y)}.__getitem__)
+    told = []
+
+    def learned(net, epochs, units, noise, x, lengths, y):
+        np.testing.assert_array_equal(np.bincount(y), [24] * 9)
+        assert len(lengths) == 216
+        return {each.tobytes() for each in x}
+
+    def share_of_right(model, x, y):
+        each = [one.tobytes() for one in x]
+        assert not model & {*each}
+        told.extend(each)
+        return 0.25 * len(told) / 54
+
+    monkeypatch.setattr(speakers, "learned", learned)
+    monkeypatch.setattr(speakers, "share_of_right", share_of_right)
+    assert speakers.cross_validated("GRU") == 0.75
+    assert sorted(told) == sorted(one.tobytes() for one in x)
+
+    monkeypatch.setattr(speakers, "cross_validated", lambda *args: 0.75)
+    speakers.main(["--cross-validate"])
+    assert capsys.readouterr().out.count("0.750 in cross-validation") == 4
 
 
 def test_the_script(capsys, tmp_path, monkeypatch):
     found = {"accuracy": 0.5, "heard": [0.1] * 15, "parameters": 77}
     monkeypatch.setattr(speakers, "result", lambda *args: found)
     speakers.main(["--out", str(tmp_path / "x.png")])
-    printed = capsys.readouterr().out
-    assert "GRU, both directions       77       0.500" in printed
-    assert "dynamic time warping                0.949" in printed
-    assert printed.splitlines()[-1].startswith("Next: python examples/speaker_recognition.py")
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["GRU,", "both", "directions", "77", "0.500", "0.100"] in rows
+    assert ["dynamic", "time", "warping", "0.949"] in rows
+    assert lines[-1].startswith("Next: python examples/speaker_recognition.py")
     assert (tmp_path / "x.png").stat().st_size > 10_000
