@@ -108,31 +108,31 @@ def digits():
 
 def draw(results, x, y):
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    shapes, accuracy = figure.subplots(1, 2, width_ratios=[2, 3])
+    shapes, error = figure.subplots(1, 2, width_ratios=[2, 3])
     for digit in range(DIGITS):
         for example, color in zip(x[y == digit][:2], ("k", "0.6"), strict=True):
-            shapes.plot(example[:, 0] / 8 + digit, color=color, linewidth=1)
+            shapes.plot(example[:, 0] / 6 + digit, color=color, linewidth=1)
     shapes.set(xlabel="step", ylabel="digit", yticks=range(DIGITS))
     shapes.set_title("Two of each digit", loc="left")
 
     for style, (net, found) in zip(STYLES, results.items(), strict=True):
         epochs = np.arange(len(found["validation"])) + 1
-        label = f"{net}: {found['accuracy']:.3f} in the test"
-        accuracy.plot(epochs, found["validation"], style, label=label)
+        label = f"{net}: {1 - found['accuracy']:.3f} in the test"
+        error.semilogy(epochs, 1 - np.array(found["validation"]), style, label=label)
     for name, one in PUBLISHED.items():
-        accuracy.axhline(one, color="0.6", linewidth=1, zorder=0)
-        accuracy.annotate(
-            f"{name}, published",
-            (1, one),
-            (2, 1),
+        error.axhline(1 - one, color="0.6", linewidth=1, zorder=0)
+        error.annotate(
+            f"{name}: {1 - one:.2f}",
+            (1, 1 - one),
+            (0, 2),
             color="0.35",
             fontsize=8,
             textcoords="offset points",
         )
-    accuracy.set(xlabel="epoch", ylabel="accuracy on digits kept back", ylim=(0, 1.02))
-    accuracy.set_title("Which digit is it?", loc="left")
-    accuracy.legend(loc="lower right", handlelength=4)
-    accuracy.spines[["top", "right"]].set_visible(False)
+    error.set(xlabel="epoch", ylabel="share of errors on digits kept back", ylim=(0.008, 1.1))
+    error.set_title("Which digit is it?", loc="left")
+    error.legend(loc="center right", handlelength=4)
+    error.spines[["top", "right"]].set_visible(False)
     return figure
 
 

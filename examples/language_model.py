@@ -34,8 +34,8 @@ CHUNK = 50
 
 def main(argv=None):
     flags = gallery.parser(__doc__, "language_model.png")
-    flags.add_argument("--steps", type=gallery.at_least(1), default=1500, help="updates")
-    flags.add_argument("--units", type=gallery.at_least(2), default=128)
+    flags.add_argument("--steps", type=gallery.at_least(1), default=4000, help="updates")
+    flags.add_argument("--units", type=gallery.at_least(2), default=192)
     flags.add_argument("--order", type=gallery.at_least(1), default=6, help="of the n-grams")
     flags.add_argument(
         "--export",
@@ -55,7 +55,7 @@ def main(argv=None):
     print("\n" + gallery.table(["", "bits per character"], rows) + "\n")
 
     step = export_streaming(model, arguments.export, overwrite=True)
-    written, difference, same = compare(model, step, test[:LENGTH], 300, arguments.seed)
+    written, difference, same = compare(model, step, test[:LENGTH], 500, arguments.seed)
     sample = "".join(letters[i] for i in written)
     print(sample)
     print(
@@ -65,7 +65,7 @@ def main(argv=None):
     )
     draw(found, counted, sample).savefig(arguments.out, dpi=90)
     print(f"Written: {arguments.out}")
-    print(f"Next: python examples/language_model.py --steps {8 * arguments.steps} --units 256")
+    print(f"Next: python examples/language_model.py --steps {4 * arguments.steps} --units 256")
 
 
 def plays():
@@ -111,7 +111,7 @@ def prove(model, x):
     print("With bidirectional=True, layer {} at step {} sees step {}.".format(*caught.leak))
 
 
-def result(seed=0, cell="gru", units=128, steps=1500):
+def result(seed=0, cell="gru", units=192, steps=4000):
     """Trains a net and tests it.
 
     Returns:
@@ -121,7 +121,7 @@ def result(seed=0, cell="gru", units=128, steps=1500):
     return learn(seed, cell, units, steps)[1]
 
 
-def learn(seed=0, cell="gru", units=128, steps=1500):
+def learn(seed=0, cell="gru", units=192, steps=4000):
     """The net, too, and its `result`."""
     keras.utils.set_random_seed(seed)
     train, test, letters = split()
@@ -135,7 +135,7 @@ def learn(seed=0, cell="gru", units=128, steps=1500):
         x, y = windows(train, starts[first : first + CHUNK * BATCH])
         history = model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0).history
         losses.append(history["loss"][0] / np.log(2))
-        if len(losses) % 6 == 1:
+        if len(losses) % 10 == 1:
             print(f"update {first // BATCH + 1:5}: {losses[-1]:.2f} bits per character")
 
     length = min(TEST_LENGTH, len(test) - 1)
@@ -205,21 +205,23 @@ def draw(found, counted, sample):
     axis.plot(end, found["bits"], "ko", label=f"net, on other plays: {found['bits']:.2f}")
     for n, bits in enumerate(counted, 1):
         axis.axhline(bits, color="0.6", linestyle="--", linewidth=1, zorder=0)
+        # The last two are close to each other.
         axis.annotate(
             f"{n}-grams: {bits:.2f}",
-            (end, bits),
-            (0, 2),
-            color="0.35",
-            ha="right",
+            (1, bits),
+            (3, 0),
+            xycoords=("axes fraction", "data"),
             textcoords="offset points",
+            va="top" if n == len(counted) else "bottom",
+            color="0.35",
             fontsize=9,
         )
     axis.set(xlabel="update", ylabel="bits per character", xlim=(0, 1.02 * end))
     axis.set_title("A net and counted n-grams", loc="left")
-    axis.legend(loc="upper center")
+    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.88))
     axis.spines[["top", "right"]].set_visible(False)
     lines = [part for line in sample.splitlines() for part in textwrap.wrap(line, 40) or [""]]
-    text.text(0, 1, "\n".join(lines[:18]), va="top", family="monospace", fontsize=8.5)
+    text.text(0, 1, "\n".join(lines[:22]), va="top", family="monospace", fontsize=8.5)
     text.set_title("Written by the net", loc="left")
     text.axis("off")
     return figure

@@ -21,7 +21,7 @@ def test_the_script(capsys, tmp_path):
     assert "With bidirectional=True, layer rnn_stack" in printed
     assert "at step 0 sees step 1." in printed
     assert "bits per character\n1-grams" in printed
-    assert "which chooses 300 of these 300 letters" in printed
+    assert "which chooses 500 of these 500 letters" in printed
     assert printed.splitlines()[-1].startswith("Next: python examples/language_model.py")
     assert (tmp_path / "x.png").stat().st_size > 10_000
     assert "step" in tf.saved_model.load(tmp_path / "step").signatures
