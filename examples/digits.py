@@ -21,28 +21,30 @@ from matplotlib.figure import Figure
 from kerasrnn.layers import GRU, Bidirectional, SimpleRNN
 
 STEPS, DIGITS = 40, 10
-# The layer, its units and whether it reads in both directions.
+# The layer, whether it reads in both directions, and its learning rate: with that of the GRU a
+# SimpleRNN stays at chance.
 NETS = {
-    "SimpleRNN": (SimpleRNN, 64, False),
-    "GRU": (GRU, 64, False),
-    "GRU, both directions": (GRU, 32, True),
+    "SimpleRNN": (SimpleRNN, False, 3e-3),
+    "GRU": (GRU, False, 1e-2),
+    "GRU, both directions": (GRU, True, 1e-2),
 }
 STYLES = ("k:", "k--", "k-")
 PUBLISHED = {"GRU": 0.91, "CNN": 0.94, "a human": 0.96}
-BATCH, RATE = 64, 1e-2
-# Kept back from the 4000, to see how it goes and to choose settings by.
+BATCH = 64
+# Kept back from the 4000: by these alone the settings were chosen.
 VALIDATION = 500
 
 
 def main(argv=None):
     flags = gallery.parser(__doc__, "digits.png")
     flags.add_argument("--epochs", type=gallery.at_least(1), default=30)
+    flags.add_argument("--units", type=gallery.at_least(1), default=64, help="of each direction")
     arguments = flags.parse_args(argv)
 
     results = {}
     for net in NETS:
         print(f"training: {net}", flush=True)
-        results[net] = result(net, arguments.seed, arguments.epochs)
+        results[net] = result(net, arguments.seed, arguments.epochs, arguments.units)
     rows = [
         (net, found["parameters"], f"{found['accuracy']:.3f}") for net, found in results.items()
     ]
@@ -53,7 +55,7 @@ def main(argv=None):
     print(f"Next: python examples/digits.py --epochs {3 * arguments.epochs}")
 
 
-def result(net, seed=0, epochs=30):
+def result(net, seed=0, epochs=30, units=64):
     """Trains a net and tests it.
 
     Returns:
@@ -62,7 +64,7 @@ def result(net, seed=0, epochs=30):
     """
     keras.utils.set_random_seed(seed)
     train, validation, test = digits()
-    model = reader(net, epochs * -(-len(train[0]) // BATCH))
+    model = reader(net, units, epochs * -(-len(train[0]) // BATCH))
     history = model.fit(
         *train, batch_size=BATCH, epochs=epochs, validation_data=validation, verbose=0
     ).history
@@ -74,14 +76,14 @@ def result(net, seed=0, epochs=30):
     }
 
 
-def reader(net, updates):
-    layer, units, both = NETS[net]
+def reader(net, units, updates):
+    layer, both, rate = NETS[net]
     layer = Bidirectional(layer(units)) if both else layer(units)
     inputs = keras.Input((STEPS, 1))
     outputs = keras.layers.Dense(DIGITS, activation="softmax")(layer(inputs))
     model = keras.Model(inputs, outputs)
-    rate = keras.optimizers.schedules.CosineDecay(RATE, updates)
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    falling = keras.optimizers.schedules.CosineDecay(rate, updates)
+    optimizer = keras.optimizers.Adam(falling, global_clipnorm=1.0)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 

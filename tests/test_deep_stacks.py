@@ -22,7 +22,7 @@ def test_the_script(capsys, tmp_path, monkeypatch, rng):
     flags = ["--updates", "9", "--depth", "3", "--cell", "gru", "--seed", "2"]
     deep_stacks.main([*flags, "--out", str(tmp_path / "x.png")])
     lines = capsys.readouterr().out.splitlines()
-    assert ["plain", "25%", "0.1250"] in [line.split() for line in lines]
+    assert ["plain", "0.25", "0.1250"] in [line.split() for line in lines]
     assert ["always", "1", "0.1667"] in [line.split() for line in lines]
     assert lines[-1].startswith("Next: python examples/deep_stacks.py")
     assert (tmp_path / "x.png").stat().st_size > 10_000
