@@ -28,26 +28,16 @@ from kerasrnn.layers import RNN, RNNStack
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from language_model import plays  # noqa: E402
+from deep_stacks import CONNECTIONS, SETTINGS, compiled, losses_of, stack_of  # noqa: E402
+from language_model import cross_entropy, plays  # noqa: E402
 
 RUNS = ROOT / "runs" / "depth.jsonl"
-# All that is the same in every run; `chunk` updates pass between two looks at the loss.
-COMMON = {
-    "depth": 8,
-    "units": 32,
-    "batch": 32,
-    "learning_rate": 3e-3,
-    "global_clipnorm": 1.0,
-    "chunk": 25,
-    "length": 30,
-}
+# All that is the same in every run.
+COMMON = dict(SETTINGS)
 STACKS = {
-    "plain": {},
-    "residual": {"connection": "residual", "project": True},
-    "highway": {"connection": "highway", "project": True},
-    "dense": {"connection": "dense"},
+    **CONNECTIONS,
     "plain, bidirectional": {"bidirectional": True},
-    "residual, bidirectional": {"connection": "residual", "project": True, "bidirectional": True},
+    "residual, bidirectional": {**CONNECTIONS["residual"], "bidirectional": True},
 }
 # The loss that counts as learned: about half of chance; for the letters, less than the entropy of
 # single ones.
@@ -87,18 +77,12 @@ def build(run):
         run["task"], ((length,), len(text()[0]))
     )
     sequences = run["task"] == "letters"
-    options = {"return_sequences": sequences, **run["options"]}
-    # As wide as one direction.
-    each = units // 2 if options.get("bidirectional") else units
-    stack = RNNStack(run["cell"], each, run["depth"], **options)
+    stack = stack_of(run, run["cell"], {"return_sequences": sequences, **run["options"]})
     x = inputs = keras.Input(inputs)
     if sequences:
         x = keras.layers.Embedding(outputs, units)(x)
-    model = keras.Model(inputs, keras.layers.Dense(outputs)(stack(x)))
-    optimizer = keras.optimizers.Adam(run["learning_rate"], global_clipnorm=run["global_clipnorm"])
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, "mse" if run["task"] == "adding" else cross_entropy)
-    return model, stack
+    loss = "mse" if run["task"] == "adding" else cross_entropy()
+    return compiled(run, inputs, stack(x), outputs, loss), stack
 
 
 def biases(layer):
@@ -131,11 +115,7 @@ def train(run):
     fixed = data(run, batch, 1000 + seed)
     before = gradient_ratio(model, stack, *fixed)
     x, y = data(run, run["steps"] * batch, seed)
-    losses = []
-    for start in range(0, len(x), run["chunk"] * batch):
-        part = slice(start, start + run["chunk"] * batch)
-        fit = model.fit(x[part], y[part], batch_size=batch, shuffle=False, verbose=0)
-        losses.append(fit.history["loss"][0])
+    losses = losses_of(run, model, x, y)
     return {"losses": losses, "before": before, "after": gradient_ratio(model, stack, *fixed)}
 
 

