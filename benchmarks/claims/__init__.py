@@ -33,6 +33,8 @@ def grouped(runs, found, *names):
 
 
 def span(values, digits=3):
-    """A mean with the least and the greatest beside it."""
+    """A mean with the least and the greatest beside it, where they differ."""
     mean = sum(values) / len(values)
+    if min(values) == max(values):
+        return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

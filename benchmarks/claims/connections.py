@@ -1,108 +1,59 @@
 """Deep stacks: what connections do for 8 layers, and how deep a plain stack is best."""
 
+import depth
 import keras
 import numpy as np
-import tensorflow as tf
+from deep_stacks import CONNECTIONS, SETTINGS, losses_of
 
-from claims import Row, grouped, letters, nets, table
-from kerasrnn.layers import RNN, RNNStack
+from claims import Row, grouped, nets, table
 
-UNITS, LENGTH, UPDATES, CHUNK = 32, 30, 400, 25
-DEEP, DEPTHS = 8, (1, 2, 3, 4, 6)
-CONNECTIONS = {
-    "plain": {},
-    "residual": {"connection": "residual", "project": True},
-    "highway": {"connection": "highway", "project": True},
-    "dense": {"connection": "dense"},
-}
-# The loss that counts as learned: about half of chance; for the letters, less than the entropy of
-# single ones.
-THRESHOLDS = {"adding": 0.08, "letters": 2.8}
+UPDATES, DEEP, DEPTHS = 400, SETTINGS["depth"], (1, 2, 3, 4, 6)
+TASKS = "adding", "letters"
 
 
 def wanted(seeds):
-    common = {"units": UNITS, "length": LENGTH, "updates": UPDATES, "chunk": CHUNK}
     deep = [
         {"task": task, "cell": cell, "connection": connection, "depth": DEEP, "seed": seed}
-        for task in THRESHOLDS
+        for task in TASKS
         for cell in ("lstm", "gru")
         for connection in CONNECTIONS
         for seed in range(seeds)
     ]
     by_depth = [
-        {"task": "letters", "cell": "lstm", "connection": connection, "depth": depth, "seed": seed}
+        {"task": "letters", "cell": "lstm", "connection": connection, "depth": layers, "seed": seed}
         for connection in ("plain", "residual")
-        for depth in DEPTHS
+        for layers in DEPTHS
         for seed in range(seeds)
     ]
-    return [run | common | {"library": "kerasrnn"} for run in deep + by_depth]
+    common = {"updates": UPDATES, "library": "kerasrnn"}
+    return [SETTINGS | run | common for run in deep + by_depth]
 
 
 def in_keras(run):
-    """Keras has no connections between layers that are recurrent."""
+    """Keras has no connections between recurrent layers."""
     return run | {"library": "keras"} if run["connection"] == "plain" else None
 
 
 def train(run):
     """The mean loss of every chunk of updates, and the gradient ratio before and after."""
     nets.fresh(run["seed"])
-    model, stack = build(run)
-    fixed = data(run, nets.BATCH, 1000 + run["seed"])
-    ours = run["library"] == "kerasrnn"
-    found = {"before": gradient_ratio(model, stack, *fixed)} if ours else {}
-    x, y = data(run, run["updates"] * nets.BATCH, run["seed"])
-    losses = []
-    for start in range(0, len(x), run["chunk"] * nets.BATCH):
-        part = slice(start, start + run["chunk"] * nets.BATCH)
-        fit = model.fit(x[part], y[part], batch_size=nets.BATCH, shuffle=False, verbose=0)
-        losses.append(fit.history["loss"][0])
-    if ours:
-        found["after"] = gradient_ratio(model, stack, *fixed)
-    return found | {"losses": losses}
+    run = run | {"options": CONNECTIONS[run["connection"]]}
+    model, stack = depth.build(run, None if run["library"] == "kerasrnn" else _plain_in_keras)
+    x, y = depth.data(run, run["updates"] * run["batch"], run["seed"])
+    if run["library"] == "keras":
+        return {"losses": losses_of(run, model, x, y)}
+    fixed = depth.data(run, run["batch"], 1000 + run["seed"])
+    before = depth.gradient_ratio(model, stack, *fixed)
+    losses = losses_of(run, model, x, y)
+    after = depth.gradient_ratio(model, stack, *fixed)
+    return {"losses": losses, "before": before, "after": after}
 
 
-def data(run, samples, seed):
-    if run["task"] == "letters":
-        return letters.stretches(samples, run["length"], seed)
-    return nets.data("adding", 0.75 * run["length"], samples, seed)
-
-
-def build(run):
-    """The compiled model and its stack."""
-    of_letters, depth = run["task"] == "letters", run["depth"]
-    if run["library"] == "kerasrnn":
-        options = CONNECTIONS[run["connection"]]
-        stack = RNNStack(run["cell"], run["units"], depth, return_sequences=of_letters, **options)
-    else:
-        stack = keras.Sequential(
-            [
-                nets.layer(run["cell"], run["units"], library="keras", return_sequences=every)
-                for every in [True] * (depth - 1) + [of_letters]
-            ]
-        )
-    if not of_letters:
-        return nets.model("adding", stack, run["length"]), stack
-    model = letters.model(stack, run["units"], run["length"])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(nets.RATE, global_clipnorm=nets.CLIP), loss)
-    return model, stack
-
-
-def biases(layer):
-    """The bias of every layer, bottom to top."""
-    if isinstance(layer, RNN):
-        return [layer.cell.bias.value]
-    return [bias for part in layer.layers for bias in biases(part)]
-
-
-def gradient_ratio(model, stack, x, y):
-    """The norm of the gradient of the bias at the first layer, over that at the last: unlike a
-    kernel's it does not grow with what the layer is given."""
-    ends = biases(stack)[0], biases(stack)[-1]
-    with tf.GradientTape() as tape:
-        loss = model.compute_loss(x, y, model(x, training=True))
-    first, last = map(tf.norm, tape.gradient(loss, ends))
-    return float(first / last)
+def _plain_in_keras(run, cell, options):
+    every = [True] * (run["depth"] - 1) + [options["return_sequences"]]
+    return keras.Sequential(
+        [nets.layer(cell, run["units"], library="keras", return_sequences=one) for one in every]
+    )
 
 
 def _final(one):
@@ -115,8 +66,8 @@ def rows(runs, found):
 
     def learned(connection):
         return [
-            _final(one) < THRESHOLDS[task]
-            for task in THRESHOLDS
+            _final(one) < depth.THRESHOLDS[task]
+            for task in TASKS
             for cell in ("lstm", "gru")
             for one in by[task, cell, connection, DEEP]
         ]
@@ -131,11 +82,11 @@ def rows(runs, found):
         "yes" if len(helped) == 3 else f"for {', '.join(helped)}" if helped else "no",
     )
     plain = {
-        depth: np.mean([_final(one) for one in by["letters", "lstm", "plain", depth]])
-        for depth in (*DEPTHS, DEEP)
+        layers: np.mean([_final(one) for one in by["letters", "lstm", "plain", layers]])
+        for layers in (*DEPTHS, DEEP)
     }
     best = min(plain, key=plain.get)
-    told = ", ".join(f"{depth}: {loss:.3f}" for depth, loss in plain.items())
+    told = ", ".join(f"{layers}: {loss:.3f}" for layers, loss in plain.items())
     yield Row(
         "A plain stack is best with 2 to 4 layers (Britz et al., 2017)",
         f"loss on letters after {runs[0]['updates']} updates by depth: {told}",
@@ -145,28 +96,24 @@ def rows(runs, found):
 
 def tables(runs, found):
     yield (
-        f"LSTMs and GRUs of {UNITS} units, {UPDATES} updates of {nets.BATCH} sequences of {LENGTH} "
-        f"steps, Adam at {nets.RATE}, `global_clipnorm={nets.CLIP}`. Final loss: the mean of the "
-        f"last {2 * CHUNK} updates, by seeds. Steps to threshold: the first {CHUNK} updates with a "
+        f"LSTMs and GRUs of {SETTINGS['units']} units, {UPDATES} updates of {SETTINGS['batch']} "
+        f"sequences of {SETTINGS['length']} steps, Adam at {SETTINGS['learning_rate']}, "
+        f"`global_clipnorm={SETTINGS['global_clipnorm']}`. Final loss: the mean of the last "
+        f"{2 * SETTINGS['chunk']} updates, by seeds. Steps to threshold: the first "
+        f"{SETTINGS['chunk']} updates with a "
         "mean loss below it, `-` where there are none. Gradient ratio: the norm of the loss's "
         "gradient with respect to the bias of the first layer over that of the last, on a batch of "
         "its own before and after training; the median of the seeds."
     )
-    chances = {"adding": nets.CHANCE["adding"], "letters": letters.chance()}
     yield table(
         ("task", "loss by chance", "threshold"),
-        [[task, f"{chances[task]:.3f}", THRESHOLDS[task]] for task in THRESHOLDS],
+        [[task, f"{depth.chance(task):.3f}", depth.THRESHOLDS[task]] for task in TASKS],
     )
     lines = []
     names = "task", "cell", "depth", "connection"
     for (task, *rest), some in grouped(runs, found, *names).items():
         losses = ", ".join(f"{_final(one):.3f}" for one in some)
-        reached = ", ".join(_steps_to(THRESHOLDS[task], one["losses"]) for one in some)
+        reached = ", ".join(depth.steps_to(depth.THRESHOLDS[task], one["losses"]) for one in some)
         ratios = (f"{np.median([one[when] for one in some]):.2g}" for when in ("before", "after"))
         lines.append([task, *rest, losses, reached, *ratios])
     yield table((*names, "final loss", "steps to threshold", "ratio before", "ratio after"), lines)
-
-
-def _steps_to(threshold, losses):
-    below = np.flatnonzero(np.array(losses) < threshold)
-    return str(CHUNK * (below[0] + 1)) if below.size else "-"

@@ -2,6 +2,7 @@
 
 import time
 
+import depth
 import keras
 import numpy as np
 
@@ -57,7 +58,10 @@ def train(run):
     if of_letters:
         x, y = letters.stretches(samples, letters.LENGTH, seed)
         tested = letters.stretches(TESTED, letters.LENGTH, 1000 + seed, tested=True)
-        model, chance = letters.model(recurrent, FEATURES[task], x.shape[1]), letters.chance()
+        model, chance = (
+            letters.model(recurrent, FEATURES[task], x.shape[1]),
+            depth.chance("letters"),
+        )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(nets.RATE, global_clipnorm=nets.CLIP), loss)
     else:
