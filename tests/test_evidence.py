@@ -187,7 +187,7 @@ def test_a_file_without_a_column(evidence, text, said, tmp_path, monkeypatch):
 
 
 def test_a_package_that_is_missing(evidence, monkeypatch, capsys):
-    monkeypatch.setitem(evidence.PACKAGES, "no_such_module", "no-such-package")
+    monkeypatch.setattr(evidence, "PACKAGES", {"no_such_module": "no-such-package"})
     with pytest.raises(SystemExit):
         evidence.main(["memory"])
     assert "lacks no-such-package" in capsys.readouterr().err
