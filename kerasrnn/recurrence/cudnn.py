@@ -89,6 +89,7 @@ def _missing(kind):
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell, states, sequences = sequence_pass.cell, sequence_pass.states, sequence_pass.sequences
+    cell.check_features(sequences)
     (mask,) = cell.noise(sequences, states, sequence_pass.training).inputs
     if mask is not None:
         sequences = sequences * mask

@@ -47,6 +47,7 @@ def _padded_at_the_end(mask):
 def run(sequence_pass):
     """Runs the pass; returns what `kerasrnn.recurrence.run` does."""
     cell, x, states = sequence_pass.cell, sequence_pass.sequences, sequence_pass.states
+    cell.check_features(x)
     (dropped,) = cell.noise(x, states, sequence_pass.training).inputs
     if dropped is not None:
         x = x * dropped
