@@ -11,15 +11,12 @@ from other_backends import OTHERS, ROOT, under
 
 from kerasrnn import cells, layers
 
-GENERIC = [
-    f"tests/test_{name}.py"
-    for name in (
-        *("cells", "cell_options", "portable", "recurrence", "loop", "rnn", "states", "checks"),
-        *("bidirectional", "connections", "group", "stack", "initializers", "losses", "seams"),
-        *("bptt", "blocks", "linear_scan", "torch_kernels", "torch_gru"),
-        *("callbacks_everywhere", "gradients", "derivatives"),
-    )
-]
+GENERIC = (
+    *("cells", "cell_options", "portable", "recurrence", "loop", "rnn", "states", "checks"),
+    *("bidirectional", "connections", "group", "stack", "initializers", "losses"),
+    *("callbacks_everywhere", "derivatives", "gradients", "seams"),
+)
+OF_BACKEND = {"jax": ("bptt", "blocks", "linear_scan"), "torch": ("torch_kernels", "torch_gru")}
 # Every cell under masks and resets, backwards, and its gradient; states from batch to batch; the
 # callbacks; the diagnostics; the path that a backend has of its own.
 SHARE = [
@@ -33,7 +30,7 @@ SHARE = [
     "tests/test_callbacks_everywhere.py::test_the_guard_leaves_a_bad_batch_out[None]",
     "tests/test_derivatives.py::test_gradient_flow[True-ours]",
 ]
-OF_ONE = {
+SHARE_OF = {
     "jax": ["tests/test_bptt.py::test_a_fit_is_that_of_the_plain_loop"],
     "torch": [
         "tests/test_torch_kernels.py::test_values_and_gradients_are_those_of_the_loop",
@@ -46,15 +43,16 @@ QUIET = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_share_of_the_generic_tests(backend):
-    assert " passed" in under(backend, *QUIET, *SHARE, *OF_ONE[backend])
+    assert " passed" in under(backend, *QUIET, *SHARE, *SHARE_OF[backend])
 
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
-@pytest.mark.parametrize("file", GENERIC)
-@pytest.mark.parametrize("backend", OTHERS)
-def test_the_generic_tests(backend, file):
-    assert " passed" in under(backend, *QUIET, file)
+@pytest.mark.parametrize(
+    ("backend", "name"), [(b, name) for b in OTHERS for name in (*GENERIC, *OF_BACKEND[b])]
+)
+def test_the_generic_tests(backend, name):
+    assert " passed" in under(backend, *QUIET, f"tests/test_{name}.py")
 
 
 @pytest.mark.tensorflow

@@ -413,7 +413,9 @@ def test_backwards_a_state_passed_in_lives_until_the_episode_of_the_last_step_be
     np.testing.assert_allclose(y[:, :4], layer(X, states)[:, :4], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(y[:, 4:], layer(X[:, :2]), rtol=1e-5, atol=1e-6)
     only_first = np.arange(6) == np.zeros((3, 1))
-    np.testing.assert_allclose(layer(X, states, reset=only_first), layer(X, states), rtol=1e-5)
+    # Under PyTorch a reset takes another path, which rounds otherwise.
+    y = layer(X, states, reset=only_first)
+    np.testing.assert_allclose(y, layer(X, states), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in cells.CELLS if cells.get(name)(1).linear])

@@ -296,3 +296,12 @@ def test_the_names_of_the_user_s_layers_go_on_counting(kernel):
     layers.LSTM(2)(X)
     number = int(before.partition("_")[2] or 0)
     assert keras.layers.LSTM(2).name == f"lstm_{number + 2}"
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+def test_another_number_of_features_is_an_error(kind, kernel):
+    layer = kind(4, use_cudnn=True)
+    layer.build(X.shape)
+    with pytest.raises(ValueError, match=r"for 4 features.*of 3 features"):
+        layer(X[:, :, :3])
+    assert not kernel

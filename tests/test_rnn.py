@@ -103,6 +103,9 @@ def test_same_outputs_and_gradients(pair, make, rng, mask, return_sequences, go_
         go_backwards=go_backwards,
         unroll=unroll,
     )
+    if go_backwards and BACKEND == "torch":
+        # Keras's unrolled loop fails there, where there is a mask to turn around.
+        theirs.unroll = False
     assert_same_under(MASKS[mask], ours, theirs, rng)
 
 

@@ -116,6 +116,17 @@ def test_what_it_refuses(options, call, reason, monkeypatch):
     assert received == reason or received.startswith(reason)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("features", [FEATURES - 1, FEATURES + 1])
+def test_another_number_of_features_is_an_error(name, masked, features, rng):
+    """PyTorch's LSTM would read beside its weights."""
+    cell, x = built(name, rng), torch.zeros((BATCH, TIME, features))
+    mask = torch.tensor(AT_THE_END) if masked else None
+    with pytest.raises(ValueError, match=f"for {FEATURES} features.*of {features} features"):
+        recurrence.run(cell, x, cell.get_initial_state(BATCH), mask=mask, path="torch_kernels")
+
+
 def test_stacks_and_directions_reach_them():
     model = keras.Sequential(
         [

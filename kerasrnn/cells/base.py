@@ -321,6 +321,15 @@ class Cell(Configured):
         """The bias that belongs to the products with the state; most cells have none."""
         return None
 
+    def check_features(self, x):
+        """Raises a `ValueError` where x, (..., features), has another number of features than the
+        weights were built for: kernels that do not ask read past the end of them."""
+        if x.shape[-1] not in (None, self.kernel.shape[0]):
+            raise ValueError(
+                f"The weights of {self.name} were built for {self.kernel.shape[0]} features, the "
+                f"last axis of its input. Received: an input of {x.shape[-1]} features"
+            )
+
     def project(self, x, masks=(None,)):
         """Computes W x + b for all gates.
 
