@@ -76,16 +76,6 @@ def test_padding_may_hold_anything(name, rng):
             torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-@pytest.mark.parametrize("features", [FEATURES - 1, FEATURES + 1])
-def test_another_number_of_features_is_an_error(name, features, rng):
-    cell = built(name, rng)
-    x = tensor(rng.normal(size=(BATCH, TIME, features)))
-    for mask in (None, torch.tensor(AT_THE_END)):
-        with pytest.raises(ValueError, match=f"for 3 features.*of {features} features"):
-            recurrence.run(cell, x, cell.get_initial_state(BATCH), mask=mask, path="torch_kernels")
-
-
 @pytest.mark.parametrize(
     ("options", "call", "reason"),
     [

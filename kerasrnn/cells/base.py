@@ -350,15 +350,6 @@ class Cell(Configured):
             y = options.normalized(self, y, self.gates, self.gates, self.kernel_gain)
         return self._plus(ops.cast(y, self.state_dtype), self.input_bias(), slice(None))
 
-    def check_features(self, x):
-        """Raises a `ValueError` where `x`, (..., features), has another number of features than the
-        weights were built for."""
-        if x.shape[-1] not in (None, self.kernel.shape[0]):
-            raise ValueError(
-                f"The weights of {self.name} were built for {self.kernel.shape[0]} features, the "
-                f"last axis of its input. Received: an input of {x.shape[-1]} features"
-            )
-
     def product(self, gates, v, masks=(None,), blocks=None):
         """Computes U v for the gates named, with their recurrent bias where the cell has one.
 
