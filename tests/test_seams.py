@@ -581,7 +581,7 @@ def test_a_tuner_begins_with_its_space(tmp_path, monkeypatch):
 
 def test_an_execution_is_built_and_fitted_in_one_place(tmp_path, monkeypatch, quiet_tuner):
     """With copies of the callbacks, and behind them keras-tuner's, that of the best epoch among
-    them, whose best value is an attribute."""
+    them, whose best value is an attribute, and whose file is that of `_get_checkpoint_fname`."""
     seen = []
     method = keras_tuner.Tuner._build_and_fit_model
 
@@ -599,6 +599,7 @@ def test_an_execution_is_built_and_fitted_in_one_place(tmp_path, monkeypatch, qu
         assert copy is not mine
         assert of_tuner.tuner is tuner
         assert np.isfinite(vars(of_best)["best_value"])
+        assert of_best.filepath == str(tuner._get_checkpoint_fname("0"))
 
 
 def test_weights_bring_the_optimizer_along(tmp_path, monkeypatch, quiet_tuner):

@@ -332,7 +332,8 @@ class Search(keras_tuner.Tuner):
             watch = HealthWatch(healthy, monitors[0], batch, lambda why: keeper.give_up(why))
             callbacks = [*callbacks, watch]
         weights = located("directory", self._get_checkpoint_fname(trial.trial_id))
-        # keras-tuner's, which all executions share.
+        # keras-tuner's, which all executions share. test_seams.py:
+        # test_an_execution_is_built_and_fitted_in_one_place.
         for callback in callbacks:
             if getattr(callback, "filepath", None) == str(weights):
                 callback.filepath = str(unfinished(weights))
