@@ -82,7 +82,8 @@ class Fits(keras.callbacks.Callback):
             raise self.broken.pop(len(self.began))
 
 
-@pytest.mark.parametrize("units", [[4], pytest.param([4, 5, 6], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("units", [[4], [4, 5, 6]])
 def test_every_fit_of_a_search_has_files_of_its_own(units, tmp_path, quiet_tuner, monkeypatch):
     """Of the same shapes, too; also where a fit has failed, and where the search was interrupted
     and goes on in another process."""

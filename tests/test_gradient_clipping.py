@@ -155,6 +155,7 @@ def test_global_clipnorm_makes_an_embedding_dense():
     assert not theirs.sparse
 
 
+@pytest.mark.slow
 def test_on_two_replicas(on_two_devices):
     """With a threshold of 1 and a rate of 1 the step has the length 1; Keras's own has not."""
     printed = on_two_devices("""
