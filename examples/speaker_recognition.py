@@ -1,6 +1,6 @@
 """Who of nine men says "ae"? Recurrent nets that hear in one direction, and in both.
 
-    python examples/speaker_recognition.py  # about two minutes; writes speaker_recognition.png
+    python examples/speaker_recognition.py  # under a minute; writes speaker_recognition.png
 
 JapaneseVowels (Kudo, Toyama & Shimbo, 1999): 270 utterances to learn from and 370 to test, 7 to 29
 frames of 12 LPC cepstrum coefficients each, so that shorter ones are masked. The nearest neighbour

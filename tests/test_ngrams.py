@@ -1,6 +1,7 @@
 """Kneser-Ney's n-grams, beside their equations computed with dictionaries, letter by letter."""
 
 import collections
+import doctest
 
 import ngrams
 import numpy as np
@@ -65,3 +66,8 @@ def test_numbers_that_are_too_large():
         ngrams.bits(text, text, 20, 15)
     with pytest.raises(ValueError, match="20 letters to train on"):
         ngrams.bits(text, text, 2, 21)
+
+
+def test_the_example():
+    assert doctest.testmod(ngrams).attempted == 3
+    assert doctest.testmod(ngrams).failed == 0
