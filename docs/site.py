@@ -7,8 +7,9 @@ import re
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[1]
-# A link out of docs/, perhaps to a line; that of a file of the repository may lead into docs/.
-_OUT = re.compile(r"\]\((?:\.\./)+(?!docs/)([\w./-]+\.\w+)(?:#L(\d+))?\)")
+# A link out of docs/, perhaps to a line or a heading; one of a file of the repository may lead into
+# docs/.
+_OUT = re.compile(r"\]\((?:\.\./)+(?!docs/)([\w./-]+\.\w+)(?:#L(\d+)|(#[a-z][\w-]*))?\)")
 _BACK = re.compile(r"\]\((?:\.\./)+docs/")
 
 
@@ -30,8 +31,8 @@ def on_page_markdown(markdown, page, config, files):
     up = "../" * page.file.src_uri.count("/")
 
     def inside(match):
-        line = f"#__codelineno-0-{match[2]}" if match[2] else ""
-        return f"]({up}{_page_of(match[1])}{line})"
+        place = f"#__codelineno-0-{match[2]}" if match[2] else match[3] or ""
+        return f"]({up}{_page_of(match[1])}{place})"
 
     return _BACK.sub(f"]({up}", _OUT.sub(inside, markdown))
 

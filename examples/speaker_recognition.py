@@ -5,7 +5,7 @@
 JapaneseVowels (Kudo, Toyama & Shimbo, 1999): 270 utterances to learn from and 370 to test, 7 to 29
 frames of 12 LPC cepstrum coefficients each, so that shorter ones are masked. The nearest neighbour
 by dynamic time warping comes to 0.949 (Bagnall et al., 2018). The picture shows how many frames a
-net has to hear. Settings were chosen by `--cross-validate`, on the 270 alone.
+net has to hear. Settings were chosen on parts of the 270 alone, as `--cross-validate` judges them.
 """
 
 import os
