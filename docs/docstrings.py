@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+import sys
 
 import griffe
 
@@ -33,6 +34,12 @@ class AtRuntime(griffe.Extension):
     def on_object(self, *, obj, **kwargs):
         if obj.is_module or obj.docstring is None:
             return
+        package, _, _ = obj.module.path.rpartition(".")
+        if "." in package:
+            _imported(package)
+            # Another backend's, which may not be installed, its package does not import.
+            if obj.module.path not in sys.modules:
+                return
         found = _imported(obj.module.path)
         for name in obj.path.removeprefix(obj.module.path + ".").split("."):
             found = getattr(found, name)
