@@ -2,14 +2,8 @@
 
 import importlib
 
-import keras
-
-if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
-    raise ImportError(
-        "kerasrnn runs on Keras's backends tensorflow, jax, torch: set KERAS_BACKEND to one of "
-        f"them before keras is imported. Received: the backend {keras.backend.backend()!r}"
-    )
-
+# First, to say which backend cannot be had.
+import kerasrnn.backends as _backends  # noqa: F401
 from kerasrnn import activations, cells, initializers, layers, losses, recurrence
 
 __version__ = "0.1.0"

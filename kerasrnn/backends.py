@@ -9,9 +9,20 @@ Attributes:
 
 import importlib
 
-import keras
+_REMEDY = (
+    "kerasrnn runs on Keras's backends tensorflow, jax, torch: set KERAS_BACKEND to one of them "
+    "that is installed, before keras is imported"
+)
+try:
+    import keras
+except (ImportError, ValueError) as error:
+    if getattr(error, "name", None) == "keras":
+        raise
+    raise ImportError(f"{_REMEDY}. Received from Keras: {error}") from error
 
 BACKEND = keras.backend.backend()
+if BACKEND not in ("tensorflow", "jax", "torch"):
+    raise ImportError(f"{_REMEDY}. Received: the backend {BACKEND!r}")
 framework = importlib.import_module(BACKEND)
 tf = framework if BACKEND == "tensorflow" else None
 Tensor = framework.Array if BACKEND == "jax" else framework.Tensor

@@ -1,6 +1,7 @@
 """What gets installed is what stands in the tree, and imports fast and from anywhere."""
 
 import configparser
+import os
 import pathlib
 import re
 import subprocess
@@ -104,3 +105,24 @@ def test_another_backend_is_refused_at_import():
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: kerasrnn runs on Keras's backends tensorflow, jax, torch")
     assert last.endswith("Received: the backend 'openvino'")
+
+
+@pytest.mark.parametrize(
+    ("backend", "missing", "said"),
+    [
+        ("jx", "", "Unable to import backend : jx"),
+        ("jax", "jax", "import of jax halted; None in sys.modules"),
+    ],
+)
+def test_a_backend_that_is_none_or_not_installed_is_named(backend, missing, said):
+    code = f"import sys; sys.modules[{missing!r}] = None; import kerasrnn"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: kerasrnn runs on Keras's backends tensorflow, jax, torch")
+    assert last.endswith(f"Received from Keras: {said}")
