@@ -64,20 +64,20 @@ def _trained(runs, train, processes, runs_per_process):
     if processes is None:
         yield from ((run, train(run)) for run in runs)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=one_thread,
-        max_tasks_per_child=runs_per_process,
-    )
-    with pool:
-        waiting = {pool.submit(train, run): run for run in runs}
-        try:
-            for one in concurrent.futures.as_completed(waiting):
-                yield waiting[one], one.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    runs, together = list(runs), processes * runs_per_process
+    for first in range(0, len(runs), together):
+        # Not `max_tasks_per_child`, with which a pool of CPython 3.11 waits for ever (gh-115634).
+        pool = concurrent.futures.ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), one_thread
+        )
+        with pool:
+            waiting = {pool.submit(train, run): run for run in runs[first : first + together]}
+            try:
+                for one in concurrent.futures.as_completed(waiting):
+                    yield waiting[one], one.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def one_thread():

@@ -64,8 +64,11 @@ def test_a_run_that_was_interrupted_leaves_the_others(runs, tmp_path):
 def test_in_several_processes(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "one_thread", functools.partial(bool))
     monkeypatch.setitem(sys.modules, "test_runs", sys.modules[__name__])
-    found = runs.run_all(tmp_path / "all.jsonl", WANTED, squared, processes=2, runs_per_process=1)
-    assert found == [{"found": 9}, {"found": 1}, {"found": 4}]
+    many = [{"value": value} for value in range(9)]
+    for each in (1, 2, 12):
+        path = tmp_path / f"{each}.jsonl"
+        found = runs.run_all(path, many, squared, processes=2, runs_per_process=each)
+        assert found == [{"found": value**2} for value in range(9)]
 
 
 def test_an_error_in_one_process_ends_all_and_keeps_what_was_found(runs, tmp_path, monkeypatch):
