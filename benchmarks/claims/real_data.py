@@ -118,7 +118,7 @@ def rows(runs, found):
         scores, beside = ([one[name] for one in some] for name in ("score", "beside"))
         measured = told.format(score=span(scores), beside=span(beside))
         mean = [sum(values) / len(values) for values in (scores, beside)]
-        yield Row(claim, f"{measured}, {len(some)} seeds", "yes" if holds(*mean) else "no")
+        yield Row(claim, f"{measured}, seeds: {len(some)}", "yes" if holds(*mean) else "no")
 
 
 def tables(runs, found):
