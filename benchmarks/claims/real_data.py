@@ -4,6 +4,9 @@ Shakespeare's letters, a forecast with quantiles, and an encoder with a decoder.
 The updates are the scripts' own; `--quick` trains for an epoch.
 """
 
+import contextlib
+import sys
+
 import digits
 import encoder_decoder
 import forecast
@@ -43,7 +46,9 @@ def in_keras(run):
 def train(run):
     """The score, and that of what it stands beside."""
     nets.fresh(run["seed"])
-    return _TASKS[run["data"]](run["seed"], run["updates"])
+    # What the scripts say on the way is not of the tables.
+    with contextlib.redirect_stdout(sys.stderr):
+        return _TASKS[run["data"]](run["seed"], run["updates"])
 
 
 def _speakers(seed, epochs):
