@@ -32,7 +32,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/recurrent_layers.py
 	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/cells.py
-	$(BIN)/python benchmarks/depth.py --cost
+	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/gradient_flow.py
 	$(BIN)/python benchmarks/monitor.py
 	$(BIN)/python benchmarks/search_memory.py

@@ -32,6 +32,7 @@ from claims import (  # noqa: E402
     directions,
     gates,
     memory,
+    order,
     real_data,
     table,
 )
@@ -40,7 +41,7 @@ from runs import key, run_all  # noqa: E402
 RUNS = ROOT / "runs" / "evidence.jsonl"
 CLAIMS = {
     module.__name__.removeprefix("claims."): module
-    for module in (memory, agreement, clipping, connections, directions, gates, real_data)
+    for module in (memory, order, agreement, clipping, connections, directions, gates, real_data)
 }
 # What they read, by the names of the modules.
 PACKAGES = {
@@ -56,7 +57,7 @@ SHARE_BESIDE_KERAS = 10
 
 def train(run):
     """What a run found, by the module that its claim names, and the seconds that it took."""
-    settings = {name: value for name, value in run.items() if name not in ("claim", "timed")}
+    settings = {name: value for name, value in run.items() if name != "claim"}
     began = time.perf_counter()
     found = CLAIMS[run["claim"]].train(settings)
     return {"seconds": round(time.perf_counter() - began, 2), **found}

@@ -6,7 +6,7 @@ Before training, how much of the gradient gets to each layer and each time step;
 short training, on the adding problem (the sum of two marked numbers among 30). The plain stack, in
 which hardly anything gets through eight layers, stays where it was; connected ones learn.
 
-The serious version, with more tasks and seeds, is `benchmarks/depth.py`; see docs/stacks.md.
+The serious version, with more tasks and seeds: `python benchmarks/evidence.py connections`.
 """
 
 import os

@@ -1,11 +1,14 @@
 """benchmarks/evidence.py and its claims: what is run, what is made of what was found, and one small
 training of each kind."""
 
+import math
 import pathlib
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -23,7 +26,13 @@ def evidence():
 
 FOUND = {
     "memory": {"before": 3.0, "during": 9.0, "skill": 0.5},
-    "agreement": {"right": {"0": 1.0, "1": 0.75}, "last_agrees": 1.0, "last_differs": 0.75},
+    "order": {"errors": {str(n): 0.5 for n in (50, 100, 200, 1000, 5000)}},
+    "agreement": {
+        "looks": [
+            {"right": {"0": 1.0, "1": 0.75}, "last_agrees": 1.0, "last_differs": n > 6}
+            for n in range(12)
+        ]
+    },
     "clipping": {"loss": 0.25},
     "connections": {"before": 0.125, "after": 2.0, "losses": [3.0, 2.0, 1.0]},
     "directions": {"accuracy": 0.75},
@@ -40,10 +49,10 @@ def found_by(run, name):
 @pytest.fixture
 def claims(evidence, monkeypatch):
     # Of the plays, a few letters.
-    import depth
+    from claims import letters
 
     text = np.random.default_rng(0).integers(0, 4, 4000)
-    monkeypatch.setattr(depth, "text", lambda: (list("abcd"), text))
+    monkeypatch.setattr(letters, "text", lambda: (list("abcd"), text))
     return evidence.CLAIMS
 
 
@@ -69,7 +78,7 @@ def test_lines_and_tables(claims, name):
     found = [found_by(run, name) for run in runs]
     for row in claims[name].rows(runs, found):
         assert row.claim
-        assert row.holds.startswith(("yes", "no", "for ", "during "))
+        assert row.holds.startswith(("yes", "no", "for ", "during ", "up to "))
     for part in claims[name].tables(runs, found):
         columns = {line.count("|") for line in part.splitlines()}
         assert len(columns) == 1
@@ -102,10 +111,25 @@ def test_a_claim_holds_only_if_the_numbers_say_so(claims):
         lambda run: {"losses": [run["depth"] / 2 if run["connection"] == "plain" else 0.01] * 3},
     )
     assert helps == ["yes", "no, 1"]
+
+    def solved(most):
+        lengths = FOUND["order"]["errors"]
+        few = {n: 0.0 if int(n) <= most else 0.7 for n in lengths}
+        return holds("order", lambda run: {"errors": few if run["omega"] else lengths})
+
+    assert [solved(most) for most in (5000, 200, 0)] == [["yes"], ["up to 200 steps"], ["no"]]
     assert (
         holds("directions", lambda run: {"accuracy": 0.4 + run["directions"] / 10}) == ["yes"] * 2
     )
     assert holds("directions", lambda run: {"accuracy": 0.7}) == ["no"] * 2
+    looks = FOUND["agreement"]["looks"]
+    sooner = {"last_agrees": 1.0, "last_differs": 1.0}
+    assert holds("agreement", lambda run: {"looks": looks}) == ["yes"]
+    assert holds("agreement", lambda run: {"looks": [sooner] * 12}) == ["no"]
+    of_lstm = holds(
+        "agreement", lambda run: {"looks": looks if run["cell"] == "lstm" else [sooner] * 12}
+    )
+    assert of_lstm == ["for lstm"]
     lost = holds(
         "clipping",
         lambda run: {
@@ -130,18 +154,39 @@ def test_a_small_training_of_each_kind(claims, name):
         found = claims[name].train(small)
         assert found.keys() == FOUND[name].keys()
         if other := claims[name].in_keras(small):
-            assert found.keys() >= claims[name].train(other).keys()
+            for timed in (small, other):
+                assert found.keys() >= claims[name].train(timed | {"timed": True}).keys()
 
 
 def test_sentences_of_one_number_and_their_attractors(claims):
     words, plural, attractors, last_differs = claims["agreement"].generated(400, seed=1)
+    assert len(words) == 400
     for row, number, count, differs in zip(words, plural, attractors, last_differs, strict=True):
         row = row[row > 0]
         assert row[-1] == (37 if number else 36)
-        nouns = [word >= 16 for word in row[:-1] if 6 <= word <= 25]
+        # The subject is the noun whose "the" has no preposition before it; a phrase has four words.
+        (the,) = (t for t in np.flatnonzero(row == 1) if t == 0 or not 2 <= row[t - 1] <= 5)
+        nouns = [word >= 16 for word in row[the:-1] if 6 <= word <= 25]
         assert nouns[0] == number
         assert sum(noun != number for noun in nouns[1:]) == count
         assert (nouns[-1] != number) == differs
+
+
+def test_attractors_that_are_rare(claims):
+    """Of n nouns, k attractors have the weight of (n choose k) / rarer^k."""
+    _, _, attractors, _ = claims["agreement"].generated(40_000, seed=1, rarer=10)
+    expected = np.zeros(5)
+    for nouns in range(1, 5):
+        weights = [math.comb(nouns, k) / 10**k for k in range(nouns + 1)]
+        expected[: nouns + 1] += np.array(weights) / sum(weights) / 4
+    np.testing.assert_allclose(np.bincount(attractors, minlength=5) / 40_000, expected, atol=0.01)
+
+
+def test_the_updates_until_few_errors(claims):
+    updates_to = claims["agreement"].updates_to
+    looks = [{"last_agrees": right} for right in [0.5] * 4 + [0.96, 0.5] * 4]
+    assert updates_to(looks, "last_agrees", 600) == 250
+    assert updates_to(looks[:4], "last_agrees", 600) == np.inf
 
 
 def test_a_tag_is_the_number_of_the_noun_two_words_on(claims):
@@ -196,7 +241,7 @@ def test_a_package_that_is_missing(evidence, monkeypatch, capsys):
 def test_a_claim_that_is_none(evidence, capsys):
     with pytest.raises(SystemExit):
         evidence.main(["vanish"])
-    assert "there are the claims memory, agreement" in capsys.readouterr().err
+    assert "there are the claims memory, order" in capsys.readouterr().err
 
 
 def test_from_the_runs_to_the_table(evidence, claims, tmp_path, monkeypatch, capsys):
@@ -221,3 +266,44 @@ def test_from_the_runs_to_the_table(evidence, claims, tmp_path, monkeypatch, cap
     assert last.endswith(", 0.25 (11 runs) | 0.25x |")
     timed = [run for run in trained if run.get("timed")]
     assert [run["library"] for run in timed] == ["kerasrnn", "keras"] * 11
+
+
+def test_the_loss_by_chance_of_letters(claims):
+    from claims import letters
+
+    shares = np.unique(letters.text()[1], return_counts=True)[1] / 4000
+    assert letters.chance() == pytest.approx(-(shares * np.log(shares)).sum())
+
+
+def test_the_updates_to_a_threshold(claims):
+    steps_to = claims["connections"].steps_to
+    assert steps_to(0.5, [0.9, 0.5, 0.4, 0.6]) == "75"
+    assert steps_to(0.4, [0.9, 0.4]) == "-"
+
+
+@pytest.mark.parametrize("name", ["plain", "dense", "residual, bidirectional"])
+def test_the_ratio_is_that_of_the_first_layer_s_biases_to_the_last_s(claims, name):
+    connections = claims["connections"]
+    run, *_ = (one for one in connections.wanted(1) if one["connection"] == name)
+    run = run | {"depth": 3, "units": 4, "length": 10}
+    model, stack = connections.build(run)
+    x, y = connections.data(run, 5, seed=0)
+    with tf.GradientTape() as tape:
+        loss = keras.ops.mean((model(x) - y) ** 2)
+    gradients = tape.gradient(loss, model.trainable_weights[:-2])
+    named = zip(model.trainable_weights, gradients, strict=False)
+    norms = [np.linalg.norm(g) for weight, g in named if weight.path.endswith("bias")]
+    half = len(norms) // 3
+    expected = np.linalg.norm(norms[:half]) / np.linalg.norm(norms[-half:])
+    assert connections.gradient_ratio(model, stack, x, y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_real_and_generated_sentences_train_alike(claims, tmp_path):
+    path = tmp_path / "sentences.tsv"
+    path.write_text(SENTENCES + SENTENCES.partition("\n")[2] * 9)
+    agreement = claims["agreement"]
+    for sentences in (None, path):
+        run, *_ = agreement.wanted(1, sentences)
+        found = agreement.train(run | {"updates": 12, "units": 4})
+        assert len(found["looks"]) == agreement.LOOKS
+        assert found["looks"][0].keys() == FOUND["agreement"]["looks"][0].keys()

@@ -1,7 +1,8 @@
 """The claims of the lecture, a module each, with the runs that bear on them.
 
 A module has `wanted(seeds)`, which gives its runs, dicts of plain values with their "updates";
-`train(run)`, which gives what one found; `in_keras(run)`, which gives the same run with the layers
+`train(run)`, which gives what one found, or of a run with a "timed" trains alone and measures no
+gradients; `in_keras(run)`, which gives the same run with the layers
 of Keras, or `None` where it has none; `rows(runs, found)`, which gives the lines of the table, a
 `Row` each; and `tables(runs, found)`, which gives what stands behind them, in Markdown.
 """

@@ -2,8 +2,6 @@
 
 import time
 
-import depth
-import keras
 import numpy as np
 
 from claims import Row, grouped, letters, nets, span, table
@@ -58,12 +56,7 @@ def train(run):
     if of_letters:
         x, y = letters.stretches(samples, letters.LENGTH, seed)
         tested = letters.stretches(TESTED, letters.LENGTH, 1000 + seed, tested=True)
-        model, chance = (
-            letters.model(recurrent, FEATURES[task], x.shape[1]),
-            depth.chance("letters"),
-        )
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(nets.RATE, global_clipnorm=nets.CLIP), loss)
+        model, chance = letters.model(recurrent, FEATURES[task], x.shape[1]), letters.chance()
     else:
         x, y = nets.data(task, LAG, samples, seed)
         tested = nets.data(task, LAG, TESTED, 1000 + seed)

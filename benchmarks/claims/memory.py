@@ -31,21 +31,19 @@ def wanted(seeds):
 
 
 def train(run):
-    """The half-life before the first update and after a quarter of them, and the skill in the end.
-
-    Keras's layers are measured by nothing: they stand beside for the time that they take."""
+    """The half-lives before the first update and after a quarter of them, and the skill at last."""
     nets.fresh(run["seed"])
-    task, lag, ours = run["task"], run["lag"], run["library"] == "kerasrnn"
+    task, lag, measured = run["task"], run["lag"], "timed" not in run
     x, y = nets.data(task, lag, run["updates"] * nets.BATCH, run["seed"])
     tested = nets.data(task, lag, TESTED, 1000 + run["seed"])
     look = [part[:64] for part in tested]
     recurrent = nets.layer(run["cell"], run["units"], x.shape[1], run["library"])
     model = nets.model(task, recurrent, x.shape[1])
-    found = {"before": nets.half_life(model, *look)} if ours else {}
+    found = {"before": nets.half_life(model, *look)} if measured else {}
     quarter = len(x) // 4
     for part in (slice(quarter), slice(quarter, None)):
         model.fit(x[part], y[part], batch_size=nets.BATCH, shuffle=False, verbose=0)
-        if ours and part.stop:
+        if measured and part.stop:
             found["during"] = nets.half_life(model, *look)
     loss = model.evaluate(*tested, batch_size=100, verbose=0)
     return found | {"skill": nets.skill(task, loss)}
