@@ -70,14 +70,13 @@ def _trained(runs, train, processes, runs_per_process):
         pool = concurrent.futures.ProcessPoolExecutor(
             processes, multiprocessing.get_context("spawn"), one_thread
         )
-        with pool:
+        # Not `with`, whose end would wait for all that had not begun.
+        try:
             waiting = {pool.submit(train, run): run for run in runs[first : first + together]}
-            try:
-                for one in concurrent.futures.as_completed(waiting):
-                    yield waiting[one], one.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for one in concurrent.futures.as_completed(waiting):
+                yield waiting[one], one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def one_thread():

@@ -4,8 +4,8 @@ its training.
 
 The sentences are generated, or real ones from a file. Generated, the nets are language models, and
 the verb's form is that which is expected more; nouns of another number than the subject's,
-attractors, are as rare in training as in text, and all as frequent in the test. Of real ones they
-predict the number from the words before the verb, as in section 3 there.
+attractors, are rare in training, as in text, and in the test as frequent as others. Of real ones
+they predict the number from the words before the verb, as in section 3 there.
 """
 
 import csv
@@ -28,6 +28,10 @@ PHRASE = 3 + ADJECTIVES
 RARER = 10
 SINGULAR, PLURAL = 36, 37  # "is" and "are", behind the words of the task
 COLUMNS = "sentence", "verb_index", "verb_pos", "n_intervening", "n_diff_intervening"
+# Verbs in the plural and in the singular, by their tags in the Penn Treebank.
+VERBS = "VBP", "VBZ"
+# Of a file: the fewest sentences of use, and the most to train and to test on.
+FEWEST, MOST = 20, 50_000
 WORDS, LONGEST = 10_000, 50
 
 
@@ -59,6 +63,8 @@ def train(run):
     looks = []
     for part in np.array_split(np.arange(len(x)), LOOKS):
         model.fit(x[part], y[part], batch_size=nets.BATCH, shuffle=False, verbose=0)
+        if "timed" in run:
+            continue
         right = right_of(model)
         looks.append(
             {
@@ -129,16 +135,41 @@ def _generated(run):
 
 
 def check(path):
-    """Raises a `SystemExit` that says which column a file of sentences lacks."""
+    """Raises a `SystemExit` that says which column a file of sentences lacks, or which line and
+    column has what it cannot have."""
     if not path.is_file():
         raise SystemExit(f"--sentences must be a file. Received: {path}")
     with path.open(newline="", encoding="utf-8") as file:
-        columns = csv.DictReader(file, delimiter="\t").fieldnames or []
-    if missing := [name for name in COLUMNS if name not in columns]:
+        rows = csv.DictReader(file, delimiter="\t")
+        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or [])]:
+            raise SystemExit(
+                f"--sentences must have the columns {', '.join(COLUMNS)}, with tabs between them. "
+                f"Missing in {path}: {', '.join(missing)}"
+            )
+        kept = 0
+        for row in rows:
+            _check_row(f"{path}, line {rows.line_num}", row)
+            kept += _of_one_number(row)
+    if kept < FEWEST:
         raise SystemExit(
-            f"--sentences must have the columns {', '.join(COLUMNS)}, with tabs between them. "
-            f"Missing in {path}: {', '.join(missing)}"
+            f"--sentences must have at least {FEWEST} sentences in which the nouns between subject "
+            f"and verb have one number. In {path} there are {kept}"
         )
+
+
+def _check_row(where, row):
+    for name in ("verb_index", "n_intervening", "n_diff_intervening"):
+        if not (row[name] or "").isdecimal():
+            raise SystemExit(f"{where}: {name} must be a whole number. Received: {row[name]!r}")
+    if row["verb_pos"] not in VERBS:
+        raise SystemExit(
+            f"{where}: verb_pos must be one of {', '.join(VERBS)}. Received: {row['verb_pos']!r}"
+        )
+
+
+def _of_one_number(row):
+    """Whether the nouns between are all of the subject's number or all of the other."""
+    return row["n_diff_intervening"] in ("0", row["n_intervening"])
 
 
 def real(path):
@@ -146,12 +177,10 @@ def real(path):
     the verbs, the attractors, and whether the nouns between are of the other number; of sentences
     in which these nouns agree with each other."""
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    rows = [
-        row
-        for row in rows
-        if row["n_intervening"] == row["n_diff_intervening"] or row["n_diff_intervening"] == "0"
-    ]
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if _of_one_number(row)]
+    if len(rows) > MOST:
+        chosen = np.random.default_rng(0).choice(len(rows), MOST, replace=False)
+        rows = [rows[n] for n in chosen]
     texts = [row["sentence"].lower().split()[: int(row["verb_index"]) - 1] for row in rows]
     counts = {}
     for text in texts:
@@ -162,7 +191,7 @@ def real(path):
     words = keras.utils.pad_sequences(
         [[number.get(word, 1) for word in text] for text in texts], LONGEST
     )
-    plural = np.array([row["verb_pos"] == "VBP" for row in rows]).astype(int)
+    plural = np.array([row["verb_pos"] == VERBS[0] for row in rows]).astype(int)
     attractors = np.array([int(row["n_diff_intervening"]) for row in rows])
     return words, plural, attractors, attractors > 0
 

@@ -5,32 +5,25 @@ import numpy as np
 import tensorflow as tf
 from deep_stacks import CONNECTIONS, SETTINGS, losses_of, stack_of
 
-from claims import Row, grouped, letters, nets, table
+from claims import Row, grouped, letters, nets, span, table
 from kerasrnn import tasks
 from kerasrnn.layers import RNN
 
 UPDATES, DEEP = 400, SETTINGS["depth"]
 # Longer: a stack that starts slower may come to more.
-DEPTHS, UPDATES_BY_DEPTH = (1, 2, 3, 4), 800
-CELLS = "lstm", "gru"
-BIDIRECTIONAL = {
-    "plain, bidirectional": {"bidirectional": True},
-    "residual, bidirectional": {**CONNECTIONS["residual"], "bidirectional": True},
-}
-STACKS = CONNECTIONS | BIDIRECTIONAL
-# A net that sees the letters to come has none to guess.
-OF_TASK = {"adding": STACKS, "letters": CONNECTIONS}
+DEPTHS, UPDATES_BY_DEPTH = (1, 2, 4, DEEP), 800
+CELLS_OF = {"adding": ("lstm", "gru"), "order": ("lstm",), "letters": ("lstm", "gru")}
 # The loss that counts as learned: about half of chance; for the letters, less than the entropy of
 # single ones.
-THRESHOLDS = {"adding": 0.08, "letters": 2.8}
+THRESHOLDS = {"adding": 0.08, "order": 0.69, "letters": 2.8}
 
 
 def wanted(seeds):
     deep = [
         {"task": task, "cell": cell, "connection": connection, "depth": DEEP, "seed": seed}
-        for task, connections in OF_TASK.items()
-        for cell in CELLS
-        for connection in connections
+        for task, cells in CELLS_OF.items()
+        for cell in cells
+        for connection in CONNECTIONS
         for seed in range(seeds)
     ]
     by_depth = [
@@ -55,7 +48,8 @@ def train(run):
     model, stack = build(run)
     x, y = data(run, run["updates"] * run["batch"], run["seed"])
     if "timed" in run:
-        return {"losses": losses_of(run, model, x, y)}
+        losses_of(run, model, x, y)
+        return {}
     fixed = data(run, run["batch"], 1000 + run["seed"])
     before = gradient_ratio(model, stack, *fixed)
     losses = losses_of(run, model, x, y)
@@ -63,9 +57,8 @@ def train(run):
 
 
 def data(run, samples, seed):
-    if run["task"] == "adding":
-        return tasks.adding_problem(samples, run["length"], seed)
-    return letters.stretches(samples, run["length"], seed)
+    of_task = {"adding": tasks.adding_problem, "order": tasks.temporal_order}
+    return of_task.get(run["task"], letters.stretches)(samples, run["length"], seed)
 
 
 def build(run):
@@ -74,7 +67,7 @@ def build(run):
     if run["library"] == "keras":
         stack = _plain_in_keras(run, of_letters)
     else:
-        options = {"return_sequences": of_letters, **STACKS[run["connection"]]}
+        options = {"return_sequences": of_letters, **CONNECTIONS[run["connection"]]}
         stack = stack_of(run, run["cell"], options)
     if of_letters:
         return letters.model(stack, run["units"], run["length"]), stack
@@ -88,24 +81,19 @@ def _plain_in_keras(run, return_sequences):
     )
 
 
-def biases(layer):
-    """The bias of every direction of every layer, bottom to top."""
-    if isinstance(layer, RNN):
-        return [layer.cell.bias.value]
-    parts = getattr(layer, "layers", None) or [layer.forward_layer, layer.backward_layer]
-    return [bias for part in parts for bias in biases(part)]
-
-
 def gradient_ratio(model, stack, x, y):
     """The norm of the gradient of the bias at the first layer, over that at the last: unlike a
     kernel's it does not grow with what the layer is given."""
-    variables = biases(stack)
+    ends = [_recurrent(layer).cell.bias.value for layer in (stack.layers[0], stack.layers[-1])]
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
-    gradients = tape.gradient(loss, variables)
-    directions = len(variables) // stack.depth
-    norms = map(tf.linalg.global_norm, (gradients[:directions], gradients[-directions:]))
-    return float(next(norms) / next(norms))
+    first, last = map(tf.norm, tape.gradient(loss, ends))
+    return float(first / last)
+
+
+def _recurrent(layer):
+    """The layer that a connection is around, or the layer itself."""
+    return layer if isinstance(layer, RNN) else _recurrent(layer.layer)
 
 
 def final(one):
@@ -120,56 +108,69 @@ def steps_to(threshold, losses):
 
 
 def rows(runs, found):
-    by = grouped(runs, found, "task", "cell", "connection", "depth")
-
-    def learned(connection):
-        return [
-            final(one) < THRESHOLDS[task]
-            for task in OF_TASK
-            for cell in CELLS
-            for one in by[task, cell, connection, DEEP]
-        ]
-
-    counts = {name: sum(learned(name)) for name in CONNECTIONS}
-    runs_each = len(learned("plain"))
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    helped = [name for name, count in counts.items() if count > counts["plain"]]
+    by = grouped(runs, found, "task", "cell", "connection", "depth", "updates")
+    deep = {
+        name: {
+            (task, cell): [
+                final(one) < THRESHOLDS[task]
+                for one in by[task, cell, name, DEEP, runs[0]["updates"]]
+            ]
+            for task, cells in CELLS_OF.items()
+            for cell in cells
+        }
+        for name in CONNECTIONS
+    }
+    fails = [kind for kind, learned in deep["plain"].items() if not any(learned)]
+    told = "; ".join(
+        f"{task}, {cell}: "
+        + ", ".join(f"{name} {sum(deep[name][task, cell])}" for name in CONNECTIONS)
+        for task, cell in deep["plain"]
+    )
+    # A connection helps that has most seeds learn wherever all plain ones fail.
+    helps = [
+        name
+        for name in list(CONNECTIONS)[1:]
+        if fails and all(np.mean(deep[name][kind]) > 0.5 for kind in fails)
+    ]
+    needed = f" where plain ones fail, {len(fails)} of {len(deep['plain'])}"
+    holds = "yes" if len(helps) == 3 else f"for {', '.join(helps)}"
     yield Row(
         f"Skip connections make stacks of {DEEP} layers trainable",
-        f"runs of {runs_each} that come below the threshold: {told}",
-        "yes" if len(helped) == 3 else f"for {', '.join(helped)}" if helped else "no",
+        f"seeds of {len(next(iter(deep['plain'].values())))} that come below the threshold: {told}",
+        f"{holds}{needed}" if helps else "no",
     )
+    updates = runs[-1]["updates"]
     plain = {
-        layers: np.mean([final(one) for one in by["letters", "lstm", "plain", layers]])
+        layers: [final(one) for one in by["letters", "lstm", "plain", layers, updates]]
         for layers in DEPTHS
     }
-    best = min(plain, key=plain.get)
-    told = ", ".join(f"{layers}: {loss:.3f}" for layers, loss in plain.items())
+    best = min(plain, key=lambda layers: np.mean(plain[layers]))
+    told = ", ".join(f"{layers}: {span(losses)}" for layers, losses in plain.items())
     yield Row(
         "A plain stack is best with 2 to 4 layers (Britz et al., 2017)",
-        f"loss of LSTMs on letters after {runs[-1]['updates']} updates by depth: {told}",
+        f"loss of LSTMs on letters after {updates} updates by depth: {told}",
         "yes" if 2 <= best <= 4 else f"no, {best}",
     )
 
 
 def tables(runs, found):
     yield (
-        f"LSTMs and GRUs of {SETTINGS['units']} units, both directions together as wide, {UPDATES} "
-        f"updates ({UPDATES_BY_DEPTH} of less than {DEEP} layers) of {SETTINGS['batch']} sequences "
-        f"of {SETTINGS['length']} steps, Adam at {nets.RATE}, `global_clipnorm={nets.CLIP}`. Final "
-        f"loss: the mean of the last {2 * SETTINGS['chunk']} updates, by seeds. Steps to "
-        f"threshold: the first {SETTINGS['chunk']} updates with a mean loss below it, `-` where "
-        "there are none. Gradient ratio: the norm of the loss's gradient with respect to the bias "
-        "of the first layer over that of the last, on a batch of its own before and after "
-        "training; the median of the seeds."
+        f"LSTMs and GRUs of {SETTINGS['units']} units on {SETTINGS['batch']} sequences of "
+        f"{SETTINGS['length']} steps an update, Adam at {nets.RATE}, "
+        f"`global_clipnorm={nets.CLIP}`. Final loss: the mean of the last "
+        f"{2 * SETTINGS['chunk']} updates, by seeds. Steps to threshold: the first "
+        f"{SETTINGS['chunk']} updates with a mean loss below it, `-` where there are none. "
+        "Gradient ratio: the norm of the loss's gradient with respect to the bias of the first "
+        "layer over that of the last, on a batch of its own before and after training; the median "
+        "of the seeds."
     )
-    chances = {"adding": nets.CHANCE["adding"], "letters": letters.chance()}
+    chances = nets.CHANCE | {"letters": letters.chance()}
     yield table(
         ("task", "loss by chance", "threshold"),
         [[task, f"{chances[task]:.3f}", threshold] for task, threshold in THRESHOLDS.items()],
     )
     lines = []
-    names = "task", "cell", "depth", "connection"
+    names = "task", "cell", "depth", "updates", "connection"
     for (task, *rest), some in grouped(runs, found, *names).items():
         losses = ", ".join(f"{final(one):.3f}" for one in some)
         reached = ", ".join(steps_to(THRESHOLDS[task], one["losses"]) for one in some)

@@ -51,8 +51,8 @@ def data(task, lag, samples, seed):
     return tasks.number_agreement(samples, max(1, round(lag / 3)), seed)
 
 
-def model(task, recurrent, length):
-    """The recurrent layer between the input and the answer of a task, compiled."""
+def model(task, recurrent, length, rate=RATE):
+    """The recurrent layer between the input and the answer of a task, compiled with Adam."""
     features, outputs = _SHAPES[task]
     words = task == "agreement"
     x = inputs = keras.Input((length, *features), dtype="int32" if words else "float32")
@@ -64,13 +64,13 @@ def model(task, recurrent, length):
         "order": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "agreement": keras.losses.BinaryCrossentropy(from_logits=True),
     }[task]
-    made.compile(keras.optimizers.Adam(RATE, global_clipnorm=CLIP), loss)
+    made.compile(keras.optimizers.Adam(rate, global_clipnorm=CLIP), loss)
     return made
 
 
-def skill(task, loss):
-    """What a loss is worth: 1 for none, 0 for chance and less."""
-    return max(0.0, float(1 - loss / CHANCE[task])) if np.isfinite(loss) else 0.0
+def skill(loss, chance):
+    """What a loss is worth: 1 for none, 0 for that by chance and more."""
+    return max(0.0, float(1 - loss / chance)) if np.isfinite(loss) else 0.0
 
 
 def fresh(seed):

@@ -5,6 +5,8 @@ There the nets saw up to five million sequences; here it is some ten thousand, w
 recurrent kernel starts from the identity.
 """
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -14,6 +16,7 @@ from kerasrnn import tasks
 SHORTEST, LONGEST = 50, 200
 TESTED, LENGTHS = 500, (50, 100, 200, 1000, 5000)
 UNITS, UPDATES, RATE = 50, 3000, 2e-4
+SOLVED = 0.01
 # λ of Ω, which is a sum over the steps.
 WEIGHTS = 0.0, 0.02
 
@@ -62,11 +65,11 @@ def train(run):
     if run["omega"]:
         options["vanishing_gradient_regularization"] = run["omega"]
     recurrent = nets.layer("simple_rnn", run["units"], library=run["library"], **options)
-    model = nets.model("order", recurrent, None)
     rate = keras.optimizers.schedules.CosineDecay(RATE, run["updates"])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate, global_clipnorm=nets.CLIP), loss)
+    model = nets.model("order", recurrent, None, rate)
     model.fit(Sequences(run["updates"], run["seed"]), verbose=0)
+    if "timed" in run:
+        return {}
     return {"errors": {str(length): errors(model, length, run["seed"]) for length in LENGTHS}}
 
 
@@ -81,26 +84,26 @@ def rows(runs, found):
     def mean(weight, length):
         return np.mean([one["errors"][str(length)] for one in by[weight]])
 
-    # One per cent counts as solved there, section 4.1.
     told = "; ".join(
         f"{'with' if weight else 'without'} Ω "
         + ", ".join(f"{100 * mean(weight, length):.1f}% at {length}" for length in LENGTHS[1:])
         for weight in WEIGHTS
     )
-    solved = [length for length in LENGTHS if mean(max(WEIGHTS), length) <= 0.01]
+    errs = (mean(max(WEIGHTS), length) > SOLVED for length in LENGTHS)
+    solved = list(itertools.takewhile(lambda _: not next(errs), LENGTHS))
     yield Row(
-        f"With a clip and Ω, a vanilla RNN that has seen {SHORTEST} to {LONGEST} steps makes no "
-        f"error up to {max(LENGTHS)} (Pascanu et al., 2013)",
+        f"With a clip and Ω, a vanilla RNN that has seen {SHORTEST} to {LONGEST} steps errs in at "
+        f"most {SOLVED:.0%} of up to {max(LENGTHS)} (Pascanu et al., 2013)",
         f"errors in temporal order, {told}",
-        "yes" if len(solved) == len(LENGTHS) else f"up to {max(solved)} steps" if solved else "no",
+        "yes" if len(solved) == len(LENGTHS) else f"up to {solved[-1]} steps" if solved else "no",
     )
 
 
 def tables(runs, found):
     yield (
         f"Errors in temporal order, in percent, by length; chance 75. A SimpleRNN of {UNITS} units "
-        f"that starts from the identity, {UPDATES} updates of {nets.BATCH} sequences of {SHORTEST} "
-        f"to {LONGEST} steps, Adam, `global_clipnorm={nets.CLIP}`; λ: "
+        f"that starts from the identity, {runs[0]['updates']} updates of {nets.BATCH} sequences of "
+        f"{SHORTEST} to {LONGEST} steps, Adam, `global_clipnorm={nets.CLIP}`; λ: "
         "`vanishing_gradient_regularization`; the mean of the seeds, in brackets the least and "
         "the greatest."
     )

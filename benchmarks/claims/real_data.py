@@ -1,7 +1,7 @@
 """Real data, by the scripts of the gallery: speakers by their vowels, digits drawn with one line,
 Shakespeare's letters, a forecast with quantiles, and an encoder with a decoder.
 
-The updates are the scripts' own; `--quick` trains for an epoch.
+The updates are the scripts' own, in epochs but for letters.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ _SAID = {
         lambda score, beside: score < beside,
     ),
     "encoder and decoder": (
-        "All of a sequence has to pass through one state, which holds less than a long one",
+        "An encoder-decoder, all of whose input passes through one state, errs more on longer rows",
         "rows of one digit without an error {score}, of ten {beside}",
         lambda score, beside: beside < score - 0.1,
     ),
