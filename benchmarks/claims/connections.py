@@ -84,16 +84,19 @@ def _plain_in_keras(run, return_sequences):
 def gradient_ratio(model, stack, x, y):
     """The norm of the gradient of the bias at the first layer, over that at the last: unlike a
     kernel's it does not grow with what the layer is given."""
-    ends = [_recurrent(layer).cell.bias.value for layer in (stack.layers[0], stack.layers[-1])]
+    layers = _recurrent_layers(stack)
+    ends = [layer.cell.bias.value for layer in (layers[0], layers[-1])]
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
     first, last = map(tf.norm, tape.gradient(loss, ends))
     return float(first / last)
 
 
-def _recurrent(layer):
-    """The layer that a connection is around, or the layer itself."""
-    return layer if isinstance(layer, RNN) else _recurrent(layer.layer)
+def _recurrent_layers(layer):
+    """Those inside it, bottom to top."""
+    if isinstance(layer, RNN):
+        return [layer]
+    return [each for part in layer.layers for each in _recurrent_layers(part)]
 
 
 def final(one):

@@ -127,7 +127,7 @@ def tables(runs, found):
         f"Nets of {UNITS} units, {runs[0]['updates']} updates of {nets.BATCH} sequences, Adam at "
         f"{nets.RATE}, `global_clipnorm={nets.CLIP}`. Skill: 1 - loss / loss by chance on "
         f"{TESTED} further sequences, the mean of the seeds, in brackets the least and the "
-        "greatest. Half-life, in steps, of the gradient by h_t: before the first update and after a "
-        "quarter of them, the median of the seeds; inf where it does not fall."
+        "greatest. Half-life, in steps, of the gradient by h_t: before the first update and after "
+        "a quarter of them, the median of the seeds; inf where it does not fall."
     )
     yield table(head, lines)
