@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from kerasrnn.cells import CELLS
 from kerasrnn.diagnostics import gradient_flow
 from kerasrnn.layers import RNNStack
 from kerasrnn.tasks import adding_problem
@@ -48,7 +49,7 @@ def main(argv=None):
     flags = gallery.parser(__doc__, "deep_stacks.png")
     flags.add_argument("--updates", type=gallery.at_least(1), default=450)
     flags.add_argument("--depth", type=gallery.at_least(1), default=SETTINGS["depth"])
-    flags.add_argument("--cell", default="lstm", help="a name in kerasrnn.cells.CELLS")
+    flags.add_argument("--cell", choices=CELLS, default="lstm")
     arguments = flags.parse_args(argv)
 
     results = {}

@@ -14,11 +14,11 @@ After Pascanu, Mikolov & Bengio (2013), section 2.3 and figure 6; their unit, eq
 x_t = w σ(x_{t-1}) + b with x_0 = 0.5.
 """
 
-import argparse
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import gallery
 import keras
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,18 +31,21 @@ START, RATE, THRESHOLD = (5.5, -1.8), 20.0, 0.02
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--out", default="exploding_cliff.png", help="the picture to write")
-    arguments = parser.parse_args(argv)
+    flags = gallery.parser(__doc__, "exploding_cliff.png", seeded=False)
+    flags.add_argument("--updates", type=gallery.at_least(1), default=150)
+    arguments = flags.parse_args(argv)
 
     free = descend(arguments.updates)
     clipped = descend(arguments.updates, GradientClipping("global_norm", THRESHOLD))
-    for name, path in (("without a clip", free), ("with a clip", clipped)):
-        (w, b), loss = path[-1], error(*path[-1])
-        print(f"{name}: w = {w:.2f}, b = {b:.2f}, E = {loss:.1e} after {len(path) - 1} updates")
-    draw(free, clipped).savefig(arguments.out, dpi=150)
-    print(f"Written: {arguments.out}")
+    ends = {"the start": START, "without a clip": free[-1], "with a clip": clipped[-1]}
+    rows = [(name, f"{w:.2f}", f"{b:.2f}", f"{error(w, b):.1e}") for name, (w, b) in ends.items()]
+    print(gallery.table((f"after {arguments.updates} updates", "w", "b", "E"), rows))
+    draw(free, clipped).savefig(arguments.out, dpi=90)
+    print(f"\nWritten: {arguments.out}")
+    print(
+        f"Next: python examples/exploding_cliff.py --updates {4 * arguments.updates}; does the net "
+        "without a clip come back from the plain?"
+    )
 
 
 def descend(updates, *callbacks):

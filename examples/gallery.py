@@ -5,12 +5,17 @@ import importlib.util
 import pathlib
 
 
-def parser(doc, picture):
-    """Of the flags that every script has, for a script with this docstring."""
+def parser(doc, picture, seeded=True):
+    """Of the flags that every script has, for a script with this docstring; `--seed` unless nothing
+    in it is left to chance."""
     flags = argparse.ArgumentParser(description=doc.partition("\n")[0])
-    flags.add_argument(
-        "--seed", type=at_least(0), default=0, help="of the weights and of what is drawn by chance"
-    )
+    if seeded:
+        flags.add_argument(
+            "--seed",
+            type=at_least(0),
+            default=0,
+            help="of the weights and of what is drawn by chance",
+        )
     flags.add_argument("--out", type=png, default=picture, help="the picture to write")
     return flags
 

@@ -213,7 +213,8 @@ def chunks(rng, sound, longest=400):
 
 
 def alarms(spoken):
-    """The frames at which the output comes above the threshold; none within a rest behind one."""
+    """The frames at which the output is above the threshold, but for those within a rest behind an
+    alarm: an output that stays above it raises the next one after each rest."""
     found = []
     for frame in np.flatnonzero(np.array(spoken) > THRESHOLD):
         if not found or frame - found[-1] > REST:
@@ -222,12 +223,16 @@ def alarms(spoken):
 
 
 def delays_of(ends, alarmed):
-    """Seconds from the end of each call to its alarm: the first one from shortly before the end to
-    half a second behind it."""
-    found = []
-    for end in ends:
-        after = [(end_of(frame) - end) / RATE for frame in alarmed]
-        found += [delay for delay in after if -SOUND / 2 <= delay < 0.5][:1]
+    """Seconds from the end of each call that was heard to its alarm: the first one, from shortly
+    before the end to half a second behind it, that is not an earlier call's."""
+    found, left = [], sorted(alarmed)
+    for end in sorted(ends):
+        for frame in left:
+            delay = (end_of(frame) - end) / RATE
+            if -SOUND / 2 <= delay < 0.5:
+                found.append(delay)
+                left.remove(frame)
+                break
     return found
 
 

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasrnn.cells import CELLS
+
 
 @pytest.fixture
 def small(monkeypatch):
@@ -26,6 +28,14 @@ def test_the_script(capsys, tmp_path, monkeypatch, rng):
     assert ["always", "1", "0.1667"] in [line.split() for line in lines]
     assert lines[-1].startswith("Next: python examples/deep_stacks.py")
     assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_a_cell_that_is_none_is_refused_with_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        deep_stacks.main(["--cell", "nope"])
+    said = capsys.readouterr().err
+    assert "argument --cell: invalid choice: 'nope'" in said
+    assert all(name in said for name in CELLS)
 
 
 @pytest.mark.usefixtures("small")

@@ -16,10 +16,12 @@ SCRIPTS = [
     "deep_stacks",
     "digits",
     "encoder_decoder",
+    "exploding_cliff",
     "forecast",
     "language_model",
     "speaker_recognition",
     "streaming",
+    "tune_distributed",
     "vanishing",
 ]
 
@@ -50,6 +52,7 @@ def test_good_flags(tmp_path):
     assert parser.description == "A net."
     arguments = parser.parse_args([])
     assert (arguments.seed, arguments.out) == (0, pathlib.Path("net.png"))
+    assert "seed" not in gallery.parser("A net.", "net.png", seeded=False).parse_args([])
     out = tmp_path / "x.png"
     assert parser.parse_args(["--seed", "3", "--out", str(out)]).out == out
 

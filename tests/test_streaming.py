@@ -76,6 +76,21 @@ def test_alarms_and_delays():
     assert streaming.delays_of(ends, []) == []
 
 
+def test_an_alarm_is_of_one_call():
+    """Two calls end within reach of the first alarm; the second alarm is the second call's."""
+    ends, at = [6400, 10400], [123, 131]
+    assert [streaming.end_of(frame) / streaming.RATE for frame in at] == [1.25, 1.33]
+    assert streaming.delays_of(ends, at[:1]) == pytest.approx([0.45])
+    assert streaming.delays_of(ends, at) == pytest.approx([0.45, 0.03])
+    # Two alarms of one call: the second is false.
+    assert streaming.delays_of(ends[1:], at) == pytest.approx([-0.05])
+
+
+def test_an_output_that_stays_high_raises_an_alarm_after_each_rest():
+    assert streaming.alarms([0.9] * 60) == [0, 21, 42]
+    assert streaming.alarms([0.5] * 60) == []
+
+
 def test_the_script(tmp_path, capsys):
     """The exported step says what the whole net says."""
     flags = ["--recordings", "4", "--epochs", "1", "--units", "4", "--seconds", "3"]

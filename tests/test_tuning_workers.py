@@ -131,10 +131,13 @@ def test_the_example(tmp_path):
     """A chief and two workers, which the example starts itself."""
     place = ROOT / "examples" / "tune_distributed.py"
     options = ["--workers", 2, "--trials", 3, "--epochs", 1, "--folder", tmp_path / "search"]
+    options += ["--out", tmp_path / "x.png"]
     with Started(tmp_path / "printed.txt", place, *options) as example:
         assert example.wait(300) == 0, example.printed()
         trials = re.findall(r"^\| (\d) \|", example.printed(), re.M)
         assert sorted(trials) == ["1", "2", "3"], example.printed()
+        assert example.printed().splitlines()[-1].startswith("Next: "), example.printed()
+    assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
