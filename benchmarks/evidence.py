@@ -153,4 +153,9 @@ def beside_keras(runs):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(
+            f"Interrupted. {RUNS} keeps what has ended; the same command goes on."
+        ) from None

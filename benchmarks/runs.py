@@ -49,7 +49,8 @@ def run_all(path, runs, train, processes=None, runs_per_process=12):
         with path.open("a") as file:
             file.write(json.dumps({"run": run, "found": found}) + "\n")
         left = (time.time() - began) / number * (len(missing) - number)
-        said = f"{number}/{len(missing)}, {left / 60:.0f} min left: {key(run)}"
+        told = " ".join(f"{name}={value}" for name, value in run.items())
+        said = f"{number}/{len(missing)}, {left / 60:.0f} min left: {told}"
         print(said, file=sys.stderr, flush=True)
     return [done[key(run)] for run in runs]
 

@@ -65,7 +65,7 @@ def main(argv=None):
     print("\n" + gallery.table(head, [*rows, ("always 1", "", f"{CHANCE:.4f}")]) + "\n")
     draw(results).savefig(arguments.out, dpi=90)
     print(f"Written: {arguments.out}")
-    print(f"Next: python examples/deep_stacks.py --cell gru --depth {arguments.depth}")
+    print(f"Next: python examples/deep_stacks.py --cell gru --depth {2 * arguments.depth}")
 
 
 def result(connection, seed=0, cell="lstm", depth=8, updates=450):

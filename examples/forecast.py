@@ -268,6 +268,11 @@ def read(path, column=None):
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--data must name a CSV file. Received: {path}: {error}") from error
+    if header and not any(math.isnan(as_number(name)) for name in header):
+        raise ValueError(
+            f"The first line of {path} must have the names of the columns. Received: "
+            f"{', '.join(header)}"
+        )
     if not header or (column or header[-1]) not in header:
         raise ValueError(
             f"--column must be one of {', '.join(header) or 'the columns'} in {path}. "

@@ -2,13 +2,16 @@
 
 import argparse
 import importlib.util
+import os
 import pathlib
 
 
 def parser(doc, picture, seeded=True):
     """Of the flags that every script has, for a script with this docstring; `--seed` unless nothing
     in it is left to chance."""
-    flags = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    flags = argparse.ArgumentParser(
+        description=doc.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     if seeded:
         flags.add_argument(
             "--seed",
@@ -40,6 +43,8 @@ def png(text):
         raise argparse.ArgumentTypeError(f"must name a file that ends in .png, not {text!r}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"must lie in a folder that is there, not {text!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file that can be written, not {text!r}")
     return path
 
 
@@ -52,7 +57,7 @@ def missing_packages(packages):
     missing = [name for module, name in packages.items() if not importlib.util.find_spec(module)]
     if missing:
         return (
-            f"This example lacks {', '.join(missing)}: in the clone, "
+            f"The environment lacks {', '.join(missing)}: in the clone, "
             'pip install -e ".[examples]" installs all it needs'
         )
 

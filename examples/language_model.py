@@ -7,6 +7,7 @@ made before there were such nets, and a few lines of the net's own. They come fr
 takes a letter and its states at a time, the same text as of the net itself.
 """
 
+import argparse
 import importlib.util
 import os
 import pathlib
@@ -32,6 +33,15 @@ TEST_LENGTH = 512
 CHUNK = 50
 
 
+def new_or_exported(text):
+    """A type for `argparse`: a folder that has nothing in it but what was exported before."""
+    path = pathlib.Path(text)
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not (path / "signature.json").is_file():
+        raise argparse.ArgumentTypeError(f"must be new, or an earlier export, not {text!r}")
+    return path
+
+
 def main(argv=None):
     flags = gallery.parser(__doc__, "language_model.png")
     flags.add_argument("--steps", type=gallery.at_least(1), default=4000, help="updates")
@@ -39,9 +49,9 @@ def main(argv=None):
     flags.add_argument("--order", type=gallery.at_least(1), default=6, help="of the n-grams")
     flags.add_argument(
         "--export",
-        type=pathlib.Path,
+        type=new_or_exported,
         default="runs/language_model_step",
-        help="the SavedModel to write or replace, which takes a letter at a time",
+        help="the SavedModel, which takes a letter at a time: new, or in the place of an earlier",
     )
     arguments = flags.parse_args(argv)
 

@@ -62,7 +62,10 @@ def main(argv=None):
     ]
     print(gallery.table([f"{arguments.seconds} s of sound", ""], rows))
     print(f"\nWritten: {arguments.out}")
-    print('Next: format="litert" in export_streaming, for a step of microseconds on a phone')
+    print(
+        'Next: in this script, export_streaming(..., format="litert"), the step that a phone runs; '
+        "does it hear the same?"
+    )
 
 
 def result(kind=GRU, seed=0, epochs=10, recordings=300, units=32, seconds=60, picture=None):

@@ -68,7 +68,7 @@ def main(argv=None):
         ]
         for name, one in results.items()
     ]
-    head = ["half-life, steps:", "before training", "longest", "after it", "test error", ""]
+    head = ["half-life, steps:", "before training", "longest later", "at last", "test error", ""]
     print(f"\n{gallery.table(head, rows)}")
     draw(results, arguments.length).savefig(arguments.out, dpi=90)
     print(f"\nWritten: {arguments.out}")

@@ -118,6 +118,7 @@ def test_the_script_on_data_of_the_user(tmp_path, capsys, series, monkeypatch):
         (["day,sold", "1,2", "2,inf"], [], "column sold .* row 2 below the header: 'inf'"),
         (["day,sold", "1,2"], ["--column", "price"], "one of day, sold .* Received: price"),
         ([""], [], "one of the columns"),
+        (["1.5", "2"], [], "first line of .* must have the names of the columns. Received: 1.5"),
         (["day,sold", "1,2", "2,3"], [], "134 to train on|a series of 2 values"),
         (["sold", *map(str, [1, 2] * 500)], ["--season", "2"], "at most the season"),
         (["sold", *map(str, [1, 2] * 500)], ["--season", "2", "--horizon", "1"], "repeats itself"),

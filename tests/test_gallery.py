@@ -47,6 +47,13 @@ def test_bad_flags(flags, message, capsys, tmp_path, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+def test_a_picture_that_cannot_be_written_is_said_before_the_work(capsys, monkeypatch):
+    monkeypatch.setattr(gallery.os, "access", lambda path, mode: False)
+    with pytest.raises(SystemExit):
+        gallery.parser("A net.", "net.png").parse_args([])
+    assert "--out: must be a file that can be written, not 'net.png'" in capsys.readouterr().err
+
+
 def test_good_flags(tmp_path):
     parser = gallery.parser("A net.\n\nMore.", "net.png")
     assert parser.description == "A net."

@@ -27,6 +27,16 @@ def test_the_script(capsys, tmp_path):
     assert "step" in tf.saved_model.load(tmp_path / "step").signatures
 
 
+def test_an_export_takes_no_folder_of_other_things(capsys, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        language_model.main(["--export", str(tmp_path)])
+    assert "--export: must be new, or an earlier export, not" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    (tmp_path / "signature.json").touch()
+    assert language_model.new_or_exported(str(tmp_path)) == tmp_path
+
+
 def test_the_plays():
     letters, text = language_model.plays()
     assert len(text) > 5_000_000

@@ -71,6 +71,24 @@ def test_in_several_processes(runs, tmp_path, monkeypatch):
         assert found == [{"found": value**2} for value in range(9)]
 
 
+def noted(run):
+    """Fails at 0, and leaves a file for every other run that began."""
+    if run["value"] == 0:
+        raise ValueError("no more")
+    pathlib.Path(run["folder"], str(run["value"])).touch()
+    return run
+
+
+def test_nothing_more_begins_after_an_interrupt(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "one_thread", functools.partial(bool))
+    folder = tmp_path / "began"
+    folder.mkdir()
+    many = [{"value": value, "folder": str(folder)} for value in range(500)]
+    with pytest.raises(ValueError, match="no more"):
+        runs.run_all(tmp_path / "all.jsonl", many, noted, processes=1, runs_per_process=500)
+    assert len(list(folder.iterdir())) < 250
+
+
 def test_an_error_in_one_process_ends_all_and_keeps_what_was_found(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "one_thread", functools.partial(bool))
     path = tmp_path / "all.jsonl"
