@@ -1,6 +1,6 @@
 """The claims of the lecture, measured: each by runs of several seeds, in one table.
 
-    python benchmarks/evidence.py                       # all; an hour on two cores
+    python benchmarks/evidence.py                       # all; an hour or more on two cores
     python benchmarks/evidence.py memory connections    # some
     python benchmarks/evidence.py --quick               # one seed and a tenth of the updates
 
