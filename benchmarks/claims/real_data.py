@@ -128,8 +128,8 @@ def rows(runs, found):
 
 def tables(runs, found):
     yield (
-        "The scripts of the gallery, by seeds; accuracy, bits per character, quantile loss in ppm, and "
-        "share of rows without an error: "
+        "The scripts of the gallery, by seeds; accuracy, bits per character, quantile loss in ppm, "
+        "and share of rows without an error: "
         "`python examples/speaker_recognition.py`, `digits.py`, `language_model.py`, `forecast.py` "
         "and `encoder_decoder.py`."
     )
