@@ -39,7 +39,6 @@ from claims import (  # noqa: E402
     real_data,
     table,
 )
-
 from runs import key, run_all  # noqa: E402
 
 RUNS = ROOT / "runs" / "evidence.jsonl"

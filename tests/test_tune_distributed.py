@@ -35,6 +35,7 @@ def test_each_process_gets_the_flags_and_its_part(monkeypatch, tmp_path):
         tune_distributed.main([*flags, "--workers", "2"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet_tuner")
 def test_a_search_keeps_who_ran_a_trial(tmp_path):
     """And another seed is another search in the same folder."""
